@@ -1,0 +1,40 @@
+"""The encoder's exceptions. Every message says what was expected, what was found and what to do.
+
+    TwofoldError
+    ├── InvalidInputError      a text, a setting or a file that the caller can correct
+    ├── ModelLoadError         a model that cannot be loaded as a known embedding space
+    ├── SpaceMismatchError     two vectors, folders or services of different embedding spaces
+    └── BackendError           the forward failed for a reason that is not the input's
+
+`pipelines.errors` extends this tree with what only a corpus job can meet.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackendError",
+    "InvalidInputError",
+    "ModelLoadError",
+    "SpaceMismatchError",
+    "TwofoldError",
+]
+
+
+class TwofoldError(Exception):
+    """Base of every error that twofold raises on purpose; its text is fit to show to a user."""
+
+
+class InvalidInputError(TwofoldError):
+    """A text, a setting or a file is not what was asked for, and the caller can correct it."""
+
+
+class ModelLoadError(TwofoldError):
+    """A model cannot be loaded, or its files do not say which embedding space it spans."""
+
+
+class SpaceMismatchError(TwofoldError):
+    """Vectors of two embedding spaces would be mixed or compared."""
+
+
+class BackendError(TwofoldError):
+    """The forward pass failed for a reason that is not one text's (device lost, out of memory)."""

@@ -1,0 +1,79 @@
+"""Settings of the encoder, nested by every entry point (`EmbedCorpusSettings`, `ServingSettings`).
+
+Values left unset are read from the model's own files; a value given here overrides them.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from encoder.space import Pooling
+
+__all__ = ["DEFAULT_MODEL", "BackendName", "DtypeName", "EncoderSettings"]
+
+DEFAULT_MODEL = "avsolatorio/NoInstruct-small-Embedding-v0"
+
+
+class BackendName(str, Enum):
+    """Which runtime does the forward."""
+
+    AUTO = "auto"
+    TORCH = "torch"
+    OPENVINO = "openvino"
+
+
+class DtypeName(str, Enum):
+    """Precision of the forward; pooled vectors are always float32."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class EncoderSettings(BaseModel):
+    """Which model encodes, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_enum_values=False)
+
+    model: str = Field(
+        DEFAULT_MODEL,
+        description="Model reference: a Hugging Face id (org/name[@revision]), a local folder, an "
+        "object-store URI (s3://bucket/models/x), or package:NAME",
+    )
+    backend: BackendName = Field(
+        BackendName.AUTO,
+        description="auto: torch on a GPU; on a CPU openvino where it is installed, else torch",
+    )
+    dtype: DtypeName = Field(
+        DtypeName.AUTO,
+        description="Precision of the forward. auto: bfloat16 (or float16) where the hardware has "
+        "it and the model passes a fidelity probe, else float32",
+    )
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    query_pooling: Pooling | None = Field(None, description="Overrides the model's query pooling")
+    document_pooling: Pooling | None = Field(
+        None, description="Overrides the model's document pooling"
+    )
+    query_prompt: str | None = Field(None, description="Overrides the model's query prompt")
+    document_prompt: str | None = Field(None, description="Overrides the model's document prompt")
+    normalize: bool | None = Field(
+        None, description="Unit-length vectors (dot product = cosine); unset: true"
+    )
+    max_seq_length: int | None = Field(
+        None, ge=3, description="Tokens per text, special tokens included; unset: the model's own"
+    )
+    truncate_dim: int | None = Field(
+        None, ge=1, description="Keep the first N dimensions (Matryoshka models)"
+    )
+    max_batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Padded tokens per forward. Larger is faster on a GPU, slower on a CPU "
+        "(cache); unset: 1024 a stream on openvino, 2048 on torch CPU, probed on a GPU",
+    )
+    num_threads: int | None = Field(
+        None, ge=1, description="CPU threads of tokenizer and forward; unset: all that are free"
+    )

@@ -1,0 +1,138 @@
+"""The embedding space: the contract that makes two vectors comparable.
+
+Two vectors may be compared only if every field of `EmbeddingSpace` is equal: the weights and the
+tokenizer by content, pooling and prompt per role, normalization, the length at which texts are cut,
+and the dimension. `fingerprint` is a short name for all of them. The space holds content only: where
+the weights came from (hub, bucket, volume), the precision and the backend are provenance and are
+recorded beside it, never inside it.
+
+This module knows nothing of files, tensors or Ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from enum import Enum
+from typing import Any
+
+from encoder.errors import InvalidInputError
+
+__all__ = ["EmbeddingSpace", "Pooling", "Role", "RoleEncoding"]
+
+_FINGERPRINT_HEX_DIGITS = 16
+
+
+class Role(str, Enum):
+    """What a text is to retrieval. The model card's "sentence" is a document."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
+
+
+class Pooling(str, Enum):
+    """How token embeddings (T, D) become one vector (D,)."""
+
+    CLS = "cls"
+    """The first token's embedding."""
+    MEAN = "mean"
+    """The mean over the tokens that the attention mask keeps."""
+
+
+@dataclass(frozen=True)
+class RoleEncoding:
+    """How texts of one role are encoded.
+
+    Attributes:
+        pooling: Reduction of the token embeddings.
+        prompt: Text put in front of every input of this role; empty for none.
+    """
+
+    pooling: Pooling
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class EmbeddingSpace:
+    """Everything that decides whether two vectors are comparable.
+
+    Attributes:
+        weights_sha256: Hex digest of the safetensors file (of the digests, in name order, when
+            the weights are sharded).
+        tokenizer_sha256: Hex digest of tokenizer.json.
+        query: How queries are encoded.
+        document: How documents are encoded.
+        normalize: Whether vectors have unit length, so that a dot product is the cosine.
+        max_seq_length: Tokens per text, special tokens included; longer texts are cut.
+        truncate_dim: Leading dimensions kept (Matryoshka models), or None for all of them.
+        dimension: Length of the vectors that come out, after `truncate_dim`.
+    """
+
+    weights_sha256: str
+    tokenizer_sha256: str
+    query: RoleEncoding
+    document: RoleEncoding
+    normalize: bool
+    max_seq_length: int
+    truncate_dim: int | None
+    dimension: int
+
+    def role(self, role: Role) -> RoleEncoding:
+        """Return how texts of `role` are encoded."""
+        return self.query if role is Role.QUERY else self.document
+
+    @property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the sha256 of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:_FINGERPRINT_HEX_DIGITS]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, nested as the fields are."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Return the canonical JSON: sorted keys, no white space, ASCII."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> EmbeddingSpace:
+        """Rebuild a space from `to_dict`.
+
+        Raises:
+            InvalidInputError: A field is missing, unknown or of another type.
+        """
+        expected = {f.name for f in fields(cls)}
+        if set(data) != expected:
+            raise InvalidInputError(
+                f"an embedding space has the fields {sorted(expected)}, found {sorted(data)}; "
+                "the file was written by another version of twofold or by hand"
+            )
+        try:
+            roles = {
+                name: RoleEncoding(Pooling(data[name]["pooling"]), str(data[name]["prompt"]))
+                for name in ("query", "document")
+            }
+            return cls(**{**data, **roles})
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInputError(f"not an embedding space: {error!r}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> EmbeddingSpace:
+        """Rebuild a space from `to_json`.
+
+        Raises:
+            InvalidInputError: The text is not the JSON of an embedding space.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise InvalidInputError(f"an embedding space is JSON, found: {error}") from error
+        if not isinstance(data, dict):
+            raise InvalidInputError(f"an embedding space is a JSON object, found {type(data)}")
+        return cls.from_dict(data)
+
+    def differences(self, other: EmbeddingSpace) -> dict[str, tuple[Any, Any]]:
+        """Return the fields in which two spaces differ, as name -> (ours, theirs)."""
+        ours, theirs = self.to_dict(), other.to_dict()
+        return {name: (ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]}
