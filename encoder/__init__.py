@@ -1,0 +1,1 @@
+"""The model: text in, vectors out. Knows neither Ray nor HTTP."""

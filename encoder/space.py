@@ -1,10 +1,10 @@
 """The embedding space: the contract that makes two vectors comparable.
 
 Two vectors may be compared only if every field of `EmbeddingSpace` is equal: the weights and the
-tokenizer by content, pooling and prompt per role, normalization, the length at which texts are cut,
-and the dimension. `fingerprint` is a short name for all of them. The space holds content only: where
-the weights came from (hub, bucket, volume), the precision and the backend are provenance and are
-recorded beside it, never inside it.
+tokenizer by content, pooling and prompt per role, normalization, the length at which texts are
+cut, and the dimension. `fingerprint` is a short name for all of them. The space holds content only:
+where the weights came from (hub, bucket, volume), the precision and the backend are provenance and
+are recorded beside it, never inside it.
 
 This module knows nothing of files, tensors or Ray.
 """

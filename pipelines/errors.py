@@ -1,7 +1,7 @@
 """What only a corpus job can meet, on top of `encoder.errors`; and the exit code of each error.
 
 TwofoldError
-├── InvalidInputError         (encoder) settings, rows and files that the caller can correct
+├── InvalidInputError         (encoder) settings, rows, files that the caller can correct
 │   └── UnreadableSourceError a source file that cannot be read to its end
 ├── SpaceMismatchError        (encoder)
 └── CorpusError               the output folder or the job as a whole

@@ -143,7 +143,7 @@ class EmbedCorpusSettings(BaseModel):
     batch_timeout_s: float = Field(
         900.0,
         gt=0,
-        description="A forward that takes longer is taken as stuck: its worker is ended",
+        description="A forward that takes longer counts as stuck: its worker is ended",
     )
     shared_filesystem: bool = Field(
         False, description="A local output on several Ray nodes is one shared folder"
@@ -155,9 +155,7 @@ class EmbedCorpusSettings(BaseModel):
         carried = [self.id_column, *self.columns]
         reserved = sorted(set(carried) & set(RESERVED))
         if reserved:
-            raise ValueError(
-                f"columns {reserved} are written by the job; rename them in the source"
-            )
+            raise ValueError(f"columns {reserved} are the job's own; rename them in the source")
         twice = sorted({name for name in carried if carried.count(name) > 1})
         if twice:
             raise ValueError(f"columns {twice} are named more than once")

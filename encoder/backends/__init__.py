@@ -1,0 +1,1 @@
+"""Runtimes that do the forward, behind one protocol."""
