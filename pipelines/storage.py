@@ -1,0 +1,236 @@
+"""One door for reading and writing the output folder, local or on any fsspec store.
+
+What the job rests on is `create`: a file appears whole or not at all, and only if nobody had
+created it before. On an object store that is one conditional PUT (`If-None-Match: *`); on a local
+disk a temporary file, fsync, `os.link` and fsync of the folder. `create` returning False means
+"somebody, perhaps an earlier try of ours whose reply was lost, has committed this name".
+
+Knows nothing of shards, spaces or Ray. S3 endpoints and credentials come from the environment that
+botocore reads (AWS_ENDPOINT_URL, AWS_PROFILE, ...).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, cast
+
+import fsspec
+from botocore.exceptions import BotoCoreError
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from pipelines.errors import StorageError
+
+__all__ = ["Storage"]
+
+# s3fs cuts a PUT of twice `chunksize` into parts; a shard is one conditional PUT up to S3's limit.
+_S3_SINGLE_PUT_BYTES = 5 * 2**30
+_STORE_ERRORS = (OSError, BotoCoreError, TimeoutError)
+
+
+class Storage:
+    """A folder behind a URI. Holds the URI only, so that it travels to workers."""
+
+    def __init__(self, uri: str) -> None:
+        """Name the folder; nothing is opened yet.
+
+        Args:
+            uri: Local path or fsspec URI of the folder.
+        """
+        if "://" in uri and not uri.startswith("file://"):
+            self.uri = uri.rstrip("/")
+        else:
+            self.uri = str(Path(uri.removeprefix("file://")).expanduser().resolve())
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
+        """Pickle the URI, never an open connection."""
+        return Storage, (self.uri,)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the folder is on a disk of this machine (or mounted on it)."""
+        return "://" not in self.uri
+
+    @cached_property
+    def _located(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        with self._explained("reach"):
+            fs, root = url_to_fs(self.uri, use_listings_cache=False)
+        return fs, root
+
+    @property
+    def fs(self) -> fsspec.AbstractFileSystem:
+        """The fsspec filesystem; listings are never cached."""
+        return self._located[0]
+
+    def path(self, relative: str = "") -> str:
+        """Return the filesystem's own path of a file below the folder."""
+        root = self._located[1]
+        return f"{root}/{relative}" if relative else root
+
+    def read(self, relative: str) -> bytes | None:
+        """Return a file's bytes, or None where there is no such file."""
+        with self._explained("read", relative):
+            try:
+                return cast(bytes, self.fs.cat_file(self.path(relative)))
+            except FileNotFoundError:
+                return None
+
+    def open(self, relative: str, **options: Any) -> IO[bytes]:
+        """Open a file for reading."""
+        with self._explained("open", relative):
+            return cast("IO[bytes]", self.fs.open(self.path(relative), "rb", **options))
+
+    def sizes(self, folder: str, prefix: str = "") -> dict[str, int]:
+        """List a folder: file name -> size in bytes, of the names that begin with `prefix`.
+
+        A folder that does not exist is empty. On S3 this is one LIST per 1,000 names.
+        """
+        path = self.path(folder)
+        with self._explained("list", folder):
+            self.fs.invalidate_cache()
+            try:
+                if isinstance(self.fs, LocalFileSystem):
+                    found = {
+                        entry.name: entry.stat().st_size
+                        for entry in os.scandir(path)
+                        if entry.is_file() and entry.name.startswith(prefix)
+                    }
+                else:
+                    # s3fs.find takes a key prefix, so a unit's shards are one small LIST.
+                    details = self.fs.find(path, prefix=prefix, detail=True)
+                    found = {
+                        name.rsplit("/", 1)[-1]: int(info["size"] or 0)
+                        for name, info in details.items()
+                        if name.rsplit("/", 1)[-1].startswith(prefix)
+                    }
+            except FileNotFoundError:
+                return {}
+        return dict(sorted(found.items()))
+
+    def create(self, relative: str, data: bytes) -> bool:
+        """Create a file whole and exclusively.
+
+        Returns:
+            True when this call created it, False when the name exists already (which is also the
+            case when this call's own request arrived and its reply was lost).
+
+        Raises:
+            StorageError: The store did not take the file, and it is not there.
+        """
+        if isinstance(self.fs, LocalFileSystem):
+            return self._create_local(Path(self.path(relative)), data)
+        path = self.path(relative)
+        options: dict[str, Any] = {}
+        if "s3" in self.fs.protocol:
+            options["chunksize"] = _S3_SINGLE_PUT_BYTES
+        try:
+            self.fs.pipe_file(path, data, mode="create", **options)
+        except _STORE_ERRORS as error:
+            # A lost race is FileExistsError on AWS and MinIO, EINVAL on SeaweedFS, a 409 between
+            # simultaneous uploads on AWS; a lost reply may be anything. What exists decides.
+            if self.exists(relative):
+                return False
+            raise StorageError(
+                f"{self.uri}/{relative} could not be written: {_one_line(error)}; check "
+                "credentials, the endpoint and free space, then start the job again: it goes on "
+                "where it stopped"
+            ) from error
+        return True
+
+    def _create_local(self, target: Path, data: bytes) -> bool:
+        with self._explained("write", target.name):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+            try:
+                _write_synced(temporary, data)
+                try:
+                    os.link(temporary, target)
+                except FileExistsError:
+                    return False
+                _sync_folder(target.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return True
+
+    def replace(self, relative: str, data: bytes) -> None:
+        """Write a file over what is there; a reader sees the old or the new one whole."""
+        with self._explained("write", relative):
+            if not isinstance(self.fs, LocalFileSystem):
+                self.fs.pipe_file(self.path(relative), data)
+                return
+            target = Path(self.path(relative))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+            try:
+                _write_synced(temporary, data)
+                temporary.replace(target)
+                _sync_folder(target.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def exists(self, relative: str) -> bool:
+        """Whether a file is there now (asked of the store, not of a cache)."""
+        with self._explained("look up", relative):
+            self.fs.invalidate_cache()
+            return bool(self.fs.exists(self.path(relative)))
+
+    def delete(self, relative: str) -> None:
+        """Delete a file; one that is gone already is no error."""
+        with self._explained("delete", relative), contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(relative))
+
+    def probe_exclusive_create(self) -> None:
+        """Check that the store refuses to create a name twice.
+
+        Raises:
+            StorageError: It does not (an S3-compatible store that ignores If-None-Match), so two
+                jobs, or a retry, could overwrite each other's shards.
+        """
+        name = f"_probe/{uuid.uuid4().hex}"
+        try:
+            first = self.create(name, b"first")
+            second = self.create(name, b"second")
+            content = self.read(name)
+        finally:
+            self.delete(name)
+        if not first or second or content != b"first":
+            raise StorageError(
+                f"{self.uri} does not honour exclusive creation (If-None-Match: *), which the "
+                "commit of a shard rests on; use AWS S3, MinIO, SeaweedFS, Ceph >= Squid or a local "
+                "disk"
+            )
+
+    @contextlib.contextmanager
+    def _explained(self, verb: str, relative: str = "") -> Iterator[None]:
+        """Turn the store's exceptions into one line that names the file; not-found passes."""
+        try:
+            yield
+        except (FileNotFoundError, FileExistsError):
+            raise
+        except (*_STORE_ERRORS, ImportError, ValueError) as error:
+            where = f"{self.uri}/{relative}" if relative else self.uri
+            raise StorageError(f"cannot {verb} {where}: {_one_line(error)}") from error
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
