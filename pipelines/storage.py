@@ -80,10 +80,10 @@ class Storage:
             except FileNotFoundError:
                 return None
 
-    def open(self, relative: str, **options: Any) -> IO[bytes]:
+    def open(self, relative: str) -> IO[bytes]:
         """Open a file for reading."""
         with self._explained("open", relative):
-            return cast("IO[bytes]", self.fs.open(self.path(relative), "rb", **options))
+            return cast("IO[bytes]", self.fs.open(self.path(relative), "rb"))
 
     def sizes(self, folder: str, prefix: str = "") -> dict[str, int]:
         """List a folder: file name -> size in bytes, of the names that begin with `prefix`.
@@ -201,7 +201,7 @@ class Storage:
         if not first or second or content != b"first":
             raise StorageError(
                 f"{self.uri} does not honour exclusive creation (If-None-Match: *), which the "
-                "commit of a shard rests on; use AWS S3, MinIO, SeaweedFS, Ceph >= Squid or a local "
+                "commit of a shard rests on; use a store that does (AWS S3, SeaweedFS) or a local "
                 "disk"
             )
 

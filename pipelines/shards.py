@@ -1,0 +1,211 @@
+"""A shard: its name, its table, its footer. The data file is the commit of the rows in it.
+
+Name: `<unit key>-<ordinal>[-last].parquet`. A unit's shards are written in order, so a listing of
+names alone says how far each unit is and whether it is complete.
+Footer: two entries in the Parquet metadata, `twofold.space` (the embedding space) and
+`twofold.shard` (`ShardFooter`): everything that the index, a resume and `verify` need.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from encoder.space import EmbeddingSpace
+from pipelines.columns import EMBEDDING, REJECTS_SCHEMA, TEXT_HASH
+from pipelines.errors import CorpusError
+from pipelines.storage import Storage
+
+__all__ = [
+    "DATA",
+    "REJECTS",
+    "ShardFooter",
+    "ShardName",
+    "UnitShards",
+    "footer_of",
+    "group_by_unit",
+    "read_footer",
+    "serialize_rejects",
+    "serialize_shard",
+]
+
+DATA = "data"
+REJECTS = "_rejects"
+_SPACE_KEY = b"twofold.space"
+_SHARD_KEY = b"twofold.shard"
+_NAME = re.compile(r"(?P<unit>[0-9a-f]{32})-(?P<ordinal>\d{5,})(?P<last>-last)?\.parquet")
+
+
+@dataclass(frozen=True, order=True)
+class ShardName:
+    """The name of a shard, of its data file and of its rejects file alike."""
+
+    unit: str
+    ordinal: int
+    last: bool
+
+    def __str__(self) -> str:
+        """Return the file name."""
+        return f"{self.unit}-{self.ordinal:05d}{'-last' if self.last else ''}.parquet"
+
+    @classmethod
+    def parse(cls, file_name: str) -> ShardName | None:
+        """Return the name's parts, or None for a file that is no shard."""
+        match = _NAME.fullmatch(file_name)
+        if match is None:
+            return None
+        return cls(match["unit"], int(match["ordinal"]), match["last"] is not None)
+
+
+@dataclass
+class UnitShards:
+    """The shards of one unit that exist, by ordinal."""
+
+    names: dict[int, ShardName] = field(default_factory=dict)
+
+    @property
+    def next_ordinal(self) -> int:
+        """The first ordinal that is missing."""
+        return next(n for n in range(len(self.names) + 1) if n not in self.names)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the unit's last shard and all before it exist."""
+        before = self.names.get(self.next_ordinal - 1)
+        return before is not None and before.last
+
+
+def group_by_unit(file_names: Iterable[str]) -> dict[str, UnitShards]:
+    """Group the shards of a listing by unit key; files that are no shards are passed over."""
+    units: dict[str, UnitShards] = {}
+    for name in filter(None, map(ShardName.parse, file_names)):
+        units.setdefault(name.unit, UnitShards()).names[name.ordinal] = name
+    return units
+
+
+@dataclass(frozen=True)
+class ShardFooter:
+    """What a shard says of itself.
+
+    Attributes:
+        source: URI of the source file.
+        version: Version of the source that was read (ETag, or size and mtime).
+        root: Input argument under which the source was found.
+        range_kind: What `range_start` and `range_stop` count (`RangeKind`).
+        range_start: Start of the unit's range.
+        range_stop: End of the unit's range.
+        ordinal: Position of the shard in its unit.
+        last: Whether the unit ends with it.
+        row_start: First source row of the shard, counted from the unit's start.
+        row_stop: One past the last source row.
+        documents: Source rows that were embedded.
+        rows: Rows of the data file; more than `documents` where long ones were chunked.
+        rejected: Source rows in the rejects file.
+        unreadable: 1 where the rest of the file could not be read (`--on-invalid reject`).
+        tokens: Tokens given to the model.
+        padded_tokens: Tokens after padding, what the forward computed.
+        truncated: Rows whose text was cut at `max_seq_length`.
+        run_id: The run that wrote it.
+        provenance: Model reference, backend, dtype, versions: not part of the space.
+    """
+
+    source: str
+    version: str
+    root: str
+    range_kind: str
+    range_start: int
+    range_stop: int
+    ordinal: int
+    last: bool
+    row_start: int
+    row_stop: int
+    documents: int
+    rows: int
+    rejected: int
+    unreadable: int
+    tokens: int
+    padded_tokens: int
+    truncated: int
+    run_id: str
+    provenance: dict[str, str]
+
+    def to_json(self) -> str:
+        """Return the footer entry."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ShardFooter:
+        """Rebuild a footer.
+
+        Raises:
+            CorpusError: Fields are missing or unknown.
+        """
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise CorpusError(
+                f"not the footer of a shard of this version of twofold: {error}"
+            ) from error
+
+
+def serialize_shard(table: pa.Table, footer: ShardFooter, space: EmbeddingSpace) -> bytes:
+    """Return the Parquet file of a shard.
+
+    Vectors are stored plain and uncompressed (they do not compress, and reading stays a copy); the
+    other columns are dictionary-encoded and zstd-compressed.
+    """
+    metadata = {_SPACE_KEY: space.to_json().encode(), _SHARD_KEY: footer.to_json().encode()}
+    plain = {EMBEDDING, TEXT_HASH}
+    others = [name for name in table.column_names if name not in plain]
+    vector_leaf = f"{EMBEDDING}.list.element"
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        sink,
+        table.schema.with_metadata(metadata),
+        compression={**dict.fromkeys(others, "zstd"), vector_leaf: "none", TEXT_HASH: "none"},
+        use_dictionary=others,
+        write_statistics=others,
+    ) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def serialize_rejects(rows: list[dict[str, object]]) -> bytes:
+    """Return the Parquet file of a shard's rejects (columns of `REJECTS_SCHEMA`)."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, REJECTS_SCHEMA), sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def footer_of(schema: pa.Schema, name: str) -> tuple[ShardFooter, EmbeddingSpace]:
+    """Return what the Arrow schema metadata of a shard says.
+
+    Raises:
+        CorpusError: The file has no such metadata: it is not a shard of this project.
+    """
+    metadata = schema.metadata or {}
+    if _SPACE_KEY not in metadata or _SHARD_KEY not in metadata:
+        raise CorpusError(f"{name} has no twofold footer; it was not written by `twofold embed`")
+    footer = ShardFooter.from_dict(json.loads(metadata[_SHARD_KEY]))
+    return footer, EmbeddingSpace.from_json(metadata[_SPACE_KEY].decode())
+
+
+def read_footer(storage: Storage, name: ShardName) -> tuple[ShardFooter, EmbeddingSpace]:
+    """Read the footer of a shard of an output folder: one or two small ranged reads.
+
+    Raises:
+        CorpusError: The file is no Parquet file, or not a shard.
+    """
+    relative = f"{DATA}/{name}"
+    with storage.open(relative) as file:
+        try:
+            schema = pq.read_schema(file)
+        except pa.ArrowInvalid as error:
+            raise CorpusError(f"{storage.uri}/{relative} is not readable: {error}") from error
+    return footer_of(schema, f"{storage.uri}/{relative}")
