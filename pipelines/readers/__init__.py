@@ -1,0 +1,1 @@
+"""From a work unit to its raw rows, one module a format; nothing here judges what a row holds."""
