@@ -1,0 +1,125 @@
+"""The names of a model folder's files, and how its JSON is read.
+
+A model is copied (from the hub, a bucket, into a mirror) by these names only: safetensors weights,
+the tokenizer, the configuration and the Sentence Transformers files; never pickle, never code.
+"""
+
+from __future__ import annotations
+
+import json
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from encoder.errors import ModelLoadError
+
+__all__ = [
+    "CONFIG_FILE",
+    "MODEL_FILE_PATTERNS",
+    "SPACE_FILE",
+    "TOKENIZER_FILE",
+    "WEIGHTS_FILE",
+    "WEIGHTS_INDEX_FILE",
+    "as_json_object",
+    "is_model_file",
+    "parse_json",
+    "read_json",
+    "read_json_object",
+    "read_json_object_if_there",
+]
+
+CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.json"
+WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
+SPACE_FILE = "embedding_space.json"
+
+MODEL_FILE_PATTERNS = (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    "model-*.safetensors",
+    WEIGHTS_INDEX_FILE,
+    SPACE_FILE,
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_*_config.json",
+    # One folder for each Sentence Transformers module, and one for each route of a Router.
+    "[0-9]*_*/config.json",
+    "[0-9]*_*/router_config.json",
+    "router_config.json",
+    # Not used: copied so that its presence can be refused.
+    "adapter_config.json",
+    "README.md",
+    "LICENSE*",
+)
+"""Shell patterns over paths relative to the folder; as on the hub, `*` also matches `/`."""
+
+
+def is_model_file(relative: str) -> bool:
+    """Return whether a file, by its path relative to the model folder, belongs to the model."""
+    if ".." in PurePosixPath(relative).parts:
+        # An object key may hold "..", which would leave the folder that it is copied into.
+        return False
+    return any(fnmatchcase(relative, pattern) for pattern in MODEL_FILE_PATTERNS)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ModelLoadError: The file is missing, unreadable, or not a JSON object.
+    """
+    return as_json_object(read_json(path), str(path))
+
+
+def read_json_object_if_there(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or return an empty one where there is no such file."""
+    return read_json_object(path) if path.is_file() else {}
+
+
+def read_json(path: Path) -> object:
+    """Read a JSON value.
+
+    Raises:
+        ModelLoadError: The file is missing, unreadable, or not JSON.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelLoadError(f"cannot read {path}: {error.strerror}") from error
+    return parse_json(content, str(path))
+
+
+def parse_json(content: bytes, origin: str) -> object:
+    """Parse a JSON value that was read from `origin`.
+
+    Raises:
+        ModelLoadError: It is not JSON.
+    """
+    try:
+        value: object = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ModelLoadError(
+            f"{origin} is not valid JSON ({error}); the copy is damaged: copy the model again"
+        ) from error
+    return value
+
+
+def as_json_object(value: object, origin: str) -> dict[str, Any]:
+    """Return the value, which was read from `origin`, as the object that it must be.
+
+    Raises:
+        ModelLoadError: It is a list, a number or a text.
+    """
+    if not isinstance(value, dict):
+        raise ModelLoadError(
+            f"{origin} must hold a JSON object, found {type(value).__name__}; copy the model again"
+        )
+    return value
