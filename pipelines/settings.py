@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from encoder.settings import EncoderSettings
 from encoder.space import Role
@@ -13,12 +13,15 @@ from pipelines.columns import RESERVED
 from pipelines.units import Format
 
 __all__ = [
+    "AUTO_IS_UNSET",
     "DEFAULT_UNIT_BYTES",
     "Actors",
+    "CommaSeparated",
     "EmbedCorpusSettings",
     "EmbeddingDtype",
     "OnInvalid",
     "OnLong",
+    "OneOrMore",
 ]
 
 DEFAULT_ROWS_PER_SHARD = 10_000
@@ -41,6 +44,25 @@ class OnInvalid(str, Enum):
 
 
 EmbeddingDtype = Literal["float32", "float16"]
+
+
+def _one_or_more(value: object) -> object:
+    """Accept `input: docs/` in YAML and the environment, where a flag gives a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+def _comma_separated(value: object) -> object:
+    """Accept "a,b", and the ("a,b", "c") of a flag that was given more than once."""
+    parts = _one_or_more(value)
+    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
+        return value
+    return tuple(name.strip() for part in parts for name in part.split(",") if name.strip())
+
+
+OneOrMore = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
+CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
+AUTO_IS_UNSET = BeforeValidator(lambda value: None if value == "auto" else value)
+"""Stands beside an optional field that also takes the word "auto"."""
 
 
 class Actors(BaseModel):
@@ -74,23 +96,23 @@ class EmbedCorpusSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: tuple[str, ...] = Field(
+    input: OneOrMore = Field(
         min_length=1,
         description="Files, folders or globs, local or any fsspec URI (s3://bucket/docs/*.parquet)",
     )
     output: str = Field(min_length=1, description="Output folder, local or any fsspec URI")
     encoder: EncoderSettings = Field(default_factory=EncoderSettings)
 
-    input_format: Format | None = Field(
+    input_format: Annotated[Format | None, AUTO_IS_UNSET] = Field(
         None, description="parquet, jsonl, csv or text; auto: from each file's name"
     )
     id_column: str = Field(
         "id", description="Column that names a row; text files use path:byte-offset instead"
     )
-    text_column: tuple[str, ...] = Field(
+    text_column: OneOrMore = Field(
         ("text",), min_length=1, description="Column to embed; repeat it to join several by a space"
     )
-    columns: tuple[str, ...] = Field((), description="Columns to pass through, a,b,c")
+    columns: CommaSeparated = Field((), description="Columns to pass through, a,b,c")
     role: Role = Field(Role.DOCUMENT, description="Embed the rows as documents or as queries")
     embedding_dtype: EmbeddingDtype = Field(
         "float32", description="Stored precision: float16 halves the output"

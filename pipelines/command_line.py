@@ -1,0 +1,197 @@
+"""Flags, environment and a YAML file fill one frozen settings model; errors become exit codes.
+
+Everything follows from the model's fields, so a command declares its settings once:
+
+- `rows_per_shard` is the flag `--rows-per-shard`, the variable `TWOFOLD_ROWS_PER_SHARD` and the
+  YAML key `rows_per_shard` (or `rows-per-shard`);
+- a field whose type is itself a model (`encoder: EncoderSettings`) is a group: its fields are flags
+  of their own (`--model`), `TWOFOLD_MODEL` or `TWOFOLD_ENCODER__MODEL`, and in YAML stand flat or
+  under `encoder:`;
+- a bool is `--prune/--no-prune`, a tuple takes several values and may be repeated, and everything
+  else is one value that pydantic parses, whichever of the three it came from.
+
+Flags win over the environment, the environment over YAML, YAML over the defaults.
+This module knows no setting by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from encoder.errors import InvalidInputError, TwofoldError
+from pipelines.errors import exit_code
+from pipelines.setting_sources import (
+    ENVIRONMENT_PREFIX,
+    from_environment,
+    from_yaml,
+    groups,
+    merge,
+    nested,
+)
+from pipelines.settings import AUTO_IS_UNSET
+
+__all__ = ["parse_settings", "run_command"]
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def parse_settings(model: type[M], argv: Sequence[str] | None, *, prog: str, description: str) -> M:
+    """Return the settings that flags, environment, `--config FILE.yaml` and defaults add up to.
+
+    Args:
+        model: The frozen settings model of the command.
+        argv: Arguments after the command's name; None for those of the process.
+        prog: Name shown in the usage line, as typed ("twofold embed").
+        description: First lines of the help.
+
+    Raises:
+        InvalidInputError: A flag, variable or key is unknown, missing or has a wrong value; one
+            line for each, naming the flag.
+        SystemExit: `--help` was asked for.
+    """
+    flags = vars(_parser(model, prog, description).parse_args(argv))
+    config = flags.pop("config", None)
+    values: dict[str, Any] = {}
+    for source in (
+        from_yaml(Path(config)) if config is not None else {},
+        from_environment(model),
+        flags,
+    ):
+        merge(model, values, nested(model, source))
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = [_problem(model, details) for details in error.errors()]
+        raise InvalidInputError("\n".join(problems)) from error
+
+
+def run_command(function: Callable[[], int]) -> int:
+    """Run a command and return its exit code: the boundary at which errors become messages.
+
+    What twofold raises on purpose is one line (one a problem) on stderr; anything else is a defect
+    and keeps its traceback.
+    """
+    try:
+        return function()
+    except TwofoldError as error:
+        sys.stderr.write(f"twofold: error: {error}\n")
+        return exit_code(error)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong flag as every other wrong setting is reported."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidInputError(f"{message}; see {self.prog} --help")
+
+
+def _parser(model: type[BaseModel], prog: str, description: str) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=prog, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE.yaml",
+        help="Settings by the names of these flags; flags and TWOFOLD_* variables win over it",
+    )
+    sections = groups(model)
+    for name, field in model.model_fields.items():
+        if name not in sections:
+            _add_flag(parser, name, field)
+    for group, settings in sections.items():
+        section = parser.add_argument_group(group)
+        for name, field in settings.model_fields.items():
+            _add_flag(section, name, field)
+    return parser
+
+
+def _add_flag(parser: argparse._ActionsContainer, name: str, field: FieldInfo) -> None:
+    kind = _value_type(field)
+    shape: dict[str, Any]
+    if kind is bool:
+        shape = {"action": argparse.BooleanOptionalAction}
+    elif get_origin(kind) is tuple:
+        shape = {"nargs": "+", "action": "extend", "metavar": name.upper()}
+    else:
+        choices = _choices(kind, field)
+        shape = {"metavar": "{" + ",".join(choices) + "}" if choices else name.upper()}
+    parser.add_argument(_flag(name), dest=name, help=_help(field), **shape)
+
+
+def _value_type(field: FieldInfo) -> object:
+    """The field's type without its None."""
+    kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType]
+    is_optional = NoneType in get_args(field.annotation)
+    return kinds[0] if is_optional and len(kinds) == 1 else field.annotation
+
+
+def _choices(kind: object, field: FieldInfo) -> list[str]:
+    """Values to show in the help; pydantic refuses others, from whichever source they come."""
+    named: list[str] = []
+    if get_origin(kind) is Literal:
+        named = [str(value) for value in get_args(kind)]
+    elif isinstance(kind, type) and issubclass(kind, Enum):
+        named = [str(member.value) for member in kind]
+    return ["auto", *named] if AUTO_IS_UNSET in field.metadata else named
+
+
+def _help(field: FieldInfo) -> str:
+    text = field.description or ""
+    default = field.default
+    if field.is_required():
+        text += " (required)"
+    elif isinstance(default, Enum):
+        text += f" (default: {default.value})"
+    elif isinstance(default, tuple) and default:
+        text += f" (default: {' '.join(default)})"
+    elif default is not None and default != ():
+        text += f" (default: {default})"
+    return text.replace("%", "%%")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _problem(model: type[BaseModel], details: ErrorDetails) -> str:
+    """One line that names the flag, what was expected and what was found."""
+    path = [part for part in details["loc"] if isinstance(part, str)]
+    message = details["msg"].removeprefix("Value error, ")
+    if not path:
+        return message
+    names = list(_walk(model, path))
+    if details["type"] == "extra_forbidden" and len(names) < len(path):
+        return (
+            f"{'.'.join(path)}: expected a setting's name, found an unknown one in --config or "
+            f"a {ENVIRONMENT_PREFIX}* variable; --help lists the names"
+        )
+    flag = _flag(names[-1])
+    if details["type"] == "missing":
+        return f"{flag}: expected a value, found none; give it as a flag, a variable or in --config"
+    if details["type"] == "value_error":
+        return f"{flag}: {message}"
+    expected = message.removeprefix("Input should be ")
+    if expected.startswith(("greater", "less")):
+        expected = f"a value {expected}"
+    return f"{flag}: expected {expected}, found {details['input']!r}"
+
+
+def _walk(model: type[BaseModel], path: Sequence[str]) -> Iterator[str]:
+    """Yield the parts of an error's path that are fields, down to the one that has a flag."""
+    for part in path:
+        if part not in model.model_fields:
+            return
+        yield part
+        if part not in groups(model):
+            return
+        model = groups(model)[part]

@@ -1,0 +1,118 @@
+"""Where settings come from beside flags: a YAML file and the environment, by the same names.
+
+Each source is a plain mapping; `nested` gives all of them the shape of the model and `merge` lays
+one over the other. Values are not judged here: the model does that once, after merging.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, create_model
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource
+from pydantic_settings.exceptions import SettingsError
+
+from encoder.errors import InvalidInputError
+
+__all__ = ["ENVIRONMENT_PREFIX", "from_environment", "from_yaml", "groups", "merge", "nested"]
+
+ENVIRONMENT_PREFIX = "TWOFOLD_"
+
+
+def groups(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Fields whose values are settings models of their own (not optional: those are values)."""
+    return {
+        name: field.annotation
+        for name, field in model.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+
+
+def from_yaml(file: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds; an empty file holds none.
+
+    Raises:
+        InvalidInputError: The file cannot be read, is not YAML or not a mapping of names.
+    """
+    # pydantic-settings' own YAML source passes over a file that is not there.
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInputError(
+            f"--config: expected a readable YAML file, found {str(file)!r}: {error.strerror}"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInputError(f"--config: {file} is not YAML: {reason}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InvalidInputError(
+            f"--config: expected a mapping of setting names to values in {file}, "
+            f"found {type(content).__name__}"
+        )
+    return content
+
+
+class _Environment(EnvSettingsSource):
+    """Reads TWOFOLD_*; a list or a mapping may be JSON, and is plain text otherwise."""
+
+    # The types are pydantic-settings'.
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401
+        if not value.lstrip().startswith(("[", "{")):
+            return value
+        return super().decode_complex_value(field_name, field, value)
+
+
+def from_environment(model: type[BaseModel]) -> dict[str, Any]:
+    """Return what TWOFOLD_* variables say, with names the model knows; others are passed over.
+
+    Raises:
+        InvalidInputError: A variable begins as JSON and is not.
+    """
+    values: dict[str, Any] = {}
+    for settings in (*groups(model).values(), model):
+        fields: dict[str, Any] = {
+            name: (field.annotation, field) for name, field in settings.model_fields.items()
+        }
+        source = _Environment(
+            create_model(f"{settings.__name__}Variables", __base__=BaseSettings, **fields),
+            env_prefix=ENVIRONMENT_PREFIX,
+            env_nested_delimiter="__",
+        )
+        try:
+            values.update(source())
+        except SettingsError as error:
+            raise InvalidInputError(f"environment: {error}; expected text or JSON") from error
+    return values
+
+
+def nested(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the fields of groups that stand flat under their group's name."""
+    owner = {
+        name: group for group, settings in groups(model).items() for name in settings.model_fields
+    }
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name in owner:
+            merge(model, result, {owner[name]: {name: value}})
+        elif name in groups(model) and isinstance(value, Mapping):
+            merge(model, result, {name: {k.replace("-", "_"): v for k, v in value.items()}})
+        else:
+            result[name] = value
+    return result
+
+
+def merge(model: type[BaseModel], lower: dict[str, Any], upper: Mapping[str, Any]) -> None:
+    """Lay `upper` over `lower`: groups field by field, every other value as a whole."""
+    for name, value in upper.items():
+        below = lower.get(name)
+        if name in groups(model) and isinstance(value, Mapping) and isinstance(below, Mapping):
+            lower[name] = {**below, **value}
+        else:
+            lower[name] = value

@@ -1,0 +1,255 @@
+"""Flags, environment and YAML fill one model; problems are lines that name the flag."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from encoder.errors import InvalidInputError, SpaceMismatchError
+from encoder.settings import BackendName, DtypeName, EncoderSettings
+from encoder.space import Role
+from pipelines.command_line import parse_settings, run_command
+from pipelines.errors import UnitFailedError
+from pipelines.settings import Actors, EmbedCorpusSettings
+from pipelines.units import Format
+
+NEEDED = ["--input", "docs/", "--output", "out/"]
+
+
+@pytest.fixture(autouse=True)
+def no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch):
+    import os
+
+    for name in list(os.environ):
+        if name.upper().startswith("TWOFOLD_"):
+            monkeypatch.delenv(name)
+
+
+def parse(*argv: str, model: type[BaseModel] = EmbedCorpusSettings):
+    return parse_settings(model, argv, prog="twofold embed", description="Embed a corpus.")
+
+
+def problems(*argv: str) -> list[str]:
+    with pytest.raises(InvalidInputError) as caught:
+        parse(*argv)
+    return str(caught.value).splitlines()
+
+
+def write_yaml(folder: Path, text: str) -> Sequence[str]:
+    (folder / "job.yaml").write_text(text)
+    return ["--config", str(folder / "job.yaml")]
+
+
+def test_without_flags_every_setting_has_its_default():
+    assert parse(*NEEDED) == EmbedCorpusSettings(input=("docs/",), output="out/")
+
+
+def test_several_inputs_follow_one_flag_or_many():
+    assert parse("--input", "a", "b", "--input", "c", "--output", "o").input == ("a", "b", "c")
+
+
+def test_text_columns_are_given_by_repeating_the_flag():
+    parsed = parse(*NEEDED, "--text-column", "title", "--text-column", "text")
+    assert parsed.text_column == ("title", "text")
+
+
+def test_passed_through_columns_are_separated_by_commas():
+    assert parse(*NEEDED, "--columns", "a,b", "--columns", "c").columns == ("a", "b", "c")
+
+
+def test_settings_of_the_encoder_are_flags_of_their_own():
+    parsed = parse(*NEEDED, "--model", "m", "--backend", "torch", "--max-seq-length", "64")
+    assert parsed.encoder == EncoderSettings(
+        model="m", backend=BackendName.TORCH, max_seq_length=64
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [([], None), (["--normalize"], True), (["--no-normalize"], False)]
+)
+def test_an_optional_switch_has_three_states(flags: list[str], expected: bool | None):
+    assert parse(*NEEDED, *flags).encoder.normalize is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("auto", None), ("parquet", Format.PARQUET), ("csv", Format.CSV)]
+)
+def test_the_input_format_takes_auto(value: str, expected: Format | None):
+    assert parse(*NEEDED, "--input-format", value).input_format is expected
+
+
+def test_an_actor_pool_is_one_number_or_two():
+    assert parse(*NEEDED, "--actors", "2:8").actors == Actors(min=2, max=8)
+    assert parse(*NEEDED, "--actors", "3").actors == Actors(min=3, max=3)
+
+
+def test_every_setting_can_be_a_flag_and_stands_in_the_help(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        parse("--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    fields = [*EmbedCorpusSettings.model_fields, *EncoderSettings.model_fields]
+    flags = {f"--{name.replace('_', '-')}" for name in fields if name != "encoder"}
+    assert flags <= set(re.findall(r"--[a-z-]+", text))
+
+
+def test_the_help_shows_defaults_and_choices(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(default: 10000)" in text
+    assert "--input-format {auto,parquet,jsonl,csv,text}" in text
+    assert "SUPPRESS" not in text
+
+
+def test_a_yaml_file_has_the_names_of_the_flags_nested_or_flat(tmp_path: Path):
+    text = """
+        input: [a, b]
+        output: out
+        rows-per-shard: 7
+        max_seq_length: 64
+        encoder: {model: m}
+        actors: {min: 1, max: 2}
+    """
+    parsed = parse(*write_yaml(tmp_path, text))
+    assert parsed == EmbedCorpusSettings(
+        input=("a", "b"),
+        output="out",
+        rows_per_shard=7,
+        encoder=EncoderSettings(model="m", max_seq_length=64),
+        actors=Actors(min=1, max=2),
+    )
+
+
+def test_one_input_in_yaml_needs_no_list(tmp_path: Path):
+    assert parse(*write_yaml(tmp_path, "{input: s3://b/docs, output: o}")).input == ("s3://b/docs",)
+
+
+def test_variables_are_the_names_in_capitals_nested_or_flat(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TWOFOLD_ROLE", "query")
+    monkeypatch.setenv("TWOFOLD_INPUT", '["a", "b"]')
+    monkeypatch.setenv("TWOFOLD_COLUMNS", "x,y")
+    monkeypatch.setenv("TWOFOLD_ACTORS", "1:2")
+    monkeypatch.setenv("TWOFOLD_DTYPE", "float32")
+    monkeypatch.setenv("TWOFOLD_ENCODER__MODEL", "m")
+    assert parse("--output", "out") == EmbedCorpusSettings(
+        input=("a", "b"),
+        output="out",
+        role=Role.QUERY,
+        columns=("x", "y"),
+        actors=Actors(min=1, max=2),
+        encoder=EncoderSettings(model="m", dtype=DtypeName.FLOAT32),
+    )
+
+
+def test_flags_win_over_the_environment_and_that_over_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = write_yaml(
+        tmp_path, "{rows_per_shard: 1, unit_bytes: 1, chunk_overlap: 1, encoder: {model: yaml}}"
+    )
+    monkeypatch.setenv("TWOFOLD_ROWS_PER_SHARD", "2")
+    monkeypatch.setenv("TWOFOLD_UNIT_BYTES", "2")
+    monkeypatch.setenv("TWOFOLD_DEVICE", "cpu")
+    parsed = parse(*NEEDED, *config, "--rows-per-shard", "3", "--backend", "torch")
+    assert (parsed.rows_per_shard, parsed.unit_bytes, parsed.chunk_overlap) == (3, 2, 1)
+    assert parsed.encoder == EncoderSettings(model="yaml", device="cpu", backend="torch")
+
+
+def test_settings_travel_to_an_actor():
+    parsed = parse(*NEEDED, "--actors", "2:8")
+    assert pickle.loads(pickle.dumps(parsed)) == parsed
+
+
+def test_every_problem_is_one_line_that_names_its_flag():
+    found = problems(
+        *("--output", "o", "--rows-per-shard", "many", "--backend", "abacus"),
+        *("--max-seq-length", "1", "--actors", "4:2", "--prune-max", "2"),
+    )
+    assert sorted(found) == [
+        "--actors: expected MIN[:MAX] with MIN <= MAX, found 4:2",
+        "--backend: expected 'auto', 'torch' or 'openvino', found 'abacus'",
+        "--input: expected a value, found none; give it as a flag, a variable or in --config",
+        "--max-seq-length: expected a value greater than or equal to 3, found '1'",
+        "--prune-max: expected a value less than or equal to 1, found '2'",
+        "--rows-per-shard: expected a valid integer, unable to parse string as an integer, "
+        "found 'many'",
+    ]
+
+
+def test_a_reserved_column_is_refused_by_its_name():
+    assert problems(*NEEDED, "--id-column", "embedding") == [
+        "columns ['embedding'] are the job's own; rename them in the source"
+    ]
+
+
+@pytest.mark.parametrize("flag", ["--rows-per-shrad", "--rows-per"])
+def test_an_unknown_or_shortened_flag_is_refused(flag: str):
+    (problem,) = problems(*NEEDED, flag, "3")
+    assert flag in problem
+    assert "twofold embed --help" in problem
+
+
+def test_unknown_yaml_keys_are_refused_by_name(tmp_path: Path):
+    config = write_yaml(tmp_path, "{rows_per_shrad: 1, encoder: {modell: m}}")
+    assert [line.partition(":")[0] for line in problems(*NEEDED, *config)] == [
+        "encoder.modell",
+        "rows_per_shrad",
+    ]
+
+
+def test_an_unknown_variable_is_somebody_elses(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TWOFOLD_UNHEARD_OF", "1")
+    assert parse(*NEEDED).output == "out/"
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "just words", "{a: [", "1: 2"])
+def test_a_config_that_is_no_mapping_of_names_is_refused(tmp_path: Path, text: str):
+    (problem,) = problems(*NEEDED, *write_yaml(tmp_path, text))
+    assert problem.startswith("--config: ")
+    assert "job.yaml" in problem
+
+
+def test_a_config_that_is_missing_is_refused(tmp_path: Path):
+    (problem,) = problems(*NEEDED, "--config", str(tmp_path / "none.yaml"))
+    assert "none.yaml" in problem
+    assert "No such file" in problem
+
+
+def test_an_empty_config_says_nothing(tmp_path: Path):
+    assert parse(*NEEDED, *write_yaml(tmp_path, "")) == parse(*NEEDED)
+
+
+def test_a_variable_that_begins_as_json_and_is_not_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TWOFOLD_INPUT", '["a"')
+    (problem,) = problems("--output", "o")
+    assert '"input"' in problem
+
+
+def test_an_error_of_ours_becomes_one_line_and_its_exit_code(capsys: pytest.CaptureFixture[str]):
+    def fail() -> int:
+        raise SpaceMismatchError("expected a, found b; choose one")
+
+    assert run_command(fail) == 3
+    assert capsys.readouterr().err == "twofold: error: expected a, found b; choose one\n"
+
+
+def test_the_exit_code_follows_the_error_and_success_passes_through():
+    def fail() -> int:
+        raise UnitFailedError("unit")
+
+    assert run_command(fail) == 6
+    assert run_command(lambda: 0) == 0
+
+
+def test_a_defect_keeps_its_traceback():
+    def fail() -> int:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(fail)
