@@ -5,6 +5,7 @@
     ├── ModelLoadError         a model that cannot be loaded as a known embedding space
     ├── SpaceMismatchError     two vectors, folders or services of different embedding spaces
     └── BackendError           the forward failed for a reason that is not the input's
+        └── NonFiniteVectorsError    some rows came out as NaN, infinite or zero; names them
 
 `pipelines.errors` extends this tree with what only a corpus job can meet.
 """
@@ -15,6 +16,7 @@ __all__ = [
     "BackendError",
     "InvalidInputError",
     "ModelLoadError",
+    "NonFiniteVectorsError",
     "SpaceMismatchError",
     "TwofoldError",
 ]
@@ -38,3 +40,23 @@ class SpaceMismatchError(TwofoldError):
 
 class BackendError(TwofoldError):
     """The forward pass failed for a reason that is not one text's (device lost, out of memory)."""
+
+
+class NonFiniteVectorsError(BackendError):
+    """Some rows' vectors are not finite, or are zero and cannot be normalized.
+
+    Attributes:
+        indices: The rows, as positions in the input.
+    """
+
+    def __init__(self, indices: list[int]) -> None:
+        shown = ", ".join(map(str, indices[:5])) + (", ..." if len(indices) > 5 else "")
+        super().__init__(
+            f"expected finite, non-zero vectors, found {len(indices)} others, for the rows "
+            f"{shown}; leave these rows out or encode with dtype float32"
+        )
+        self.indices = indices
+
+    def __reduce__(self) -> tuple[type[NonFiniteVectorsError], tuple[list[int]]]:
+        # By default exceptions are unpickled from their message: Ray sends them between processes.
+        return type(self), (self.indices,)

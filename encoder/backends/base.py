@@ -1,0 +1,113 @@
+"""The seam between the encoder and a runtime: padded token batches in, pooled vectors out.
+
+A backend knows nothing of texts, roles, prompts or order; the encoder knows nothing of devices.
+Hidden states (B, T, H) never cross this seam: they are pooled inside the graph or on the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Backend", "TokenBatch"]
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Texts of one forward, padded on the right.
+
+    Attributes:
+        input_ids: int32 (B, T).
+        attention_mask: 1 for a token, 0 for padding, int32 (B, T).
+        is_cls: True for rows pooled by [CLS], False for the mean of their tokens, bool (B,).
+    """
+
+    input_ids: npt.NDArray[np.int32]
+    attention_mask: npt.NDArray[np.int32]
+    is_cls: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def padded_tokens(self) -> int:
+        """Tokens that the forward computes: rows x padded length."""
+        return int(self.input_ids.size)
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether any row is shorter than the batch."""
+        return not bool(self.attention_mask.all())
+
+    def halves(self) -> tuple[TokenBatch, TokenBatch]:
+        """Return the batch as two, the first one the larger."""
+        middle = (len(self) + 1) // 2
+        return self._rows(slice(0, middle)), self._rows(slice(middle, None))
+
+    def _rows(self, rows: slice) -> TokenBatch:
+        return TokenBatch(self.input_ids[rows], self.attention_mask[rows], self.is_cls[rows])
+
+    @classmethod
+    def pad(
+        cls,
+        input_ids: Sequence[npt.NDArray[np.int32]],
+        is_cls: npt.NDArray[np.bool_],
+        *,
+        padded_length: int,
+        pad_token_id: int,
+    ) -> TokenBatch:
+        """Pad rows of ids to one length.
+
+        Args:
+            input_ids: B rows of int32 (T_i,), none longer than `padded_length`.
+            is_cls: Pooling of each row, bool (B,).
+            padded_length: T.
+            pad_token_id: What stands in the padding (some models count positions by it).
+        """
+        ids = np.full((len(input_ids), padded_length), pad_token_id, dtype=np.int32)  # (B, T)
+        mask = np.zeros_like(ids)  # (B, T)
+        for row, tokens in enumerate(input_ids):
+            ids[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = 1
+        return cls(ids, mask, is_cls)
+
+
+class Backend(Protocol):
+    """A runtime with one model loaded.
+
+    Attributes:
+        name: "torch" or "openvino".
+        dtype: Precision of the forward: "float32", "bfloat16" or "float16".
+        device: "cpu", "cuda:0", ...
+        dimension: Hidden size H of the vectors that come out.
+        pad_token_id: What the model expects in padding.
+        max_batch_tokens: Padded tokens per forward that suit this device; may fall when memory
+            runs out.
+    """
+
+    name: str
+    dtype: str
+    device: str
+    dimension: int
+    pad_token_id: int
+    max_batch_tokens: int
+
+    def forward(
+        self, batches: Iterable[TokenBatch]
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Yield (position of the batch, its pooled vectors (B, H)), in any order.
+
+        Batches are drawn as the device can take them. One call at a time.
+
+        Raises:
+            BackendError: The forward failed for a reason that is not one text's.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model; the backend cannot be used afterwards."""
+        ...

@@ -1,0 +1,128 @@
+"""Which runtime, precision and device do the forward: from settings and hardware, a pure table.
+
+`encoder.backends.select` loads what was chosen here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from encoder.errors import ModelLoadError
+from encoder.settings import BackendName, DtypeName, EncoderSettings
+
+__all__ = ["Choice", "Hardware", "choose", "detect_hardware"]
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What this machine can do.
+
+    Attributes:
+        cuda: A CUDA device is there.
+        cuda_bfloat16: It computes bfloat16 natively.
+        cpu_bfloat16: The CPU multiplies bfloat16 matrices natively.
+        openvino: The package is installed.
+    """
+
+    cuda: bool
+    cuda_bfloat16: bool
+    cpu_bfloat16: bool
+    openvino: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What does the forward.
+
+    Attributes:
+        backend: "torch" or "openvino".
+        dtype: "float32", "bfloat16" or "float16".
+        device: "cpu", "cuda" or "cuda:N".
+        is_dtype_ours: Whether the precision was left to us, so that it must pass the probe.
+    """
+
+    backend: str
+    dtype: str
+    device: str
+    is_dtype_ours: bool
+
+
+def detect_hardware() -> Hardware:
+    """Look at this machine."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return Hardware(
+        cuda=cuda,
+        cuda_bfloat16=cuda and torch.cuda.is_bf16_supported(including_emulation=False),
+        cpu_bfloat16=_cpu_has_bfloat16(),
+        openvino=find_spec("openvino") is not None,
+    )
+
+
+def choose(settings: EncoderSettings, hardware: Hardware) -> Choice:
+    """Return what the settings ask for, with `auto` filled in.
+
+    Raises:
+        ModelLoadError: What is asked for cannot run here.
+    """
+    device = _choose_device(settings, hardware)
+    backend = settings.backend.value
+    if settings.backend is BackendName.AUTO:
+        backend = "openvino" if device == "cpu" and hardware.openvino else "torch"
+    if backend == "openvino" and not hardware.openvino:
+        raise ModelLoadError(
+            "backend openvino needs the package openvino, which is not installed; "
+            "pip install twofold[cpu], or use backend torch"
+        )
+    if settings.dtype is DtypeName.AUTO:
+        return Choice(backend, _best_dtype(device, hardware), device, is_dtype_ours=True)
+    if settings.dtype is DtypeName.FLOAT16 and device == "cpu":
+        raise ModelLoadError(
+            "dtype float16 needs a CUDA device, found device cpu; use bfloat16, float32 or auto"
+        )
+    return Choice(backend, settings.dtype.value, device, is_dtype_ours=False)
+
+
+def _choose_device(settings: EncoderSettings, hardware: Hardware) -> str:
+    device = settings.device
+    if device == "auto":
+        wants_gpu = settings.backend is not BackendName.OPENVINO and hardware.cuda
+        return "cuda" if wants_gpu else "cpu"
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise ModelLoadError(f"expected device auto, cpu, cuda or cuda:N, found {device!r}")
+    if kind == "cuda" and not hardware.cuda:
+        raise ModelLoadError(
+            f"device {device} needs a CUDA device and a CUDA build of torch, found neither or one; "
+            "use device cpu or auto"
+        )
+    if kind == "cuda" and settings.backend is BackendName.OPENVINO:
+        raise ModelLoadError(
+            f"backend openvino runs on the CPU, found device {device}; use backend torch"
+        )
+    return device if kind == "cuda" else "cpu"
+
+
+def _best_dtype(device: str, hardware: Hardware) -> str:
+    if device == "cpu":
+        return "bfloat16" if hardware.cpu_bfloat16 else "float32"
+    return "bfloat16" if hardware.cuda_bfloat16 else "float16"
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Ask PyTorch; versions before 2.11 have no public answer, the kernel's flags are the same."""
+    import torch
+
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if capabilities is not None:
+        found = capabilities()
+        return any(bool(found.get(flag)) for flag in _BFLOAT16_FLAGS)
+    if not _CPU_INFO.exists():
+        return False
+    return not _BFLOAT16_FLAGS.isdisjoint(_CPU_INFO.read_text().split())

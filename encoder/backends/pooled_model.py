@@ -1,0 +1,124 @@
+"""A transformer with its pooling inside the graph, loaded from a local folder.
+
+The weights come from safetensors only, no code of the model's folder runs, and a checkpoint that
+lacks weights is refused instead of being filled with random ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from encoder.errors import ModelLoadError
+
+__all__ = ["PooledModel", "load_pooled_model", "quiet_transformers"]
+
+
+class PooledModel(nn.Module):
+    """Token ids in, one vector per row out; each row is pooled its own way, in float32.
+
+    Args:
+        transformer: A model whose output has `last_hidden_state` (B, T, H).
+        dimension: Hidden size H.
+        pad_token_id: What the model expects in padding.
+    """
+
+    def __init__(self, transformer: nn.Module, dimension: int, pad_token_id: int) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.dimension = dimension
+        self.pad_token_id = pad_token_id
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        is_cls: torch.Tensor,
+        has_padding: bool = True,
+    ) -> torch.Tensor:
+        """Return the pooled vectors, float32 (B, H).
+
+        Args:
+            input_ids: int64 (B, T).
+            attention_mask: int64 (B, T).
+            is_cls: bool (B,).
+            has_padding: Whether attention must be masked; without a mask it is faster.
+        """
+        output = self.transformer(
+            input_ids=input_ids, attention_mask=attention_mask if has_padding else None
+        )
+        hidden = output.last_hidden_state.float()  # (B, T, H)
+        kept = attention_mask.unsqueeze(-1).float()  # (B, T, 1)
+        mean = (hidden * kept).sum(dim=1) / kept.sum(dim=1)  # (B, H)
+        return torch.where(is_cls.unsqueeze(-1), hidden[:, 0], mean)  # (B, H)
+
+
+def load_pooled_model(folder: Path) -> PooledModel:
+    """Load a model's weights in float32, for inference on the CPU.
+
+    Args:
+        folder: Holds config.json and safetensors.
+
+    Raises:
+        ModelLoadError: The folder is not a model that transformers knows, or lacks weights.
+    """
+    transformer, missing = _load(folder)
+    if missing:
+        raise ModelLoadError(
+            f"expected every weight of the model in {folder}, found {len(missing)} missing "
+            f"({', '.join(sorted(missing)[:3])}, ...); the weights belong to another architecture "
+            "than config.json, download the model again"
+        )
+    config = transformer.config
+    pad_token_id = getattr(config, "pad_token_id", None)
+    return PooledModel(transformer, int(config.hidden_size), pad_token_id or 0).eval()
+
+
+def _load(folder: Path) -> tuple[Any, set[str]]:
+    """Return the transformer and the names of the weights that its files lack."""
+    from transformers import AutoModel
+
+    options: dict[str, Any] = {
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "local_files_only": True,
+        "dtype": torch.float32,
+        "output_loading_info": True,
+    }
+    try:
+        with quiet_transformers():
+            try:
+                model, info = AutoModel.from_pretrained(folder, add_pooling_layer=False, **options)
+            except TypeError as error:
+                # Only the BERT family has a pooling layer to leave out.
+                if "add_pooling_layer" not in str(error):
+                    raise
+                model, info = AutoModel.from_pretrained(folder, **options)
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelLoadError(
+            f"expected a transformers model with safetensors in {folder}, found: {reason[0]}; "
+            "remote code and pickled weights are never loaded"
+        ) from error
+    return model, set(info["missing_keys"])
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep progress bars, reports of unused weights and hints out of a job's output."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

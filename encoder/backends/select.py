@@ -1,0 +1,130 @@
+"""Load the backend that was chosen, and prove that its precision keeps fidelity.
+
+Where the precision was left to us it is used only if it passes a probe: a few texts, pooled both
+ways, against float32 on the same weights.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from encoder.backends.base import Backend, TokenBatch
+from encoder.backends.choice import Choice, Hardware, choose, detect_hardware
+from encoder.settings import EncoderSettings
+
+if TYPE_CHECKING:
+    from encoder.backends.pooled_model import PooledModel
+
+__all__ = ["MIN_REDUCED_COSINE", "lowest_cosine", "open_backend"]
+
+MIN_REDUCED_COSINE = 0.999
+"""The fidelity bar of bfloat16 and float16 against float32 on the same texts."""
+
+_logger = logging.getLogger(__name__)
+
+
+def open_backend(
+    folder: Path,
+    settings: EncoderSettings,
+    *,
+    max_seq_length: int,
+    probe: Sequence[TokenBatch],
+    hardware: Hardware | None = None,
+) -> Backend:
+    """Load a model's weights into the backend that suits settings and machine.
+
+    Args:
+        folder: Holds config.json and safetensors.
+        settings: What is asked for.
+        max_seq_length: Longest row.
+        probe: Texts on which a precision that we picked must equal float32.
+        hardware: What the machine can do; looked up unless given.
+
+    Raises:
+        ModelLoadError: The model cannot be loaded, or what is asked for cannot run here.
+    """
+    from encoder.backends.pooled_model import load_pooled_model
+
+    choice = choose(settings, hardware or detect_hardware())
+    model = load_pooled_model(folder)
+    if choice.dtype == "float32" or not choice.is_dtype_ours:
+        _log(choice, "as asked" if not choice.is_dtype_ours else "no faster precision here")
+        return _build(model, choice, settings, max_seq_length)
+
+    reference = _reference_vectors(model, probe)
+    backend = _build(model, choice, settings, max_seq_length)
+    lowest = lowest_cosine(backend, probe, reference)
+    if lowest >= MIN_REDUCED_COSINE:
+        _log(choice, f"min cosine to float32 {lowest:.5f}")
+        return backend
+    backend.close()
+    exact = replace(choice, dtype="float32")
+    _log(exact, f"{choice.dtype} has min cosine {lowest:.5f}, below {MIN_REDUCED_COSINE}")
+    # The first model was cast in place.
+    return _build(load_pooled_model(folder), exact, settings, max_seq_length)
+
+
+def lowest_cosine(
+    backend: Backend, probe: Sequence[TokenBatch], reference: Sequence[npt.NDArray[np.float32]]
+) -> float:
+    """Return the lowest cosine between a backend's vectors and the reference; -1 for NaN."""
+    lowest = 1.0
+    for position, vectors in backend.forward(probe):
+        expected = reference[position]
+        norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(expected, axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            cosines = (vectors * expected).sum(axis=1) / norms
+        lowest = min(lowest, float(np.nan_to_num(cosines, nan=-1.0).min()))
+    return lowest
+
+
+def _reference_vectors(
+    model: PooledModel, probe: Sequence[TokenBatch]
+) -> list[npt.NDArray[np.float32]]:
+    """Return float32 vectors of the probe, computed on the CPU before the model is cast."""
+    import torch
+
+    with torch.inference_mode():
+        return [
+            model(
+                torch.from_numpy(batch.input_ids).long(),
+                torch.from_numpy(batch.attention_mask).long(),
+                torch.from_numpy(batch.is_cls),
+            ).numpy()
+            for batch in probe
+        ]
+
+
+def _build(
+    model: PooledModel, choice: Choice, settings: EncoderSettings, max_seq_length: int
+) -> Backend:
+    if choice.backend == "openvino":
+        from encoder.backends.openvino_backend import OpenVinoBackend
+
+        return OpenVinoBackend(
+            model,
+            dtype=choice.dtype,
+            max_batch_tokens=settings.max_batch_tokens,
+            num_threads=settings.num_threads,
+        )
+    from encoder.backends.torch_backend import TorchBackend
+
+    return TorchBackend(
+        model,
+        dtype=choice.dtype,
+        device=choice.device,
+        max_seq_length=max_seq_length,
+        max_batch_tokens=settings.max_batch_tokens,
+        num_threads=settings.num_threads,
+    )
+
+
+def _log(choice: Choice, why: str) -> None:
+    _logger.info("encoding with %s %s on %s (%s)", choice.backend, choice.dtype, choice.device, why)

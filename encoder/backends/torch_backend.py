@@ -1,0 +1,191 @@
+"""The forward in PyTorch: any CPU, and CUDA.
+
+On CUDA batches are copied from pinned memory without waiting, up to two are on the way while the
+next is prepared, and only pooled vectors come back. (Written for a GPU, tested on a CPU; its speed
+on a GPU is not measured.)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from encoder.backends.base import TokenBatch
+from encoder.backends.memory import forward_within_memory, probe_token_budget
+from encoder.backends.pooled_model import PooledModel
+from encoder.errors import BackendError
+
+__all__ = ["TorchBackend"]
+
+_logger = logging.getLogger(__name__)
+
+_CPU_BATCH_TOKENS = 2048
+_IN_FLIGHT = 2
+
+_Vectors = npt.NDArray[np.float32]
+
+
+class TorchBackend:
+    """A model in PyTorch. Takes the model over: it is moved and cast in place.
+
+    Args:
+        model: The model in float32 on the CPU.
+        dtype: "float32", "bfloat16" or "float16".
+        device: "cpu", "cuda" or "cuda:N".
+        max_seq_length: Longest row, for the probe of a GPU's memory.
+        max_batch_tokens: Padded tokens per forward, or None for the device's default.
+        num_threads: CPU threads of one forward (of the whole process), or None to leave them.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        model: PooledModel,
+        *,
+        dtype: str,
+        device: str,
+        max_seq_length: int,
+        max_batch_tokens: int | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        if num_threads is not None and device == "cpu":
+            torch.set_num_threads(num_threads)
+        self.dtype = dtype
+        self.device = device
+        self.dimension = model.dimension
+        self.pad_token_id = model.pad_token_id
+        self._device = torch.device(device)
+        self._model = model.to(device=self._device, dtype=getattr(torch, dtype))
+        self.max_batch_tokens = max_batch_tokens or self._default_budget(max_seq_length)
+
+    def forward(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[int, _Vectors]]:
+        """Yield (position, vectors (B, H)) in the order of the batches."""
+        if self._device.type == "cuda":
+            yield from self._forward_pipelined(batches)
+            return
+        for position, batch in enumerate(batches):
+            yield position, self._forward_one(batch)
+
+    def close(self) -> None:
+        """Free the model."""
+        del self._model
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _forward_pipelined(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[int, _Vectors]]:
+        """Keep up to `_IN_FLIGHT` batches on the device while the next one is padded."""
+        waiting: deque[tuple[int, _Pending | _Vectors]] = deque()
+        for position, batch in enumerate(batches):
+            waiting.append((position, self._start(batch)))
+            if len(waiting) > _IN_FLIGHT:
+                yield self._finish(*waiting.popleft())
+        while waiting:
+            yield self._finish(*waiting.popleft())
+
+    def _start(self, batch: TokenBatch) -> _Pending | _Vectors:
+        """Queue a batch, or do it in parts at once where it does not fit."""
+        if batch.padded_tokens <= self.max_batch_tokens or len(batch) == 1:
+            try:
+                with _errors_reported():
+                    return _Pending(self._launch(batch), self._device)
+            except torch.OutOfMemoryError:
+                _logger.warning("out of memory at %d tokens a batch", batch.padded_tokens)
+            self._lower_budget(batch)
+        return self._forward_one(batch)
+
+    @staticmethod
+    def _finish(position: int, pending: _Pending | _Vectors) -> tuple[int, _Vectors]:
+        with _errors_reported():
+            return position, pending.wait() if isinstance(pending, _Pending) else pending
+
+    def _forward_one(self, batch: TokenBatch) -> _Vectors:
+        return forward_within_memory(
+            batch,
+            self._run,
+            lambda error: isinstance(error, torch.OutOfMemoryError),
+            self._lower_budget,
+            lambda: self.max_batch_tokens,
+        )
+
+    def _run(self, batch: TokenBatch) -> _Vectors:
+        with _errors_reported():
+            vectors: _Vectors = self._launch(batch).cpu().numpy()
+            return vectors
+
+    @torch.inference_mode()
+    def _launch(self, batch: TokenBatch) -> torch.Tensor:
+        """Return the vectors (B, H) on the device; a GPU may still be at work on them."""
+        vectors: torch.Tensor = self._model(
+            self._to_device(batch.input_ids).long(),
+            self._to_device(batch.attention_mask).long(),
+            self._to_device(batch.is_cls),
+            has_padding=batch.has_padding,
+        )
+        return vectors
+
+    def _to_device(self, array: npt.NDArray[np.generic]) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        if self._device.type == "cuda":
+            return tensor.pin_memory().to(self._device, non_blocking=True)
+        return tensor
+
+    def _lower_budget(self, batch: TokenBatch) -> None:
+        """Never again try what did not fit."""
+        self.max_batch_tokens = max(1, min(self.max_batch_tokens, batch.padded_tokens) // 2)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _default_budget(self, max_seq_length: int) -> int:
+        if self._device.type != "cuda":
+            return _CPU_BATCH_TOKENS
+        return probe_token_budget(partial(self._fits, max_seq_length))
+
+    def _fits(self, max_seq_length: int, tokens: int) -> bool:
+        rows = max(1, tokens // max_seq_length)
+        ids = np.full((rows, max_seq_length), self.pad_token_id, dtype=np.int32)
+        mask = np.ones_like(ids)
+        mask[:, -1] = 0  # the masked attention is the one that takes more memory
+        try:
+            self._launch(TokenBatch(ids, mask, np.zeros(rows, dtype=np.bool_))).cpu()
+        except torch.OutOfMemoryError:
+            return False
+        finally:
+            torch.cuda.empty_cache()
+        return True
+
+
+class _Pending:
+    """Vectors on their way from a GPU."""
+
+    def __init__(self, vectors: torch.Tensor, device: torch.device) -> None:
+        self._host = torch.empty(vectors.shape, dtype=vectors.dtype, pin_memory=True)
+        self._host.copy_(vectors, non_blocking=True)
+        self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._event.record(torch.cuda.current_stream(device))
+
+    def wait(self) -> _Vectors:
+        self._event.synchronize()
+        vectors: _Vectors = self._host.numpy()
+        return vectors
+
+
+@contextmanager
+def _errors_reported() -> Iterator[None]:
+    """Turn what PyTorch raises into BackendError, except running out of memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise BackendError(
+            f"expected a forward to finish, found: {reason[0]}; if the device was lost, restart"
+        ) from error

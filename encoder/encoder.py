@@ -1,0 +1,213 @@
+"""One model, two poolings: texts of either role in, comparable vectors out.
+
+The one place where tokens become vectors, offline and online: batch by token budget, run the
+backend, put rows back in input order, cut to `truncate_dim`, normalize. `load_encoder` is the way
+in; neither Ray nor HTTP is known here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from encoder.backends.base import Backend, TokenBatch
+from encoder.batching import Batch, plan_batches
+from encoder.errors import InvalidInputError, NonFiniteVectorsError
+from encoder.settings import EncoderSettings
+from encoder.space import EmbeddingSpace, Pooling, Role
+from encoder.tokenizer import Tokenized, Tokenizer
+
+__all__ = ["Encoded", "EncodedVectors", "Encoder", "finish_vectors", "load_encoder"]
+
+
+@dataclass(frozen=True)
+class EncodedVectors:
+    """Vectors in input order, and what they cost.
+
+    Attributes:
+        vectors: float32 (N, D).
+        padded_tokens: Tokens computed, padding included.
+        forward_s: Seconds in the backend.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    padded_tokens: int
+    forward_s: float
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Texts encoded in one go, in input order.
+
+    Attributes:
+        vectors: float32 (N, D).
+        n_tokens: Tokens given to the model, int32 (N,).
+        truncated: Whether a text was longer than `max_seq_length`, bool (N,).
+        padded_tokens: Tokens computed, padding included.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    n_tokens: npt.NDArray[np.int32]
+    truncated: npt.NDArray[np.bool_]
+    padded_tokens: int
+
+
+class Encoder:
+    """A loaded model and its embedding space. Safe to use from several threads.
+
+    Args:
+        space: What makes the vectors comparable.
+        tokenizer: Cuts at the space's `max_seq_length`.
+        backend: Does the forward.
+        provenance: Model, revision, backend, dtype, device and versions: what is not the space.
+    """
+
+    def __init__(
+        self,
+        space: EmbeddingSpace,
+        tokenizer: Tokenizer,
+        backend: Backend,
+        provenance: dict[str, str],
+    ) -> None:
+        self.space = space
+        self.provenance = provenance
+        self._tokenizer = tokenizer
+        self._backend = backend
+        self._forward_lock = threading.Lock()
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """Padded tokens per forward, as it stands by now."""
+        return self._backend.max_batch_tokens
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> Tokenized:
+        """Tokenize texts with the role's prompt in front.
+
+        Raises:
+            InvalidInputError: A text is not a string or not valid Unicode; names its index.
+        """
+        return self._tokenizer.tokenize(texts, self.space.role(role).prompt)
+
+    def encode_tokenized(
+        self,
+        tokenized: Tokenized,
+        roles: Role | Sequence[Role],
+        *,
+        heartbeat: Callable[[], None] | None = None,
+    ) -> EncodedVectors:
+        """Encode texts that were tokenized before.
+
+        Args:
+            tokenized: N texts; `Tokenized.join` puts roles together.
+            roles: One role, or one for each text; they share forwards.
+            heartbeat: Called after every finished forward; what it raises ends the encoding.
+
+        Raises:
+            InvalidInputError: There are not as many roles as texts.
+            NonFiniteVectorsError: Some rows came out NaN, infinite or zero; names them.
+            BackendError: The forward failed.
+        """
+        is_cls = self._is_cls(roles, len(tokenized))
+        pooled = np.empty((len(tokenized), self._backend.dimension), dtype=np.float32)  # (N, H)
+        started = time.perf_counter()
+        with self._forward_lock:
+            batches = plan_batches(
+                tokenized.n_tokens,
+                max_batch_tokens=self._backend.max_batch_tokens,
+                max_seq_length=self.space.max_seq_length,
+            )
+            padded = self._padded(batches, tokenized, is_cls)
+            for position, vectors in self._backend.forward(padded):
+                pooled[batches[position].indices] = vectors
+                if heartbeat is not None:
+                    heartbeat()
+        forward_s = time.perf_counter() - started
+        padded_tokens = sum(batch.padded_tokens for batch in batches)
+        return EncodedVectors(finish_vectors(pooled, self.space), padded_tokens, forward_s)
+
+    def encode(self, texts: Sequence[str], role: Role) -> Encoded:
+        """Tokenize and encode texts of one role.
+
+        Raises:
+            InvalidInputError: A text is not a string or not valid Unicode; names its index.
+            BackendError: The forward failed, or rows came out NaN, infinite or zero.
+        """
+        tokenized = self.tokenize(texts, role)
+        encoded = self.encode_tokenized(tokenized, role)
+        return Encoded(
+            encoded.vectors, tokenized.n_tokens, tokenized.truncated, encoded.padded_tokens
+        )
+
+    def encode_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return the vectors of queries, float32 (N, D)."""
+        return self.encode(texts, Role.QUERY).vectors
+
+    def encode_documents(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return the vectors of documents, float32 (N, D)."""
+        return self.encode(texts, Role.DOCUMENT).vectors
+
+    def windows(self, text: str, *, overlap: int, role: Role) -> list[tuple[int, int]]:
+        """Cut a long text into character spans that each fit; see `Tokenizer.windows`."""
+        return self._tokenizer.windows(text, overlap=overlap, prompt=self.space.role(role).prompt)
+
+    def close(self) -> None:
+        """Free the model; the encoder cannot be used afterwards."""
+        with self._forward_lock:
+            self._backend.close()
+
+    def _is_cls(self, roles: Role | Sequence[Role], count: int) -> npt.NDArray[np.bool_]:
+        """Return which rows are pooled by [CLS], bool (N,)."""
+        each = [roles] * count if isinstance(roles, Role) else roles
+        if len(each) != count:
+            raise InvalidInputError(
+                f"expected one role for each of {count} texts, found {len(each)} roles; "
+                "pass one role for all or as many as texts"
+            )
+        flags = (self.space.role(role).pooling is Pooling.CLS for role in each)
+        return np.fromiter(flags, np.bool_, count)
+
+    def _padded(
+        self, batches: Sequence[Batch], tokenized: Tokenized, is_cls: npt.NDArray[np.bool_]
+    ) -> Iterator[TokenBatch]:
+        for batch in batches:
+            yield TokenBatch.pad(
+                [tokenized.input_ids[index] for index in batch.indices],
+                is_cls[batch.indices],
+                padded_length=batch.padded_length,
+                pad_token_id=self._backend.pad_token_id,
+            )
+
+
+def finish_vectors(
+    pooled: npt.NDArray[np.float32], space: EmbeddingSpace
+) -> npt.NDArray[np.float32]:
+    """Turn pooled vectors (N, H) into the space's (N, D): cut, check, normalize.
+
+    Raises:
+        NonFiniteVectorsError: Some rows are NaN, infinite, or zero where unit length is asked for.
+    """
+    vectors = np.ascontiguousarray(pooled[:, : space.truncate_dim], dtype=np.float32)  # (N, D)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)  # (N, 1)
+    usable = np.isfinite(norms[:, 0]) & (norms[:, 0] > 0 if space.normalize else True)
+    if not usable.all():
+        raise NonFiniteVectorsError(np.flatnonzero(~usable).tolist())
+    return vectors / norms if space.normalize else vectors
+
+
+def load_encoder(settings: EncoderSettings) -> Encoder:
+    """Load the model that the settings name.
+
+    Raises:
+        ModelLoadError: The model cannot be found, read or run as asked; the message says what to
+            do.
+    """
+    # Imported here: torch and transformers take seconds, and who only reads settings or spaces
+    # must not wait for them.
+    from encoder.loading import load
+
+    return load(settings)

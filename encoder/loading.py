@@ -1,0 +1,118 @@
+"""From settings to a running encoder: find the model, read its space, open a backend.
+
+Imports torch only when a model is loaded.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from encoder.backends.base import Backend, TokenBatch
+from encoder.backends.select import open_backend
+from encoder.batching import plan_batches
+from encoder.encoder import Encoder
+from encoder.model_files import read_model_files
+from encoder.model_space import load_space
+from encoder.reference import ModelReference, resolve
+from encoder.settings import EncoderSettings
+from encoder.space import EmbeddingSpace
+from encoder.tokenizer import Tokenizer
+
+__all__ = ["load", "open_encoder"]
+
+_PROBE_TEXTS = (
+    "jobs",
+    "Who wrote it?",
+    "how to reverse a list in python",
+    "Café naïve 東京 — 42 % of 3.14, e-mail: a@b.example",
+    "Which sentence talks about the skills that workers need for new kinds of work?",
+    "Return an iterator over the lines of the file; the file is closed when it is exhausted. " * 2,
+    "The economies of the region continue to adopt digital technologies, and policy makers ask how "
+    "to prepare the workforce; little is known of the skills that are needed. " * 3,
+    "0 1 2 3 5 8 13 21 34 55 89 144 233 377 610 { } [ ] ( ) < > = + - * / | & ^ % $ # @ ! " * 2,
+)
+"""Fixed texts of 3 to 130 tokens: words, a question, prose, digits, other scripts, punctuation."""
+_PROBE_BATCH_TOKENS = 1024
+_PACKAGES = ("torch", "transformers", "tokenizers", "openvino")
+
+
+def load(settings: EncoderSettings) -> Encoder:
+    """Load the model that the settings name; see `encoder.load_encoder`."""
+    reference = ModelReference.parse(settings.model)
+    resolved = resolve(reference)
+    files = read_model_files(resolved.folder)
+    space = load_space(files, settings, reference)
+    return open_encoder(
+        resolved.folder, space, settings, tokenizer=files.tokenizer, revision=resolved.revision
+    )
+
+
+def open_encoder(
+    folder: Path,
+    space: EmbeddingSpace,
+    settings: EncoderSettings,
+    *,
+    tokenizer: Path | None = None,
+    revision: str | None = None,
+) -> Encoder:
+    """Open a model folder whose space is known.
+
+    Args:
+        folder: Holds config.json, safetensors and the tokenizer.
+        space: What the vectors are; its `max_seq_length` and prompts are applied.
+        settings: Backend, precision, device, budgets.
+        tokenizer: Path of tokenizer.json, if it is not in `folder`.
+        revision: The model's commit, for the provenance.
+
+    Raises:
+        ModelLoadError: The model cannot be loaded, or run as asked.
+    """
+    reader = Tokenizer(tokenizer or folder / "tokenizer.json", space.max_seq_length)
+    backend = open_backend(
+        folder, settings, max_seq_length=space.max_seq_length, probe=_probe(reader)
+    )
+    return Encoder(space, reader, backend, _provenance(settings, revision, backend))
+
+
+def _probe(tokenizer: Tokenizer) -> list[TokenBatch]:
+    """Return the probe texts as batches, every text pooled both ways."""
+    texts = [*_PROBE_TEXTS, *_PROBE_TEXTS]
+    is_cls = np.arange(len(texts)) < len(_PROBE_TEXTS)
+    tokenized = tokenizer.tokenize(texts)
+    return [
+        TokenBatch.pad(
+            [tokenized.input_ids[index] for index in batch.indices],
+            is_cls[batch.indices],
+            padded_length=batch.padded_length,
+            pad_token_id=0,
+        )
+        for batch in plan_batches(
+            tokenized.n_tokens,
+            max_batch_tokens=_PROBE_BATCH_TOKENS,
+            max_seq_length=tokenizer.max_seq_length,
+        )
+    ]
+
+
+def _provenance(
+    settings: EncoderSettings, revision: str | None, backend: Backend
+) -> dict[str, str]:
+    found = {
+        "model": settings.model,
+        "revision": revision,
+        "backend": backend.name,
+        "dtype": backend.dtype,
+        "device": backend.device,
+        **{package: _version(package) for package in _PACKAGES},
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

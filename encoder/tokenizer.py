@@ -1,0 +1,258 @@
+"""Texts in, token ids out, and nothing cut without saying so.
+
+`Tokenizer` drives the Rust library `tokenizers` directly: it releases the GIL, and the truncation
+and padding that some `tokenizer.json` files carry (MiniLM's: 128) are ignored in favour of the
+embedding space's `max_seq_length`. The ids equal those of the model card's
+`AutoTokenizer(text, truncation=True)`.
+
+This module knows nothing of tensors, batches or models. Chunking is `encoder.windows`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding
+from tokenizers import Tokenizer as FastTokenizer
+
+from encoder.errors import InvalidInputError, ModelLoadError
+from encoder.windows import plan_windows
+
+__all__ = ["Tokenized", "Tokenizer"]
+
+_GROUP_CHARACTERS = 512 * 1024
+"""Characters tokenized in one Rust call: about 50 bytes of encoding a character in English."""
+_CHARACTERS_PER_TOKEN = 8
+"""First guess of the characters that a token takes; English in WordPiece takes 4 to 5."""
+_GROWTH = 4
+
+_SPLITS_AT_ANY_SPACE = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "ByteLevel"}
+_AFTER_WORD = re.compile(r"\S(?=[ \t\r\n])")
+_AFTER_WORD_BEFORE_BLANK = re.compile(r"\S(?= )")
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Texts as the model will see them.
+
+    Attributes:
+        input_ids: For each text its ids, special tokens included, int32 (T_i,).
+        n_tokens: Tokens given to the model, int32 (N,).
+        truncated: Whether the text was longer than `max_seq_length`, bool (N,).
+    """
+
+    input_ids: list[npt.NDArray[np.int32]]
+    n_tokens: npt.NDArray[np.int32]
+    truncated: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def take(self, indices: Sequence[int]) -> Tokenized:
+        """Return some of the texts, in the order of `indices`."""
+        rows = np.asarray(indices, dtype=np.intp)
+        return Tokenized(
+            [self.input_ids[row] for row in rows], self.n_tokens[rows], self.truncated[rows]
+        )
+
+    @classmethod
+    def join(cls, parts: Sequence[Tokenized]) -> Tokenized:
+        """Return the texts of all parts, one after the other."""
+        if not parts:
+            return cls([], np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.bool_))
+        return cls(
+            [ids for part in parts for ids in part.input_ids],
+            np.concatenate([part.n_tokens for part in parts]),
+            np.concatenate([part.truncated for part in parts]),
+        )
+
+
+class Tokenizer:
+    """A model's fast tokenizer, cutting at `max_seq_length` tokens.
+
+    Args:
+        tokenizer_json: Path of the model's `tokenizer.json`.
+        max_seq_length: Tokens per text, special tokens included.
+
+    Raises:
+        ModelLoadError: The file is not a fast tokenizer, or leaves no room for text.
+    """
+
+    def __init__(self, tokenizer_json: Path, max_seq_length: int) -> None:
+        try:
+            content = tokenizer_json.read_text(encoding="utf-8")
+            # The library raises plain Exception for a file that it cannot read.
+            self._fast = FastTokenizer.from_str(content)
+        except Exception as error:
+            raise ModelLoadError(
+                f"expected a fast tokenizer in {tokenizer_json}, found: {error}; "
+                "the model folder must hold a tokenizer.json"
+            ) from error
+        self._fast.no_truncation()
+        self._fast.no_padding()
+        self.max_seq_length = max_seq_length
+        self._before, self._after = _special_tokens(self._fast)
+        self._content_tokens = max_seq_length - len(self._before) - len(self._after)
+        if self._content_tokens < 1:
+            raise ModelLoadError(
+                f"max_seq_length {max_seq_length} leaves no room beside the "
+                f"{len(self._before) + len(self._after)} special tokens; raise max_seq_length"
+            )
+        settings = json.loads(content)
+        self._boundary = _cut_boundary(settings.get("pre_tokenizer"))
+        # An added token that holds a blank ("<end of text>") may lie across a cut: the tokens of
+        # its own characters are then unlike the uncut text's, and only those.
+        added = (len(token["content"]) for token in settings.get("added_tokens") or [])
+        self._margin = 1 + max(added, default=0)
+
+    def tokenize(self, texts: Sequence[str], prompt: str = "") -> Tokenized:
+        """Tokenize texts, each with `prompt` in front.
+
+        Args:
+            texts: N texts of any length; a text of 1 MB costs what its first tokens cost.
+            prompt: Put in front of every text.
+
+        Returns:
+            The ids, lengths and cuts of the N texts, in input order.
+
+        Raises:
+            InvalidInputError: A text is not a string or cannot be written as UTF-8; names its
+                index.
+        """
+        _check_texts(texts)
+        inputs = [prompt + text for text in texts] if prompt else texts
+        needed = self._content_tokens + self._margin
+        input_ids: list[npt.NDArray[np.int32]] = [_NO_IDS] * len(inputs)
+        truncated = np.zeros(len(inputs), dtype=np.bool_)
+        characters = _CHARACTERS_PER_TOKEN * needed
+        pending: Sequence[int] = range(len(inputs))
+        while pending:
+            again: list[int] = []
+            ends = {index: self._cut(inputs[index], characters) for index in pending}
+            for group in _groups(ends):
+                encodings = self._fast.encode_batch_fast(
+                    [inputs[index][: ends[index]] for index in group], add_special_tokens=False
+                )
+                for index, encoding in zip(group, encodings, strict=True):
+                    # Too few tokens before the cut to be sure of: look at more of the text.
+                    if len(encoding) < needed and ends[index] < len(inputs[index]):
+                        again.append(index)
+                        continue
+                    truncated[index] = len(encoding) > self._content_tokens
+                    input_ids[index] = self._with_special_tokens(encoding)
+            pending = again
+            characters *= _GROWTH
+        n_tokens = np.fromiter((len(ids) for ids in input_ids), np.int32, len(input_ids))
+        return Tokenized(input_ids, n_tokens, truncated)
+
+    def windows(self, text: str, *, overlap: int, prompt: str = "") -> list[tuple[int, int]]:
+        """Cut a long text into windows that each fit the model.
+
+        Args:
+            text: The text; one that fits comes back whole.
+            overlap: Tokens that neighbouring windows share (more where a word would be cut).
+            prompt: The prompt that every window will be given.
+
+        Returns:
+            Character spans (start, end): `text[start:end]`, tokenized by itself with the prompt,
+            is not truncated. Every character that is not white space is covered. A text of only
+            white space has no windows. (One character that alone takes more tokens than the model
+            is a window of its own, and its embedding says `truncated`.)
+
+        Raises:
+            InvalidInputError: `overlap` is negative or not smaller than the window, or the prompt
+                leaves no room, or the text cannot be written as UTF-8.
+        """
+        _check_texts([text])
+        return plan_windows(
+            text, lambda part: self._encode(prompt + part), self._content_tokens, overlap, prompt
+        )
+
+    def _encode(self, text: str) -> Encoding:
+        # encode_batch releases the GIL, encode does not.
+        return self._fast.encode_batch([text], add_special_tokens=False)[0]
+
+    def _cut(self, text: str, characters: int) -> int:
+        """Return where to end a text of which only the first tokens matter.
+
+        Why this cannot change the tokens that are kept: the prefix ends with a whole word and
+        what follows is white space at which this pre-tokenizer always splits, so every word of
+        the prefix is the same word, with the same pieces, in the whole text; normalizers act on a
+        character and the marks that follow it, and a blank is in neither. What remains are added
+        tokens that hold a blank: `_margin` more tokens than needed must stand before the cut, so
+        the ones that it could touch are dropped. A pre-tokenizer that is not known to split at
+        white space (none, a custom pattern) has its texts tokenized whole.
+        """
+        if self._boundary is None or len(text) <= characters:
+            return len(text)
+        found = self._boundary.search(text, characters)
+        return found.end() if found else len(text)
+
+    def _with_special_tokens(self, encoding: Encoding) -> npt.NDArray[np.int32]:
+        ids = encoding.ids[: self._content_tokens]
+        return np.array([*self._before, *ids, *self._after], dtype=np.int32)
+
+
+_NO_IDS = np.empty(0, dtype=np.int32)
+
+
+def _special_tokens(fast: FastTokenizer) -> tuple[list[int], list[int]]:
+    """Return the ids that the post-processor puts before and after a text."""
+    encoding = fast.encode("a")
+    text_positions = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+    if not text_positions:
+        raise ModelLoadError(
+            "expected tokens for the text 'a', found none; tokenizer.json is damaged or empty"
+        )
+    return encoding.ids[: text_positions[0]], encoding.ids[text_positions[-1] + 1 :]
+
+
+def _cut_boundary(pre_tokenizer: dict[str, Any] | None) -> re.Pattern[str] | None:
+    """Return where a text may be cut for this pre-tokenizer, None where it may not."""
+    if pre_tokenizer is None:
+        return None
+    steps = pre_tokenizer.get("pretokenizers") or [pre_tokenizer]
+    names = {step["type"] for step in steps if step.get("use_regex", True)}
+    if names & _SPLITS_AT_ANY_SPACE:
+        return _AFTER_WORD
+    if any(step["type"] == "Metaspace" and step.get("split", True) for step in steps):
+        return _AFTER_WORD_BEFORE_BLANK
+    return None
+
+
+def _groups(ends: dict[int, int]) -> Iterator[list[int]]:
+    """Yield indices in groups of at most `_GROUP_CHARACTERS` characters (or one text)."""
+    group: list[int] = []
+    characters = 0
+    for index, end in ends.items():
+        if group and characters + end > _GROUP_CHARACTERS:
+            yield group
+            group, characters = [], 0
+        group.append(index)
+        characters += end
+    if group:
+        yield group
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    """Raise InvalidInputError for the first text that the tokenizer could not take."""
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InvalidInputError(
+                f"expected a string at index {index}, found {type(text).__name__}; "
+                "pass text, or leave the row out"
+            )
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(
+                f"expected text that can be written as UTF-8 at index {index}, found a lone "
+                f"surrogate at character {error.start}; repair the text or leave the row out"
+            ) from error
