@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pipelines.prepare import PreparedBatch
 __all__ = ["Embedded", "Forward"]
 
 _LOG = logging.getLogger(__name__)
+_STDERR = 2
 _KNOWN_GOOD = "a text that every model can embed"
 
 
@@ -105,11 +105,7 @@ class Forward:
             ) from second
 
     def _encode(self, tokenized: Tokenized, chosen: Sequence[int]) -> tuple[np.ndarray, int]:
-        part = Tokenized(
-            input_ids=[tokenized.input_ids[i] for i in chosen],
-            n_tokens=tokenized.n_tokens[list(chosen)],
-            truncated=tokenized.truncated[list(chosen)],
-        )
+        part = tokenized.take(chosen)
         self._arm()
         try:
             encoded = self._encoder.encode_tokenized(part, self._role, heartbeat=self._arm)
@@ -123,7 +119,7 @@ class Forward:
         A thread inside C code cannot be interrupted and may hold the GIL; faulthandler's watchdog
         is a C thread that needs neither. Ray then sees a dead worker and the driver counts a try.
         """
-        faulthandler.dump_traceback_later(self._timeout_s, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(self._timeout_s, exit=True, file=_STDERR)
 
 
 def _rejects(batch: PreparedBatch, failures: dict[int, Exception]) -> list[Reject]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,9 +18,18 @@ from encoder.space import EmbeddingSpace
 from pipelines.documents import CorpusColumns
 from pipelines.errors import CorpusError, LayoutMismatchError
 from pipelines.settings import EmbedCorpusSettings, OnLong
+from pipelines.shards import DATA
 from pipelines.storage import Storage
 
-__all__ = ["SPACE_FILE", "CorpusLayout", "Pin", "pin_output", "read_pin", "require_pin"]
+__all__ = [
+    "SPACE_FILE",
+    "CorpusLayout",
+    "Pin",
+    "check_pin",
+    "pin_output",
+    "read_pin",
+    "require_pin",
+]
 
 SPACE_FILE = "_space.json"
 _FORMAT = 1
@@ -169,13 +177,12 @@ def require_pin(storage: Storage) -> Pin:
     return pin
 
 
-def pin_output(storage: Storage, wanted: Pin, note: Callable[[str], None]) -> Pin:
-    """Pin an output folder to a space and a layout, or check that it is pinned to the same.
+def check_pin(storage: Storage, wanted: Pin) -> Pin:
+    """Check that an output folder is empty or pinned to the same space and layout.
 
     Args:
-        storage: The output folder.
+        storage: The output folder; nothing is written.
         wanted: What this run would write.
-        note: Called with a line for the log.
 
     Returns:
         The pin that holds: the existing one's column types win over the ones inferred now.
@@ -187,15 +194,12 @@ def pin_output(storage: Storage, wanted: Pin, note: Callable[[str], None]) -> Pi
     """
     existing = read_pin(storage)
     if existing is None:
-        if storage.sizes("data"):
+        if storage.sizes(DATA):
             raise CorpusError(
                 f"{storage.uri} has a data folder but no {SPACE_FILE}, so its space is unknown; "
                 "restore the file or choose an empty output"
             )
-        if storage.create(SPACE_FILE, wanted.to_json().encode()):
-            note(f"space {wanted.space.fingerprint} pinned in {storage.uri}/{SPACE_FILE}")
-            return wanted
-        existing = require_pin(storage)
+        return wanted
     _refuse(
         SpaceMismatchError,
         f"{storage.uri} holds vectors of space {existing.space.fingerprint}, this job makes "
@@ -208,6 +212,17 @@ def pin_output(storage: Storage, wanted: Pin, note: Callable[[str], None]) -> Pi
         existing.layout.differences(wanted.layout),
     )
     return existing
+
+
+def pin_output(storage: Storage, pin: Pin) -> Pin:
+    """Pin an output folder, unless somebody has: then check that it is to the same.
+
+    Raises:
+        SpaceMismatchError: Another job, started at the same time, pinned another space.
+        LayoutMismatchError: Likewise with another layout.
+    """
+    storage.create(SPACE_FILE, pin.to_json().encode())
+    return check_pin(storage, pin)
 
 
 def _refuse(

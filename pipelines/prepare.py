@@ -77,16 +77,12 @@ class PreparedBatch:
         A reject without a row (the rest of a file) is in no part: it comes in a batch of its own.
         """
         low, high = (int(i) for i in np.searchsorted(self.rows, [row_start, row_stop]))
-        return PreparedBatch(
-            row_start=row_start,
-            row_stop=row_stop,
-            rejects=[
-                reject
-                for reject in self.rejects
-                if reject.row is not None and row_start <= reject.row < row_stop
-            ],
-            **self._columns(slice(low, high)),
-        )
+        rejects = [
+            reject
+            for reject in self.rejects
+            if reject.row is not None and row_start <= reject.row < row_stop
+        ]
+        return self._taken(np.arange(low, high), row_start, row_stop, rejects)
 
     def without(self, positions: Sequence[int], rejects: Sequence[Reject]) -> PreparedBatch:
         """Return the batch with some output rows taken out and their source rows rejected.
@@ -97,34 +93,25 @@ class PreparedBatch:
             positions: Output rows that failed.
             rejects: Why, one for each source row that they belong to.
         """
-        keep = ~np.isin(self.rows, self.rows[list(positions)])
-        return PreparedBatch(
-            row_start=self.row_start,
-            row_stop=self.row_stop,
-            rejects=[*self.rejects, *rejects],
-            **self._columns(np.flatnonzero(keep)),
-        )
+        keep = np.flatnonzero(~np.isin(self.rows, self.rows[list(positions)]))
+        return self._taken(keep, self.row_start, self.row_stop, [*self.rejects, *rejects])
 
-    def _columns(self, chosen: slice | np.ndarray) -> dict[str, object]:
-        if isinstance(chosen, slice):
-            carried = self.carried.slice(chosen.start, chosen.stop - chosen.start)
-            positions: Sequence[int] = range(chosen.start, chosen.stop)
-        else:
-            carried = self.carried.take(pa.array(chosen, pa.int64()))
-            positions = [int(i) for i in chosen]
-        return {
-            "rows": self.rows[chosen],
-            "chunk_index": self.chunk_index[chosen],
-            "char_start": self.char_start[chosen],
-            "char_end": self.char_end[chosen],
-            "hashes": [self.hashes[i] for i in positions],
-            "tokenized": Tokenized(
-                input_ids=[self.tokenized.input_ids[i] for i in positions],
-                n_tokens=self.tokenized.n_tokens[chosen],
-                truncated=self.tokenized.truncated[chosen],
-            ),
-            "carried": carried,
-        }
+    def _taken(
+        self, chosen: np.ndarray, row_start: int, row_stop: int, rejects: list[Reject]
+    ) -> PreparedBatch:
+        positions = [int(i) for i in chosen]
+        return PreparedBatch(
+            row_start=row_start,
+            row_stop=row_stop,
+            rows=self.rows[chosen],
+            chunk_index=self.chunk_index[chosen],
+            char_start=self.char_start[chosen],
+            char_end=self.char_end[chosen],
+            hashes=[self.hashes[i] for i in positions],
+            tokenized=self.tokenized.take(positions),
+            carried=self.carried.take(pa.array(chosen, pa.int64())),
+            rejects=rejects,
+        )
 
 
 def text_hash(text: str) -> bytes:
@@ -178,27 +165,11 @@ def _with_parts(
     pieces: list[Tokenized] = []
     position = 0
     for i in [*map(int, np.flatnonzero(tokenized.truncated)), len(texts)]:
-        pieces.append(_slice(tokenized, position, i))
+        pieces.append(tokenized.take(range(position, i)))
         if i < len(texts):
             pieces.append(encoder.tokenize(texts[i], role))
         position = i + 1
-    return _join(pieces)
-
-
-def _slice(tokenized: Tokenized, start: int, stop: int) -> Tokenized:
-    return Tokenized(
-        input_ids=tokenized.input_ids[start:stop],
-        n_tokens=tokenized.n_tokens[start:stop],
-        truncated=tokenized.truncated[start:stop],
-    )
-
-
-def _join(pieces: Sequence[Tokenized]) -> Tokenized:
-    return Tokenized(
-        input_ids=[ids for piece in pieces for ids in piece.input_ids],
-        n_tokens=np.concatenate([piece.n_tokens for piece in pieces]),
-        truncated=np.concatenate([piece.truncated for piece in pieces]),
-    )
+    return Tokenized.join(pieces)
 
 
 def _too_long(batch: DocumentBatch, i: int, max_seq_length: int) -> Reject:
@@ -225,7 +196,7 @@ def concatenate(parts: Sequence[PreparedBatch]) -> PreparedBatch:
         char_start=np.concatenate([part.char_start for part in parts]),
         char_end=np.concatenate([part.char_end for part in parts]),
         hashes=[digest for part in parts for digest in part.hashes],
-        tokenized=_join([part.tokenized for part in parts]),
+        tokenized=Tokenized.join([part.tokenized for part in parts]),
         carried=carried,
         rejects=[reject for part in parts for reject in part.rejects],
     )

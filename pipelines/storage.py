@@ -191,7 +191,7 @@ class Storage:
             StorageError: It does not (an S3-compatible store that ignores If-None-Match), so two
                 jobs, or a retry, could overwrite each other's shards.
         """
-        name = f"_probe/{uuid.uuid4().hex}"
+        name = f"_probe-{uuid.uuid4().hex}"
         try:
             first = self.create(name, b"first")
             second = self.create(name, b"second")

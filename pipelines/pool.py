@@ -1,0 +1,86 @@
+"""The actor pool: how many actors, with which share of the cluster. Pure arithmetic over nodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipelines.settings import EmbedCorpusSettings
+
+__all__ = ["Pool", "plan_pool"]
+
+_MOST_CPUS_PER_ACTOR = 8
+"""Beyond this an actor's forward and tokenizer gain little; a second actor gains more."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """An actor pool.
+
+    Attributes:
+        min_actors: Actors that are started at once.
+        max_actors: Actors at the most.
+        num_cpus: Logical CPUs that each reserves, and threads that it uses.
+        num_gpus: GPUs that each reserves; may be a fraction.
+        units_in_flight: Units that an actor works on at once.
+        fits_now: Whether some node that is alive can hold one actor.
+    """
+
+    min_actors: int
+    max_actors: int
+    num_cpus: float
+    num_gpus: float
+    units_in_flight: int
+    fits_now: bool
+
+    @property
+    def threads(self) -> int:
+        """Threads of an actor's tokenizer and forward."""
+        return max(1, int(self.num_cpus))
+
+
+def plan_pool(
+    settings: EmbedCorpusSettings, nodes: Sequence[Mapping[str, float]], *, units: int
+) -> Pool:
+    """Choose the pool for a run.
+
+    Args:
+        settings: What the user fixed; the rest is chosen here.
+        nodes: Resources of every node that is alive ({"CPU": 8.0, "GPU": 1.0}).
+        units: Units to embed: more actors than that would idle.
+
+    Returns:
+        A pool of one GPU an actor where there are GPUs, else of a node's CPUs, 8 at the most.
+    """
+    gpus = settings.num_gpus_per_actor
+    if gpus is None:
+        gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
+    hosts = [node for node in nodes if node.get("GPU", 0) >= gpus] if gpus else list(nodes)
+    cpus = settings.num_cpus_per_actor
+    if cpus is None:
+        cpus = min((_cpu_share(node, gpus) for node in hosts if node.get("CPU")), default=1.0)
+    fitting = sum(_fit(node, cpus, gpus) for node in hosts)
+    if settings.actors is None:
+        low = high = max(1, fitting)
+    else:
+        low, high = settings.actors.min, settings.actors.max
+    most = max(1, units)
+    return Pool(
+        min_actors=min(low, most),
+        max_actors=min(high, most),
+        num_cpus=cpus,
+        num_gpus=gpus,
+        units_in_flight=settings.units_in_flight,
+        fits_now=fitting > 0,
+    )
+
+
+def _cpu_share(node: Mapping[str, float], gpus: float) -> float:
+    actors = max(1, math.floor(node["GPU"] / gpus)) if gpus else 1
+    return float(max(1, min(_MOST_CPUS_PER_ACTOR, math.floor(node["CPU"] / actors))))
+
+
+def _fit(node: Mapping[str, float], cpus: float, gpus: float) -> int:
+    by_cpu = math.floor(node.get("CPU", 0) / cpus)
+    return min(by_cpu, math.floor(node.get("GPU", 0) / gpus)) if gpus else by_cpu

@@ -1,0 +1,120 @@
+"""The end of a run: check what is there, publish the index, retire what is no longer live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipelines.conservation import conservation_problems
+from pipelines.errors import ConservationError, CorpusError, DuplicateIdError
+from pipelines.ids import find_duplicate_ids
+from pipelines.index import (
+    INDEX_FILE,
+    Index,
+    IndexedShard,
+    collect_shards,
+    list_shards,
+    read_index,
+)
+from pipelines.pin import Pin
+from pipelines.report import RunReport
+from pipelines.retire import Retirement, plan_retirement
+from pipelines.settings import EmbedCorpusSettings
+from pipelines.shards import DATA, REJECTS, group_by_unit
+from pipelines.storage import Storage
+from pipelines.units import WorkUnit
+
+__all__ = ["publish"]
+
+
+def publish(
+    settings: EmbedCorpusSettings,
+    storage: Storage,
+    pin: Pin,
+    units: Mapping[str, WorkUnit],
+    report: RunReport,
+) -> CorpusError | None:
+    """Publish the index of what is live, then delete what is retired.
+
+    Args:
+        settings: Of the run.
+        storage: The output folder.
+        pin: Its space and layout.
+        units: All units of the plan, by key, done or not.
+        report: Takes note of what was retired.
+
+    Returns:
+        What is wrong with the corpus as it is published, if anything: the caller raises it once
+        the report is written.
+    """
+    published = read_index(storage)
+    sizes = list_shards(storage)
+    shards = collect_shards(storage, sizes, published.shards if published else ())
+    committed = group_by_unit(map(str, sizes))
+    incomplete = {
+        unit.source.uri
+        for key, unit in units.items()
+        if key not in committed or not committed[key].complete
+    }
+    retirement = plan_retirement(
+        shards.values(),
+        units=units,
+        incomplete=incomplete,
+        roots={unit.source.root for unit in units.values()},
+        prune_max=settings.prune_max if settings.prune else None,
+    )
+    report.retired_shards = len(retirement.retired)
+    report.sources_gone = len(retirement.gone)
+    problems = conservation_problems(retirement.live, units.values())
+    duplicates, checked = _check_ids(settings, storage, pin, published, retirement)
+    index = Index(
+        pin.space.fingerprint,
+        tuple(sorted(retirement.live, key=lambda shard: shard.name)),
+        ids_checked=checked,
+    )
+    text = index.to_json()
+    if published is None or published.to_json() != text:
+        storage.replace(INDEX_FILE, text.encode())
+    for shard in retirement.retired:
+        storage.delete(f"{DATA}/{shard.name}")
+        storage.delete(f"{REJECTS}/{shard.name}")
+    if problems:
+        return ConservationError(
+            f"rows in are not rows out plus rejected in {len(problems)} places: {problems[0]}; "
+            "run `twofold verify`"
+        )
+    return duplicates or retirement.refused
+
+
+def _check_ids(
+    settings: EmbedCorpusSettings,
+    storage: Storage,
+    pin: Pin,
+    published: Index | None,
+    retirement: Retirement,
+) -> tuple[DuplicateIdError | None, bool]:
+    """Look for duplicate ids, unless just these shards were found clean before."""
+    names = [shard.name for shard in retirement.live]
+    if published and published.ids_checked and {s.name for s in published.shards} >= set(names):
+        return None, True
+    if not settings.check_ids:
+        return None, False
+    found = find_duplicate_ids(
+        storage, names, id_column=pin.layout.id_column, rows=_rows(retirement.live)
+    )
+    if not found:
+        return None, True
+    identity, chunk, where = found[0]
+    chunk_note = f" (chunk {chunk})" if chunk else ""
+    return (
+        DuplicateIdError(
+            f"ids are not unique: {identity!r}{chunk_note} occurs in shards "
+            f"{' and '.join(sorted(set(where)))}"
+            f"{f', and {len(found) - 1} more ids or so' if len(found) > 1 else ''}; all rows are "
+            "written. Make --id-column unique in the source and run again, or pass --no-check-ids"
+        ),
+        False,
+    )
+
+
+def _rows(shards: tuple[IndexedShard, ...]) -> int:
+    return sum(shard.footer.rows for shard in shards)
