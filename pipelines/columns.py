@@ -13,6 +13,7 @@ __all__ = [
     "REJECTS_SCHEMA",
     "RESERVED",
     "TEXT_HASH",
+    "TEXT_HASH_BYTES",
     "TRUNCATED",
     "shard_schema",
 ]
