@@ -69,13 +69,13 @@ class SpaceDeclaration:
 
 
 NO_INSTRUCT = SpaceDeclaration(
-    # From its model card: get_embedding(mode="query") is the masked mean, "sentence" is [CLS].
+    # From its model card: get_embedding(mode="query") is the masked mean, "sentence" is [CLS]. Its
+    # 512 tokens are its tokenizer's and its positions' limit, so they need no declaration.
     origin="the model card",
     query_pooling=Pooling.MEAN,
     document_pooling=Pooling.CLS,
     query_prompt="",
     document_prompt="",
-    max_seq_length=512,
 )
 
 

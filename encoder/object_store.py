@@ -90,7 +90,12 @@ def download_folder(uri: str, cache_dir: Path | None) -> Path:
 def _download(
     fs: fsspec.AbstractFileSystem, root: str, files: dict[str, tuple[int, str]], folder: Path
 ) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelLoadError(
+            f"cannot make the cache folder {folder.parent} for downloaded models: {error.strerror}"
+        ) from error
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as temporary:
         staged = Path(temporary) / "model"
         for relative, (size, _) in files.items():

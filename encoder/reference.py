@@ -69,7 +69,7 @@ class ModelReference:
             return cls._parse_uri(text)
         if text.startswith(_PACKAGE_PREFIX):
             return cls(ReferenceKind.PACKAGE, _package_name(text))
-        if text.startswith(("/", ".", "~")) or Path(text).exists():
+        if text.startswith(("/", ".", "~")) or _exists(text):
             return cls(ReferenceKind.FOLDER, text)
         hub = _HUB_ID.fullmatch(text)
         if hub is None:
@@ -128,6 +128,14 @@ def resolve(reference: ModelReference, cache_dir: Path | None = None) -> Resolve
     else:
         folder = _local_folder(reference.name)
     return ResolvedModel(folder, str(reference), None)
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:
+        # Too long for a path, or below a folder that may not be read.
+        return False
 
 
 def _local_folder(name: str) -> Path:
