@@ -23,7 +23,7 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as FastTokenizer
 
 from encoder.errors import InvalidInputError, ModelLoadError
-from encoder.windows import plan_windows
+from encoder.windows import check_overlap, plan_windows
 
 __all__ = ["Tokenized", "Tokenizer"]
 
@@ -170,7 +170,9 @@ class Tokenizer:
             InvalidInputError: `overlap` is negative or not smaller than the window, or the prompt
                 leaves no room, or the text cannot be written as UTF-8.
         """
-        _check_texts([text])
+        check_overlap(overlap, self._content_tokens - len(self._encode(prompt)))
+        if not self.tokenize([text], prompt).truncated[0]:
+            return [(0, len(text))] if text.strip() else []
         return plan_windows(
             text, lambda part: self._encode(prompt + part), self._content_tokens, overlap, prompt
         )

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from encoder.errors import InvalidInputError
 
-__all__ = ["plan_windows"]
+__all__ = ["check_overlap", "plan_windows"]
 
 _CHARACTERS_PER_TOKEN = 8
 _GROWTH = 4
@@ -55,26 +55,26 @@ def plan_windows(
     overlap: int,
     prompt: str = "",
 ) -> list[tuple[int, int]]:
-    """Return the character spans of windows over `text`.
+    """Return the character spans of windows over a text that does not fit into one.
 
     Args:
-        text: The text to cut.
+        text: The text to cut; white space alone has no windows.
         encode: Tokenizes the prompt and a part of the text, without special tokens.
         content_tokens: Tokens per window, prompt included, special tokens not.
-        overlap: Tokens that neighbouring windows share.
+        overlap: Tokens that neighbouring windows share; see `check_overlap`.
         prompt: What `encode` puts in front.
-
-    Raises:
-        InvalidInputError: `overlap` is negative or not smaller than a window's own tokens.
     """
-    window_tokens = content_tokens - len(encode(""))
+    return _Planner(text, encode, content_tokens, overlap, len(prompt)).plan()
+
+
+def check_overlap(overlap: int, window_tokens: int) -> None:
+    """Raise InvalidInputError unless windows of so many tokens can overlap so far."""
     if not 0 <= overlap < window_tokens:
         raise InvalidInputError(
             f"expected a chunk overlap from 0 to {window_tokens - 1} tokens (a window holds "
             f"{window_tokens} beside prompt and special tokens), found {overlap}; lower the "
             "overlap or raise max_seq_length"
         )
-    return _Planner(text, encode, content_tokens, overlap, len(prompt)).plan()
 
 
 class _Planner:
@@ -104,8 +104,6 @@ class _Planner:
                 # The overlap left no room for anything new (a long word): go on without it.
                 start = covered
                 continue
-            if not windows and end >= last and self._fits(0, len(text)):
-                return [(0, len(text))]
             width = len(text[start:end].rstrip())
             if width:
                 windows.append((start, start + width))
