@@ -33,6 +33,10 @@ _RANDOM_BLOCK_BYTES = 64 * 2**10
 """Read ahead of a remote Parquet file, whose columns are read in turns, so more
 would be thrown away."""
 _BUFFER_BYTES = 2**20
+_UNPACKED_BUFFER_BYTES = 8 * 2**10
+"""Decompressed bytes asked for at once: of a truncated file no more than these are lost before the
+cut. Lines come at 115 MB/s from gzip and 320 from zstd; reads of 1 MiB give 120 and 470, and parsing
+JSON takes longer than either."""
 
 Item = TypeVar("Item")
 
@@ -72,7 +76,7 @@ def open_stream(source: Source) -> IO[bytes]:
     # Arrow's decompressors go over several gzip members and zstd frames and, unlike zstandard's
     # stream_reader, raise where the last one is cut off.
     unpacked = pa.CompressedInputStream(packed, source.compression)
-    return cast("IO[bytes]", io.BufferedReader(unpacked, _BUFFER_BYTES))
+    return cast("IO[bytes]", io.BufferedReader(unpacked, _UNPACKED_BUFFER_BYTES))
 
 
 def guarded(
