@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -59,10 +58,26 @@ def test_leaving_a_running_module_ends_what_it_left_behind(tmp_path: Path):
         running.wait(30)
         left = running.descendants()
         assert len(left) == 1
-    time.sleep(0.1)
-    assert not any(Path(f"/proc/{pid}/cmdline").exists() for pid in left if not is_zombie(pid))
+    assert not any(is_alive(pid) for pid in left)
 
 
-def is_zombie(pid: int) -> bool:
+def test_a_ray_whose_driver_was_killed_is_ended_to_its_last_process(tmp_path: Path):
+    (tmp_path / "driver.py").write_text(
+        "import ray, time\n"
+        "ray.init(address='local', num_cpus=1, include_dashboard=False,"
+        " object_store_memory=100 * 2**20)\n"
+        "actor = ray.remote(type('A', (), {'f': lambda self: 'ready'})).remote()\n"
+        "print(ray.get(actor.f.remote()), flush=True)\n"
+        "time.sleep(100)\n"
+    )
+    with running_module(tmp_path, "driver") as running:
+        running.wait_for_output("ready", timeout_s=60)
+        started = running.descendants()
+        assert any("raylet" in command for command in started.values())
+        running.kill_driver()
+    assert not any(is_alive(pid) for pid in started)
+
+
+def is_alive(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")
-    return status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z"
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] not in "ZX"

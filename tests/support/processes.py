@@ -1,7 +1,8 @@
 """Commands as a user runs them: a subprocess of its own session, ended with all that it started.
 
-Ray's daemons leave their parent's session and may outlive it, so a process tree is found twice:
-by parentage, and by a token in the environment that every descendant inherits. Linux only.
+Ray's agents outlive their parents for a moment and are then children of init, and setproctitle
+overwrites the environment that /proc shows of them. So a tree is found in four ways: by parentage,
+by a token in the inherited environment, by session, and by what was seen earlier. Linux only.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Running:
 
     def __init__(self, folder: Path, arguments: list[str], environment: Mapping[str, str]) -> None:
         self._token = uuid.uuid4().hex
+        self._seen: dict[int, int] = {}  # pid -> start time, since a pid may be given out again
         self._output = [folder / f"{self._token}.out", folder / f"{self._token}.err"]
         with self._output[0].open("wb") as out, self._output[1].open("wb") as err:
             self.process = subprocess.Popen(
@@ -87,21 +89,28 @@ class Running:
 
     def kill_driver(self) -> None:
         """SIGKILL the process itself and leave to Ray what becomes of its workers."""
+        self.descendants()  # seen while their parents are alive
         self.process.kill()
         self.process.wait()
 
     def descendants(self) -> dict[int, str]:
         """Return the live processes below this one, as pid -> command line."""
         processes = dict(_processes())
-        found = {pid for pid, entry in processes.items() if self._token in entry.environment}
-        found.add(self.process.pid)
+        found = {
+            pid
+            for pid, entry in processes.items()
+            if self._token in entry.environment
+            or entry.session == self.process.pid
+            or self._seen.get(pid) == entry.started
+        }
         grown = True
         while grown:
             children = {pid for pid, entry in processes.items() if entry.parent in found}
             grown = not children <= found
             found |= children
         found.discard(self.process.pid)
-        return {pid: processes[pid].command for pid in found if pid in processes}
+        self._seen |= {pid: processes[pid].started for pid in found}
+        return {pid: processes[pid].command for pid in found}
 
     def kill_tree(self) -> None:
         """SIGKILL this process and everything below it, until nothing is left."""
@@ -142,6 +151,8 @@ def run_module(
 @dataclass(frozen=True)
 class _Process:
     parent: int
+    session: int
+    started: int
     command: str
     environment: str
 
@@ -150,16 +161,29 @@ def _processes() -> Iterator[tuple[int, _Process]]:
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
-        # A process may end, or belong to somebody else, while it is looked at.
+        # A process may end while it is looked at.
         with suppress(OSError):
-            after_name = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            if after_name[0] in "ZX":
+            # proc(5): the fields from the third on; the second, the name, may contain spaces.
+            fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            if fields[0] in "ZX":
                 continue
-            command = (
-                (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            yield (
+                int(folder.name),
+                _Process(
+                    parent=int(fields[1]),
+                    session=int(fields[3]),
+                    started=int(fields[19]),
+                    command=_words(folder / "cmdline"),
+                    environment=_words(folder / "environ"),
+                ),
             )
-            environment = (folder / "environ").read_text(errors="replace")
-            yield int(folder.name), _Process(int(after_name[1]), command.strip(), environment)
+
+
+def _words(file: Path) -> str:
+    # Unreadable for another user's process, and for a dying one, which counts until it is dead.
+    with suppress(OSError):
+        return file.read_text(errors="replace").replace("\0", " ").strip()
+    return ""
 
 
 def _kill(pid: int) -> None:
