@@ -35,8 +35,8 @@ would be thrown away."""
 _BUFFER_BYTES = 2**20
 _UNPACKED_BUFFER_BYTES = 8 * 2**10
 """Decompressed bytes asked for at once: of a truncated file no more than these are lost before the
-cut. Lines come at 115 MB/s from gzip and 320 from zstd; reads of 1 MiB give 120 and 470, and parsing
-JSON takes longer than either."""
+cut. Lines come at 115 MB/s from gzip and 320 from zstd; reads of 1 MiB give 120 and 470, and
+parsing JSON takes longer than either."""
 
 Item = TypeVar("Item")
 
