@@ -171,6 +171,8 @@ def serialize_shard(table: pa.Table, footer: ShardFooter, space: EmbeddingSpace)
         compression={**dict.fromkeys(others, "zstd"), vector_leaf: "none", TEXT_HASH: "none"},
         use_dictionary=others,
         write_statistics=others,
+        # A flipped bit in a plain float is a float: only a checksum shows it to `verify`.
+        write_page_checksum=True,
     ) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
