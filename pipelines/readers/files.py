@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from encoder.errors import InvalidInputError
 from pipelines.errors import SourceChangedError, UnreadableSourceError
-from pipelines.sources import is_local, open_filesystem
+from pipelines.listing import is_local, open_filesystem
 from pipelines.units import Source
 
 __all__ = ["guarded", "open_parquet", "open_stream", "translated"]

@@ -148,6 +148,39 @@ def test_a_folder_inside_a_hidden_folder_can_be_the_input(tmp_path):
     assert names(tmp_path, ".cache") == [".cache/a.jsonl"]
 
 
+@pytest.fixture
+def linked(tmp_path):
+    """A folder with a link to a file and one to a folder, as model and data caches have them."""
+    write(tmp_path / "blobs" / "a.jsonl")
+    write(tmp_path / "blobs" / "more" / "b.jsonl")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").symlink_to("../blobs/a.jsonl")
+    (tmp_path / "in" / "sub").symlink_to("../blobs/more")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["in", "in/*", "in/**"])
+def test_links_are_followed(linked, name):
+    assert names(linked, name) == ["in/a.jsonl", "in/sub/b.jsonl"]
+
+
+def test_a_link_to_a_file_can_be_the_input(linked):
+    assert names(linked, "in/a.jsonl") == ["in/a.jsonl"]
+
+
+def test_a_loop_of_links_ends(linked):
+    (linked / "in" / "loop").symlink_to(".")
+    (linked / "blobs" / "more" / "back").symlink_to("../../in")
+    assert names(linked, "in") == ["in/a.jsonl", "in/sub/b.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["in", "in/*"])
+def test_a_link_to_nothing_is_refused(linked, name):
+    (linked / "in" / "broken.jsonl").symlink_to("gone.jsonl")
+    with pytest.raises(InvalidInputError, match=r"broken\.jsonl"):
+        list_sources([str(linked / name)], None)
+
+
 @pytest.mark.parametrize("name", ["missing.jsonl", "missing", "missing/*.jsonl", "*.parquet"])
 def test_an_input_that_names_nothing_is_one_clear_line(tmp_path, name):
     write(tmp_path / "a.jsonl")
@@ -195,7 +228,7 @@ class Refusing:
 )
 def test_a_store_that_refuses_is_one_line_that_says_what_to_check(monkeypatch, error):
     monkeypatch.setattr(
-        "pipelines.sources.open_filesystem", lambda uri: (Refusing(error), "bucket/a")
+        "pipelines.listing.open_filesystem", lambda uri: (Refusing(error), "bucket/a")
     )
     with pytest.raises(InvalidInputError, match="check the name, the credentials") as caught:
         list_sources(["s3://bucket/a"], None)
