@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import SourceChangedError, UnreadableSourceError
@@ -58,6 +58,7 @@ def test_a_parquet_file_without_row_groups_is_one_empty_unit(tmp_path):
     assert (unit.start, unit.stop, unit.rows, unit.first_row) == (0, 0, 0, 0)
 
 
+@settings(deadline=None)
 @given(size=st.integers(0, 5000), unit_bytes=st.integers(1, 700))
 def test_byte_ranges_cover_a_file_once_in_order(size, unit_bytes):
     source = Source("/a.jsonl", "v", size, Format.JSONL)
