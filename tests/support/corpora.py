@@ -1,0 +1,210 @@
+"""What tests of the corpus job are made of: a fake encoder, a job, footers, prepared rows.
+
+The fake encoder's vectors are a hash of the tokens: equal texts, and only they, have equal ones.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from encoder.encoder import EncodedVectors
+from encoder.settings import EncoderSettings
+from encoder.space import EmbeddingSpace, Pooling, Role, RoleEncoding
+from encoder.tokenizer import Tokenized
+from pipelines.index import IndexedShard
+from pipelines.pin import CorpusLayout, Pin
+from pipelines.shards import ShardFooter, ShardName
+from pipelines.unit_job import UnitJob
+from pipelines.units import Format, RangeKind, Source, WorkUnit
+
+__all__ = [
+    "DIMENSION",
+    "SPACE",
+    "FakeEncoder",
+    "a_footer",
+    "a_job",
+    "a_layout",
+    "a_pin",
+    "a_source",
+    "a_unit",
+    "an_indexed_shard",
+    "jsonl",
+    "units_of",
+    "vector_of",
+]
+
+DIMENSION = 4
+MAX_SEQ_LENGTH = 8
+CARRIED = pa.schema([("id", pa.string())])
+SPACE = EmbeddingSpace(
+    weights_sha256="a" * 64,
+    tokenizer_sha256="b" * 64,
+    query=RoleEncoding(Pooling.MEAN),
+    document=RoleEncoding(Pooling.CLS),
+    normalize=True,
+    max_seq_length=MAX_SEQ_LENGTH,
+    truncate_dim=None,
+    dimension=DIMENSION,
+)
+
+
+class FakeEncoder:
+    """One token a word, cut at 8; texts that hold the word "poison" make the forward raise.
+
+    Attributes:
+        forwards: Number of texts of each forward.
+        on_forward: Called before every forward with its texts' words; may raise or wait.
+    """
+
+    def __init__(self, space: EmbeddingSpace = SPACE) -> None:
+        self.space = space
+        self.provenance = {"model": "fake", "backend": "fake", "dtype": "float32"}
+        self.forwards: list[int] = []
+        self.on_forward: Callable[[], None] = lambda: None
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> Tokenized:
+        words = [text.split() for text in texts]
+        kept = [[_word_id(word) for word in line[:MAX_SEQ_LENGTH]] for line in words]
+        return Tokenized(
+            [np.array(ids, np.int32) for ids in kept],
+            np.array([len(ids) for ids in kept], np.int32),
+            np.array([len(line) > MAX_SEQ_LENGTH for line in words], bool),
+        )
+
+    def windows(self, text: str, *, overlap: int, role: Role) -> list[tuple[int, int]]:
+        """Cut at every 8 words, without an overlap."""
+        ends = [i for i, character in enumerate(f"{text} ") if character == " "]
+        cuts = [0, *(end for n, end in enumerate(ends, 1) if n % MAX_SEQ_LENGTH == 0)]
+        edges = cuts if cuts[-1] == len(text) else [*cuts, len(text)]
+        starts = [edge + 1 if edge else 0 for edge in edges[:-1]]
+        return list(zip(starts, edges[1:], strict=True))
+
+    def encode_tokenized(
+        self, tokenized: Tokenized, roles: Role, *, heartbeat: Callable[[], None] | None = None
+    ) -> EncodedVectors:
+        self.forwards.append(len(tokenized))
+        self.on_forward()
+        if any(_POISON in ids for ids in tokenized.input_ids):
+            raise RuntimeError("a kernel said no\n  and more lines")
+        vectors = [_vector(ids) for ids in tokenized.input_ids]
+        return EncodedVectors(
+            np.array(vectors, np.float32).reshape(-1, DIMENSION),
+            padded_tokens=2 * int(tokenized.n_tokens.sum()),
+            forward_s=0.0,
+        )
+
+
+def vector_of(text: str) -> np.ndarray:
+    """Return the fake encoder's vector of a text."""
+    return _vector(FakeEncoder().tokenize([text], Role.DOCUMENT).input_ids[0])
+
+
+def _vector(ids: np.ndarray) -> np.ndarray:
+    vector = np.random.default_rng([len(ids), *map(int, ids)]).normal(size=DIMENSION)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def _word_id(word: str) -> int:
+    return zlib.crc32(word.encode()) & 0x7FFFFFFF
+
+
+_POISON = _word_id("poison")
+
+
+def a_layout(**changes: Any) -> CorpusLayout:
+    return replace(
+        CorpusLayout(
+            role="document",
+            id_column="id",
+            text_columns=("text",),
+            carried=(("id", "string"),),
+            embedding_dtype="float32",
+            on_long="truncate",
+            chunk_overlap=0,
+            rows_per_shard=3,
+            unit_bytes=1_000_000,
+        ),
+        **changes,
+    )
+
+
+def a_pin(space: EmbeddingSpace = SPACE, **layout: Any) -> Pin:
+    return Pin(space, a_layout(**layout), CARRIED, {"model": "fake"})
+
+
+def a_job(output: Path | str, run_id: str = "run-1", **layout: Any) -> UnitJob:
+    return UnitJob(
+        output=str(output),
+        pin=a_pin(**layout),
+        encoder=EncoderSettings(),
+        on_invalid=None,
+        batch_timeout_s=60.0,
+        run_id=run_id,
+    )
+
+
+def a_source(uri: str = "/in/a.jsonl", version: str = "v1", root: str = "/in") -> Source:
+    return Source(uri, version, 100, Format.JSONL, root=root)
+
+
+def a_unit(source: Source | None = None, start: int = 0, rows: int | None = None) -> WorkUnit:
+    return WorkUnit(source or a_source(), RangeKind.BYTES, start, start + 10, rows, None, 10)
+
+
+def a_footer(unit: WorkUnit | None = None, ordinal: int = 0, **changes: Any) -> ShardFooter:
+    """Return the footer of a shard of two rows, unless changed."""
+    unit = unit or a_unit()
+    footer = ShardFooter(
+        source=unit.source.uri,
+        version=unit.source.version,
+        root=unit.source.root,
+        range_kind=unit.kind.value,
+        range_start=unit.start,
+        range_stop=unit.stop,
+        ordinal=ordinal,
+        last=True,
+        row_start=2 * ordinal,
+        row_stop=2 * ordinal + 2,
+        documents=2,
+        rows=2,
+        rejected=0,
+        unreadable=0,
+        tokens=10,
+        padded_tokens=12,
+        truncated=0,
+        run_id="run-1",
+        provenance={"model": "fake"},
+    )
+    return replace(footer, **changes)
+
+
+def an_indexed_shard(
+    unit: WorkUnit | None = None, ordinal: int = 0, **changes: Any
+) -> IndexedShard:
+    unit = unit or a_unit()
+    footer = a_footer(unit, ordinal, **changes)
+    return IndexedShard(ShardName(unit.key, ordinal, footer.last), 1000, footer)
+
+
+def jsonl(path: Path, texts: Sequence[object]) -> Path:
+    """Write texts as JSON lines with ids "0", "1", ..."""
+    lines = (json.dumps({"id": str(n), "text": text}) + "\n" for n, text in enumerate(texts))
+    path.write_text("".join(lines))
+    return path
+
+
+def units_of(path: Path) -> list[WorkUnit]:
+    """Plan a file as the job does."""
+    from pipelines.plan import plan_units
+    from pipelines.sources import list_sources
+
+    sources = list_sources([str(path)], None)
+    return plan_units(sources, unit_bytes=1_000_000, tolerate_unreadable=False)

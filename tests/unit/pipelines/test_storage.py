@@ -1,0 +1,202 @@
+"""The one door to the output folder: exclusive creation, atomic replacement, clear errors."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from pipelines.errors import StorageError
+from pipelines.storage import Storage
+
+
+@pytest.fixture(params=["local", "memory"])
+def storage(request, tmp_path) -> Storage:
+    is_local = request.param == "local"
+    return Storage(str(tmp_path / "out") if is_local else f"memory://{uuid.uuid4().hex}/out")
+
+
+def with_filesystem(fs: fsspec.AbstractFileSystem) -> Storage:
+    storage = Storage("memory://bucket/out")
+    storage.__dict__["_located"] = (fs, f"/{uuid.uuid4().hex}")
+    return storage
+
+
+class Overwriting(MemoryFileSystem):
+    """A store that ignores If-None-Match."""
+
+    cachable = False
+
+    def pipe_file(self, path, value, mode="overwrite", **kwargs):
+        super().pipe_file(path, value)
+
+
+class Lossy(MemoryFileSystem):
+    """A store of which some replies are lost: the request arrives, or it does not."""
+
+    cachable = False
+
+    def __init__(self, *, arrives: bool) -> None:
+        super().__init__()
+        self.arrives = arrives
+        self.losses = 1
+
+    def pipe_file(self, path, value, mode="overwrite", **kwargs):
+        if not self.losses or self.arrives:
+            super().pipe_file(path, value, mode)
+        if self.losses:
+            self.losses -= 1
+            raise OSError(5, "connection reset\nby peer")
+
+
+def test_a_file_is_created_once_and_keeps_its_first_content(storage):
+    assert storage.create("data/a", b"first")
+    assert not storage.create("data/a", b"second")
+    assert storage.read("data/a") == b"first"
+
+
+def test_of_threads_that_create_one_name_exactly_one_wins(tmp_path):
+    storage, together = Storage(str(tmp_path / "out")), Barrier(8)
+
+    def create(number: int) -> bool:
+        together.wait()
+        return storage.create("data/a", f"{number}".encode() * 100_000)
+
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            won = list(pool.map(create, range(8)))
+        assert won.count(True) == 1
+        assert storage.read("data/a") == f"{won.index(True)}".encode() * 100_000
+        storage.delete("data/a")
+
+
+def test_a_crash_between_the_temporary_file_and_its_name_leaves_no_shard(tmp_path, monkeypatch):
+    class PowerCut(BaseException):
+        pass
+
+    def cut(*_: object, **__: object) -> None:
+        raise PowerCut
+
+    storage = Storage(str(tmp_path))
+    monkeypatch.setattr(os, "link", cut)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # a dead process cleans up nothing
+    with pytest.raises(PowerCut):
+        storage.create("data/a.parquet", b"whole")
+    monkeypatch.undo()
+    assert storage.read("data/a.parquet") is None
+    assert all(name.startswith(".") for name in storage.sizes("data"))
+    assert storage.create("data/a.parquet", b"whole")
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        Storage(str(tmp_path)).create("data/a", b"whole")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_replacing_a_file_leaves_the_old_content_or_the_new(storage):
+    storage.replace("index", b"old")
+    storage.replace("index", b"new")
+    assert storage.read("index") == b"new"
+
+
+def test_a_replacement_that_breaks_off_leaves_the_old_content(tmp_path, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    storage = Storage(str(tmp_path))
+    storage.replace("index", b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError):
+        storage.replace("index", b"new")
+    assert storage.read("index") == b"old"
+    assert storage.sizes("") == {"index": 3}
+
+
+def test_a_folder_is_listed_by_prefix_with_sizes(storage):
+    for name in ("b2", "a1", "a22", "c"):
+        storage.create(f"data/{name}", name.encode())
+    storage.create("other/a", b"elsewhere")
+    assert storage.sizes("data") == {"a1": 2, "a22": 3, "b2": 2, "c": 1}
+    assert list(storage.sizes("data")) == ["a1", "a22", "b2", "c"]
+    assert storage.sizes("data", prefix="a") == {"a1": 2, "a22": 3}
+    assert storage.sizes("nowhere") == {}
+
+
+def test_a_missing_file_reads_as_none_and_deletes_without_error(storage):
+    assert storage.read("data/none") is None
+    assert not storage.exists("data/none")
+    storage.delete("data/none")
+
+
+def test_a_store_that_creates_exclusively_passes_the_probe_and_keeps_no_trace(storage):
+    storage.probe_exclusive_create()
+    assert storage.sizes("") == {}
+
+
+def test_a_store_that_overwrites_is_refused():
+    storage = with_filesystem(Overwriting())
+    with pytest.raises(StorageError, match="does not honour exclusive creation"):
+        storage.probe_exclusive_create()
+    assert storage.sizes("") == {}
+
+
+def test_a_lost_reply_to_the_probe_is_no_reason_to_refuse_the_store():
+    with_filesystem(Lossy(arrives=True)).probe_exclusive_create()
+
+
+def test_the_probe_shows_the_error_of_the_write_not_of_the_cleaning_up(monkeypatch):
+    storage = with_filesystem(Lossy(arrives=False))
+
+    def denied(_: str) -> None:
+        raise PermissionError("no deletes")
+
+    monkeypatch.setattr(storage.fs, "rm_file", denied)
+    with pytest.raises(StorageError, match="could not be written: OSError"):
+        storage.probe_exclusive_create()
+
+
+def test_a_lost_reply_reads_as_existing_and_the_content_is_there():
+    storage = with_filesystem(Lossy(arrives=True))
+    assert not storage.create("data/a", b"content")
+    assert storage.read("data/a") == b"content"
+
+
+def test_a_write_that_never_arrived_is_an_error_of_one_line_that_names_the_file():
+    storage = with_filesystem(Lossy(arrives=False))
+    with pytest.raises(StorageError) as raised:
+        storage.create("data/a", b"content")
+    assert "memory://bucket/out/data/a" in str(raised.value)
+    assert "connection reset by peer" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_protocol_is_one_clear_line():
+    with pytest.raises(StorageError, match=r"cannot reach nonsense://x: .*nonsense"):
+        Storage("nonsense://x").sizes("data")
+
+
+def test_a_path_and_its_file_uri_are_one_local_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    uris = {Storage(uri).uri for uri in ("out", "./out/", f"file://{tmp_path}/out")}
+    assert uris == {f"{tmp_path}/out"}
+    assert Storage("out").is_local
+    assert not Storage("s3://bucket/out/").is_local
+    assert Storage("s3://bucket/out/").uri == "s3://bucket/out"
+
+
+def test_a_storage_travels_as_its_uri_alone(storage):
+    storage.create("a", b"x")
+    assert pickle.loads(pickle.dumps(storage)).read("a") == b"x"
+    assert len(pickle.dumps(storage)) < 500
