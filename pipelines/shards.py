@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from encoder.errors import InvalidInputError
 from encoder.space import EmbeddingSpace
 from pipelines.columns import EMBEDDING, REJECTS_SCHEMA, TEXT_HASH
 from pipelines.errors import CorpusError
@@ -189,13 +190,16 @@ def footer_of(schema: pa.Schema, name: str) -> tuple[ShardFooter, EmbeddingSpace
     """Return what the Arrow schema metadata of a shard says.
 
     Raises:
-        CorpusError: The file has no such metadata: it is not a shard of this project.
+        CorpusError: The file has no such metadata, or other: it is not a shard of this version.
     """
     metadata = schema.metadata or {}
     if _SPACE_KEY not in metadata or _SHARD_KEY not in metadata:
         raise CorpusError(f"{name} has no twofold footer; it was not written by `twofold embed`")
-    footer = ShardFooter.from_dict(json.loads(metadata[_SHARD_KEY]))
-    return footer, EmbeddingSpace.from_json(metadata[_SPACE_KEY].decode())
+    try:
+        footer = ShardFooter.from_dict(json.loads(metadata[_SHARD_KEY]))
+        return footer, EmbeddingSpace.from_json(metadata[_SPACE_KEY].decode())
+    except (CorpusError, InvalidInputError, ValueError) as error:
+        raise CorpusError(f"{name}: {error}") from error
 
 
 def read_footer(storage: Storage, name: ShardName) -> tuple[ShardFooter, EmbeddingSpace]:
@@ -208,6 +212,7 @@ def read_footer(storage: Storage, name: ShardName) -> tuple[ShardFooter, Embeddi
     with storage.open(relative) as file:
         try:
             schema = pq.read_schema(file)
-        except pa.ArrowInvalid as error:
-            raise CorpusError(f"{storage.uri}/{relative} is not readable: {error}") from error
+        except (pa.ArrowInvalid, OSError) as error:  # pyarrow raises OSError for broken Thrift
+            reason = " ".join(str(error).split())
+            raise CorpusError(f"{storage.uri}/{relative} is not readable: {reason}") from error
     return footer_of(schema, f"{storage.uri}/{relative}")
