@@ -149,7 +149,7 @@ class Pin:
                 carried=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(data["arrow_schema"]))),
                 provenance=data["provenance"],
             )
-        except (InvalidInputError, KeyError, TypeError, ValueError) as error:
+        except (InvalidInputError, KeyError, OSError, TypeError, ValueError) as error:
             raise CorpusError(
                 f"{where} is not a corpus pin of this version of twofold ({error}); point --output "
                 "at another folder, or restore the file"
