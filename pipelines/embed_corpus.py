@@ -38,7 +38,7 @@ from pipelines.report import REPORT_FILE, RunReport, installed_versions
 from pipelines.settings import EmbedCorpusSettings, OnInvalid, OnLong
 from pipelines.shards import DATA, group_by_unit
 from pipelines.sources import list_sources
-from pipelines.storage import Storage
+from pipelines.storage import Storage, store_errors
 from pipelines.unit_job import UnitJob
 from pipelines.units import Source, WorkUnit
 
@@ -96,13 +96,14 @@ def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
         SpaceMismatchError: The output holds another space.
         LayoutMismatchError: The output has another layout.
     """
-    sources = list_sources(settings.input, settings.input_format)
-    columns = infer_columns(
-        sources,
-        id_column=settings.id_column,
-        text_columns=settings.text_column,
-        pass_through=settings.columns,
-    )
+    with store_errors("read the inputs"):
+        sources = list_sources(settings.input, settings.input_format)
+        columns = infer_columns(
+            sources,
+            id_column=settings.id_column,
+            text_columns=settings.text_column,
+            pass_through=settings.columns,
+        )
     model = describe_model(settings.encoder)
     if settings.on_long is OnLong.CHUNK and 2 * settings.chunk_overlap > model.space.max_seq_length:
         raise InvalidInputError(
@@ -116,14 +117,19 @@ def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
         provenance={**model.provenance, **installed_versions()},
     )
     pin = check_pin(storage, wanted)
-    units = plan_units(
+    with store_errors("plan the inputs"):
+        units = _units_of(sources, settings)
+    committed = group_by_unit(storage.sizes(DATA))
+    done = frozenset(u.key for u in units if u.key in committed and committed[u.key].complete)
+    return Plan(sources, pin, {unit.key: unit for unit in units}, done)
+
+
+def _units_of(sources: Sequence[Source], settings: EmbedCorpusSettings) -> list[WorkUnit]:
+    return plan_units(
         sources,
         unit_bytes=settings.unit_bytes,
         tolerate_unreadable=settings.on_invalid is OnInvalid.REJECT,
     )
-    committed = group_by_unit(storage.sizes(DATA))
-    done = frozenset(u.key for u in units if u.key in committed and committed[u.key].complete)
-    return Plan(sources, pin, {unit.key: unit for unit in units}, done)
 
 
 def embed_corpus(settings: EmbedCorpusSettings, console: Console | None = None) -> RunReport:
@@ -193,16 +199,9 @@ def _embed_units(
     with Progress(units, console) as progress:
 
         def replan(source: Source) -> list[WorkUnit]:
-            fresh = [
-                found
-                for found in list_sources([source.root], settings.input_format)
-                if found.uri == source.uri
-            ]
-            return plan_units(
-                fresh,
-                unit_bytes=settings.unit_bytes,
-                tolerate_unreadable=settings.on_invalid is OnInvalid.REJECT,
-            )
+            with store_errors(f"plan {source.uri} again"):
+                found = list_sources([source.root], settings.input_format)
+                return _units_of([s for s in found if s.uri == source.uri], settings)
 
         def on_event(event: Event) -> None:
             report.add(event)
@@ -265,9 +264,14 @@ def _run(argv: Sequence[str] | None) -> int:
             console.print(f"{name:12} {value}", highlight=False)
         return 0
     report = embed_corpus(settings)
-    console.print(report.table())
-    if not report.shards and report.units_done_before == report.units_planned:
-        console.print("nothing to do: every work unit was done before", highlight=False)
+    if report.units_done_before == report.units_planned:
+        console.print(
+            f"nothing to embed: all {report.units_planned:,} work units were done before "
+            f"({report.wall_s:.1f} s, space {report.fingerprint})",
+            highlight=False,
+        )
+    else:
+        console.print(report.table())
     return 0
 
 

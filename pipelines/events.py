@@ -19,6 +19,8 @@ class Ending(str, Enum):
     DONE = "done"
     FAILED = "failed"
     """The unit cannot be done; the others can."""
+    INTERRUPTED = "interrupted"
+    """The store or the network failed it; it may be done another time."""
     CHANGED = "changed"
     """Its source is not the version that was planned."""
     FATAL = "fatal"

@@ -1,9 +1,9 @@
 """Runs work units on a Ray Data actor pool, round by round, until each has ended.
 
 Ray never retries: a unit whose worker died (out of memory, a crash, a lost node, a stuck forward)
-simply has no ending in its round and goes into the next one, two more times at the most. From the
-second round on an actor works on one unit at a time, so that a unit that kills its worker takes no
-innocent neighbour with it, and is named in the end.
+simply has no ending in its round and goes into the next one, two more times at the most; so does one
+that the store or the network failed. From the second round on an actor works on one unit at a time,
+so that a unit that kills its worker takes no innocent neighbour with it, and is named in the end.
 """
 
 from __future__ import annotations
@@ -79,24 +79,27 @@ def run_units(
         endings = _run_round(job, pending, pool, on_event)
         again = {}
         for key, unit in pending.items():
-            ending = endings.get(key)
-            if ending is None:
+            ending = endings.get(key) or UnitEvent(key, Ending.INTERRUPTED, _killed(unit))
+            if ending.ending is Ending.INTERRUPTED:
                 tries[key] += 1
                 if tries[key] < MOST_TRIES:
                     again[key] = unit
-                    _LOG.warning("%s: its worker died, trying again", unit.label)
+                    _LOG.warning("%s; trying it again", ending.message)
                 else:
-                    outcome.failures[unit.label] = (
-                        f"{unit.label}: ended its worker {MOST_TRIES} times (out of memory, a "
-                        "crash in native code, or a forward beyond --batch-timeout-s); the "
-                        "worker's log in the Ray session folder says which"
-                    )
+                    outcome.failures[unit.label] = f"{ending.message}; tried {MOST_TRIES} times"
             elif ending.ending is Ending.FAILED:
                 outcome.failures[unit.label] = ending.message
         again.update(_replanned(outcome, pending, endings, replan))
         pending = {key: unit for key, unit in again.items() if key in outcome.units}
         pool = replace(pool, units_in_flight=1)
     return outcome
+
+
+def _killed(unit: WorkUnit) -> str:
+    return (
+        f"{unit.label}: its worker died (out of memory, a crash in native code, a lost node, or a "
+        "forward beyond --batch-timeout-s; the worker's log in the Ray session folder says which)"
+    )
 
 
 def _replanned(

@@ -26,11 +26,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.errors import StorageError
 
-__all__ = ["Storage"]
+__all__ = ["STORE_ERRORS", "Storage", "store_errors"]
 
 # s3fs cuts a PUT of twice `chunksize` into parts; a shard is one conditional PUT up to S3's limit.
 _S3_SINGLE_PUT_BYTES = 5 * 2**30
-_STORE_ERRORS = (OSError, BotoCoreError, TimeoutError)
+STORE_ERRORS = (OSError, BotoCoreError, TimeoutError)
+"""What a store, its client or the network raise; asyncio's timeouts are OSErrors since 3.11."""
 
 
 class Storage:
@@ -130,7 +131,7 @@ class Storage:
             options["chunksize"] = _S3_SINGLE_PUT_BYTES
         try:
             self.fs.pipe_file(path, data, mode="create", **options)
-        except _STORE_ERRORS as error:
+        except STORE_ERRORS as error:
             # A lost race is FileExistsError on AWS and MinIO, EINVAL on SeaweedFS, a 409 between
             # simultaneous uploads on AWS; a lost reply may be anything. What exists decides.
             if self.exists(relative):
@@ -213,9 +214,24 @@ class Storage:
             yield
         except (FileNotFoundError, FileExistsError):
             raise
-        except (*_STORE_ERRORS, ImportError, ValueError) as error:
+        except (*STORE_ERRORS, ImportError, ValueError) as error:
             where = f"{self.uri}/{relative}" if relative else self.uri
             raise StorageError(f"cannot {verb} {where}: {_one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def store_errors(doing: str) -> Iterator[None]:
+    """Turn what a store raises into one line that says what was being done.
+
+    Raises:
+        StorageError: The store did not answer, or refused.
+    """
+    try:
+        yield
+    except STORE_ERRORS as error:
+        raise StorageError(
+            f"cannot {doing}: {_one_line(error)}; check the endpoint and the credentials"
+        ) from error
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -27,7 +27,7 @@ from pipelines.read_ahead import ReadAhead, StageClock
 from pipelines.shard_stream import check_version, cut_into_shards, documents_of
 from pipelines.shard_writer import ShardWriter
 from pipelines.shards import DATA, ShardName, UnitShards, group_by_unit, read_footer
-from pipelines.storage import Storage
+from pipelines.storage import STORE_ERRORS, Storage
 from pipelines.unit_job import UnitJob
 from pipelines.units import WorkUnit
 
@@ -201,7 +201,10 @@ def _ending(unit: WorkUnit, error: Exception) -> UnitEvent:
     if isinstance(error, (ModelLoadError, SpaceMismatchError)):
         return UnitEvent(unit.key, Ending.FATAL, str(error))
     if isinstance(error, TwofoldError):
-        return UnitEvent(unit.key, Ending.FAILED, str(error))
+        kind = Ending.INTERRUPTED if isinstance(error, StorageError) else Ending.FAILED
+        return UnitEvent(unit.key, kind, str(error))
+    message = " ".join(f"{unit.label}: {type(error).__name__}: {error}".split())
+    if isinstance(error, STORE_ERRORS):
+        return UnitEvent(unit.key, Ending.INTERRUPTED, message)
     _LOG.exception("unit %s failed", unit.label)
-    message = " ".join(f"{type(error).__name__}: {error}".split())
-    return UnitEvent(unit.key, Ending.FAILED, f"{unit.label}: {message}")
+    return UnitEvent(unit.key, Ending.FAILED, message)
