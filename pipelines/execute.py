@@ -1,9 +1,10 @@
 """Runs work units on a Ray Data actor pool, round by round, until each has ended.
 
 Ray never retries: a unit whose worker died (out of memory, a crash, a lost node, a stuck forward)
-simply has no ending in its round and goes into the next one, two more times at the most; so does one
-that the store or the network failed. From the second round on an actor works on one unit at a time,
-so that a unit that kills its worker takes no innocent neighbour with it, and is named in the end.
+simply has no ending in its round and goes into the next one, two more times at the most; so does
+one that the store or the network failed. From the second round on an actor works on one unit at a
+time, so that a unit that kills its worker takes no innocent neighbour with it, and is named in the
+end.
 """
 
 from __future__ import annotations
