@@ -144,11 +144,22 @@ def list_shards(storage: Storage) -> dict[ShardName, int]:
 def collect_shards(
     storage: Storage, sizes: dict[ShardName, int], known: Iterable[IndexedShard] = ()
 ) -> dict[ShardName, IndexedShard]:
-    """Return the shards of a listing with their footers; those of `known` are not read again."""
-    shards = {shard.name: shard for shard in known if shard.name in sizes}
+    """Return the shards of a listing with their footers; those of `known` are not read again.
+
+    A shard that is gone since the listing (another job has retired it) is left out.
+    """
+    shards = {shard.name: shard for shard in known if sizes.get(shard.name) == shard.size_bytes}
     missing = [name for name in sizes if name not in shards]
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        footers = pool.map(lambda name: read_footer(storage, name)[0], missing)
+        footers = pool.map(lambda name: _footer_if_there(storage, name), missing)
         for name, footer in zip(missing, footers, strict=True):
-            shards[name] = IndexedShard(name, sizes[name], footer)
+            if footer is not None:
+                shards[name] = IndexedShard(name, sizes[name], footer)
     return shards
+
+
+def _footer_if_there(storage: Storage, name: ShardName) -> ShardFooter | None:
+    try:
+        return read_footer(storage, name)[0]
+    except FileNotFoundError:
+        return None

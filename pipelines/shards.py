@@ -212,7 +212,10 @@ def read_footer(storage: Storage, name: ShardName) -> tuple[ShardFooter, Embeddi
     with storage.open(relative) as file:
         try:
             schema = pq.read_schema(file)
-        except (pa.ArrowInvalid, OSError) as error:  # pyarrow raises OSError for broken Thrift
+        except (pa.ArrowInvalid, OSError) as error:
+            # pyarrow raises a plain OSError for broken Thrift; any other is the store's.
+            if isinstance(error, OSError) and "thrift" not in str(error).lower():
+                raise
             reason = " ".join(str(error).split())
             raise CorpusError(f"{storage.uri}/{relative} is not readable: {reason}") from error
     return footer_of(schema, f"{storage.uri}/{relative}")

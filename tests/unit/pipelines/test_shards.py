@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.columns import shard_schema
 from pipelines.errors import CorpusError
 from pipelines.shards import (
     DATA,
@@ -26,7 +25,7 @@ from pipelines.shards import (
     serialize_shard,
 )
 from pipelines.storage import Storage
-from support.corpora import CARRIED, DIMENSION, SPACE, a_footer
+from support.corpora import SPACE, a_footer, a_shard_table
 
 NAME = ShardName("0" * 32, 0, last=True)
 names = st.builds(
@@ -38,20 +37,7 @@ names = st.builds(
 
 
 def a_table(rows: int = 5, embedding_dtype: str = "float32") -> pa.Table:
-    schema = shard_schema(CARRIED, dimension=DIMENSION, embedding_dtype=embedding_dtype)
-    vectors = np.random.default_rng(0).normal(size=rows * DIMENSION).astype(embedding_dtype)
-    numbers = np.arange(rows)
-    columns = [
-        pa.array([f"doc {n}" for n in numbers]),
-        pa.array(numbers, pa.int32()),
-        pa.array(numbers),
-        pa.array(numbers),
-        pa.FixedSizeListArray.from_arrays(pa.array(vectors), DIMENSION),
-        pa.array(numbers, pa.int32()),
-        pa.array(numbers % 2 == 0),
-        pa.array([bytes([n] * 16) for n in numbers], pa.binary(16)),
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
+    return a_shard_table([f"doc {n}" for n in range(rows)], embedding_dtype=embedding_dtype)
 
 
 @given(names)
@@ -158,7 +144,7 @@ def test_pyarrow_pandas_and_duckdb_read_equal_vectors(tmp_path, embedding_dtype)
 
 
 def test_vectors_are_stored_plain_and_the_rest_compressed():
-    content = serialize_shard(a_table(1000 // 4), a_footer(), SPACE)
+    content = serialize_shard(a_table(), a_footer(), SPACE)
     group = pq.read_metadata(io.BytesIO(content)).row_group(0)
     found = {
         group.column(i).path_in_schema: group.column(i).compression
