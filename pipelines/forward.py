@@ -16,6 +16,7 @@ from encoder.space import Role
 from encoder.tokenizer import Tokenized
 from pipelines.documents import Reject
 from pipelines.prepare import PreparedBatch
+from pipelines.text_rules import id_text
 
 __all__ = ["Embedded", "Forward"]
 
@@ -100,8 +101,8 @@ class Forward:
             self._encode(known_good, [0])
         except Exception as second:
             raise BackendError(
-                f"the backend fails for every text ({error}); nothing was rejected for it. Restart "
-                "the worker, or try --backend torch --dtype float32"
+                f"the backend fails for every text ({_one_line(error)}); nothing was rejected for "
+                "it. Restart the worker, or try --backend torch --dtype float32"
             ) from second
 
     def _encode(self, tokenized: Tokenized, chosen: Sequence[int]) -> tuple[np.ndarray, int]:
@@ -130,10 +131,14 @@ def _rejects(batch: PreparedBatch, failures: dict[int, Exception]) -> list[Rejec
     identities = batch.carried.column(0)
     return [
         Reject(
-            id=str(identities[int(np.searchsorted(batch.rows, row))].as_py()),
+            id=id_text(identities[int(np.searchsorted(batch.rows, row))].as_py()),
             row=row,
-            reason=" ".join(f"the model raised {type(error).__name__}: {error}".split())[:500],
+            reason=f"the model raised {_one_line(error)}"[:500],
             stage="encode",
         )
         for row, error in first.items()
     ]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -20,6 +20,7 @@ from encoder.tokenizer import Tokenized
 from pipelines.columns import TEXT_HASH_BYTES
 from pipelines.documents import DocumentBatch, Reject
 from pipelines.settings import OnLong
+from pipelines.text_rules import id_text
 
 __all__ = ["LongTexts", "PreparedBatch", "concatenate", "prepare", "text_hash"]
 
@@ -173,9 +174,8 @@ def _with_parts(
 
 
 def _too_long(batch: DocumentBatch, i: int, max_seq_length: int) -> Reject:
-    identity = batch.carried.column(0)[i].as_py()
     return Reject(
-        id=str(identity),
+        id=id_text(batch.carried.column(0)[i].as_py()),
         row=batch.rows[i],
         reason=f"text is longer than max_seq_length ({max_seq_length} tokens)",
         stage="chunk",
