@@ -115,8 +115,8 @@ def cut_into_shards(
             parts.append(batch.cut(start, stop))
             room -= int(ends[stop - batch.row_start - 1]) - before
             start = stop
-        if batch.row_start == batch.row_stop:
-            parts.append(batch)
+        if batch.row_start == batch.row_stop and batch.rejects:
+            parts.append(batch)  # the rest of a damaged file; an empty row group is no part
     yield concatenate(parts or [_nothing(row_start, carried)]), True
 
 
