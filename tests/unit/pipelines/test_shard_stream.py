@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoder.errors import InvalidInputError
@@ -32,6 +32,7 @@ COLUMNS = CorpusColumns("id", ("text",), CARRIED)
 # Of each source row the number of its chunks; 0 stands for a row that was rejected.
 sources = st.lists(st.integers(0, 5), max_size=40)
 shard_sizes = st.integers(1, 8)
+no_deadline = settings(deadline=None)  # the machine may be shared
 
 
 def prepared(chunks: Sequence[int], start: int) -> PreparedBatch:
@@ -78,6 +79,7 @@ def summary(shards: Sequence[tuple[PreparedBatch, bool]]) -> list[tuple[object, 
     ]
 
 
+@no_deadline
 @given(chunks=sources, cuts=st.lists(st.integers(0, 40)), size=shard_sizes)
 def test_shards_cover_every_source_row_once_within_their_size(chunks, cuts, size):
     shards = shards_of(in_batches(chunks, cuts), size)
@@ -98,6 +100,7 @@ def test_shards_cover_every_source_row_once_within_their_size(chunks, cuts, size
     assert rejected == [row for row, many in enumerate(chunks) if not many]
 
 
+@no_deadline
 @given(chunks=sources, size=shard_sizes)
 def test_no_shard_but_the_last_has_room_for_the_row_after_it(chunks, size):
     shards = shards_of(in_batches(chunks, [7, 20]), size)
@@ -107,12 +110,14 @@ def test_no_shard_but_the_last_has_room_for_the_row_after_it(chunks, size):
             assert shard.row_stop > shard.row_start
 
 
+@no_deadline
 @given(chunks=sources, cuts=st.lists(st.integers(0, 40)), size=shard_sizes)
 def test_the_shards_do_not_depend_on_how_the_source_was_read(chunks, cuts, size):
     at_once = shards_of([prepared(chunks, 0)], size)
     assert summary(shards_of(in_batches(chunks, cuts), size)) == summary(at_once)
 
 
+@no_deadline
 @given(data=st.data(), chunks=sources, cuts=st.lists(st.integers(0, 40)), size=shard_sizes)
 def test_going_on_after_any_shard_gives_the_same_remaining_shards(data, chunks, cuts, size):
     whole = summary(shards_of([prepared(chunks, 0)], size))
