@@ -99,6 +99,8 @@ class FakeEncoder:
         if any(_POISON in ids for ids in tokenized.input_ids):
             raise RuntimeError("a kernel said no\n  and more lines")
         vectors = [_vector(ids) for ids in tokenized.input_ids]
+        if heartbeat is not None:
+            heartbeat()
         return EncodedVectors(
             np.array(vectors, np.float32).reshape(-1, DIMENSION),
             padded_tokens=2 * int(tokenized.n_tokens.sum()),
