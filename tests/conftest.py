@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from support.fault_plan import FaultPlan
     from support.lossy_proxy import LossyProxy
     from support.s3_store import S3Address, S3Store
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -112,14 +111,31 @@ def lossy_proxy(s3_store: S3Store) -> Iterator[LossyProxy]:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(s3_environment: S3Address) -> Iterator[None]:
+def cluster_faults(tmp_path_factory: pytest.TempPathFactory) -> FaultPlan:
+    """The fault plan that workers of `ray_cluster` follow; use it through `faults`."""
+    from support.fault_plan import FaultPlan
+
+    return FaultPlan(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture
+def faults(cluster_faults: FaultPlan) -> Iterator[FaultPlan]:
+    """The fault plan of `ray_cluster`, empty before and after the test."""
+    cluster_faults.clear()
+    yield cluster_faults
+    cluster_faults.clear()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_environment: S3Address, cluster_faults: FaultPlan) -> Iterator[None]:
     """One local Ray of 2 CPUs for the session; workers import the repository and `support`."""
     import ray
 
     # Unix sockets allow 107 bytes of path: pytest's own folders are too deep.
     folder = tempfile.mkdtemp(prefix="twofold-", dir="/tmp" if sys.platform != "win32" else None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]))
+        for name, value in cluster_faults.environment().items():
+            patch.setenv(name, value)
         # "local": never join a cluster that happens to run on this machine.
         ray.init(
             address="local",

@@ -1,0 +1,248 @@
+"""Whatever is killed or raced, and whenever: every row exactly once, and nothing embedded again.
+
+Faults are those of `support/faults`; the full matrix of them is in test_kill_matrix.py.
+"""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from encoder.mirror import mirror
+from encoder.settings import EncoderSettings
+from pipelines.command_line import parse_settings
+from pipelines.embed_corpus import embed_corpus, main, plan_corpus
+from pipelines.errors import LayoutMismatchError, UnitFailedError, exit_code
+from pipelines.pin import pin_output
+from pipelines.report import RunReport
+from pipelines.settings import EmbedCorpusSettings
+from pipelines.storage import Storage
+from support.fault_plan import FaultPlan
+from support.jobs import arguments, embed
+from support.lossy_proxy import LossyProxy
+from support.models import minilm_folder
+from support.outputs import Corpus, OutputFolder, write_jsonl
+from support.s3_store import S3Store
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+
+
+@pytest.fixture
+def cluster(faults: FaultPlan) -> dict[str, str]:
+    """What a command needs to run on the session's Ray and follow the fault plan."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    return {**faults.environment(), "RAY_ADDRESS": address}
+
+
+def settings(inputs: Path, output: Path | str, model: Path | str) -> EmbedCorpusSettings:
+    return parse_settings(
+        EmbedCorpusSettings, arguments(inputs, output, model), prog="twofold embed", description=""
+    )
+
+
+def run_here(inputs: Path, output: Path | str, model: Path | str) -> RunReport:
+    """Run the job with this process as its driver: no start of another Python."""
+    return embed_corpus(settings(inputs, output, model), Console(quiet=True))
+
+
+def corpus_of_two_files(folder: Path) -> Corpus:
+    return write_jsonl(folder / "a.jsonl", prefix="a", rows=40) | write_jsonl(
+        folder / "b.jsonl", prefix="b", rows=40
+    )
+
+
+def test_a_driver_killed_between_rejects_and_data_goes_on_where_it_stopped(
+    tmp_path: Path, tiny_model: Path, faults: FaultPlan, cluster: dict[str, str]
+):
+    corpus = corpus_of_two_files(tmp_path / "in")
+    output = OutputFolder(tmp_path / "out")
+    job = (tmp_path, tmp_path / "in", output.uri, tiny_model)
+    fault = faults.add("before-data", "kill-driver", match="-00001")
+
+    killed = embed(*job, environment=cluster)
+
+    assert killed.returncode == -9
+    assert faults.happened(fault) == 1
+    before = output.snapshot()
+    assert before, "the first run committed something"
+    assert set(output.names("_rejects")) - set(output.names()), "it stopped between the two files"
+    runs = {name: output.footer(name)["run_id"] for name in before}
+
+    finished = embed(*job, environment=cluster)
+
+    assert finished.returncode == 0, finished.stderr
+    output.check(corpus)
+    after = output.snapshot()
+    assert {name: after[name] for name in before} == before
+    report = output.json("_report.json")
+    assert report["shards"] == len(after) - len(before)
+    assert {n for n in after if output.footer(n)["run_id"] == report["run_id"]} == (
+        set(after) - set(runs)
+    )
+
+
+def test_a_job_whose_actor_is_killed_finishes_by_itself(
+    tmp_path: Path, tiny_model: Path, faults: FaultPlan
+):
+    corpus = corpus_of_two_files(tmp_path / "in")
+    fault = faults.add("before-data", "kill-actor", match="-00002")
+
+    run_here(tmp_path / "in", tmp_path / "out", tiny_model)
+
+    assert faults.happened(fault) == 1
+    OutputFolder(tmp_path / "out").check(corpus)
+
+
+def test_a_unit_that_always_kills_its_worker_is_named_and_the_others_are_committed(
+    tmp_path: Path, tiny_model: Path, faults: FaultPlan, capfd: pytest.CaptureFixture[str]
+):
+    corpus = corpus_of_two_files(tmp_path / "in")
+    write_jsonl(tmp_path / "in" / "killer.jsonl", prefix="k", rows=5)
+    fault = faults.add("unit", "kill-actor", match="killer.jsonl", times=100)
+
+    code = main(arguments(tmp_path / "in", tmp_path / "out", tiny_model))
+
+    said = capfd.readouterr().err
+    assert code == exit_code(UnitFailedError(""))
+    assert faults.happened(fault) == 3, "one try and two more"
+    assert "1 of 3 work units failed" in said
+    assert "killer.jsonl" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    OutputFolder(tmp_path / "out").check(corpus)
+
+
+def test_two_jobs_at_once_write_every_row_once_and_report_what_was_computed_twice(
+    tmp_path: Path, tiny_model: Path, faults: FaultPlan, cluster: dict[str, str]
+):
+    corpus = write_jsonl(tmp_path / "in" / "a.jsonl", prefix="a", rows=40)
+    output = OutputFolder(tmp_path / "out")
+    # Both have embedded the first shard when the first of them writes it.
+    faults.add("before-data", "meet", match="-00000", times=2)
+    job = (tmp_path, tmp_path / "in", output.uri, tiny_model)
+
+    with ThreadPoolExecutor(2) as threads:
+        runs = [threads.submit(embed, *job, environment=cluster) for _ in range(2)]
+
+    finished = [run.result() for run in runs]
+    assert [run.returncode for run in finished] == [0, 0], [run.stderr for run in finished]
+    output.check(corpus)
+    assert any("computed twice" in run.stdout for run in finished)
+
+
+def test_a_put_whose_reply_is_lost_is_no_loss_and_no_other_jobs_work(
+    tmp_path: Path, tiny_model: Path, s3_store: S3Store, lossy_proxy: LossyProxy
+):
+    corpus = corpus_of_two_files(tmp_path / "in")
+    output = OutputFolder(s3_store.fresh_prefix())
+    lossy_proxy.drop_reply("PUT", "/data/", times=2)
+    lossy_proxy.drop_reply("PUT", "/_rejects/", times=1)
+
+    # A Ray of its own: its workers must know the store by the proxy's address.
+    finished = embed(
+        tmp_path,
+        tmp_path / "in",
+        output.uri,
+        tiny_model,
+        environment={"AWS_ENDPOINT_URL": lossy_proxy.endpoint},
+    )
+
+    assert finished.returncode == 0, finished.stderr
+    assert len(lossy_proxy.dropped) == 3
+    output.check(corpus)
+    report = output.json("_report.json")
+    assert (report["duplicate_shards"], report["rows"]) == (0, len(corpus.texts))
+
+
+def test_changed_sources_are_embedded_again_and_unchanged_ones_are_not_touched(
+    tmp_path: Path, tiny_model: Path, faults: FaultPlan
+):
+    folder, output = tmp_path / "in", OutputFolder(tmp_path / "out")
+    unchanged = write_jsonl(folder / "a.jsonl", prefix="a", rows=20)
+    write_jsonl(folder / "b.jsonl", prefix="b", rows=40)
+    run_here(folder, output.uri, tiny_model)
+    before = output.snapshot()
+    kept = {name for name in before if output.footer(name)["source"].endswith("a.jsonl")}
+    # One changes between the runs, and again when the second run begins to read it.
+    write_jsonl(folder / "b.jsonl", prefix="newer", rows=30)
+    newest = write_jsonl(tmp_path / "newest.jsonl", prefix="newest", rows=25)
+    text = (tmp_path / "newest.jsonl").read_text()
+    faults.add("read", "rewrite", match="b.jsonl", path=str(folder / "b.jsonl"), text=text)
+
+    report = run_here(folder, output.uri, tiny_model)
+
+    assert report.sources_replanned == 1
+    output.check(unchanged | newest)
+    after = output.snapshot()
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    assert report.retired_shards == len(before) - len(kept)
+
+
+REFUSED = {
+    "query": ["--query-pooling", "cls"],
+    "document": ["--document-pooling", "mean"],
+    "max_seq_length": ["--max-seq-length", "64"],
+    "normalize": ["--no-normalize"],
+    "role": ["--role", "query"],
+    "embedding_dtype": ["--embedding-dtype", "float16"],
+    "columns": ["--columns", "text"],
+    "text_columns": ["--text-column", "id"],
+    "rows_per_shard": ["--rows-per-shard", "11"],
+    "unit_bytes": ["--unit-bytes", "1000"],
+    "on_long": ["--on-long", "chunk"],
+}
+
+
+@pytest.fixture
+def pinned(tmp_path: Path, tiny_model: Path) -> Path:
+    """An output that a job has pinned."""
+    write_jsonl(tmp_path / "in" / "a.jsonl", prefix="a", rows=5)
+    job = settings(tmp_path / "in", tmp_path / "out", tiny_model)
+    storage = Storage(job.output)
+    pin_output(storage, plan_corpus(job, storage).pin)
+    return tmp_path
+
+
+@pytest.mark.parametrize("field", sorted(REFUSED))
+def test_another_setting_into_the_same_output_is_refused_with_both_values(
+    pinned: Path, tiny_model: Path, field: str, capsys: pytest.CaptureFixture[str]
+):
+    given = [*arguments(pinned / "in", pinned / "out", tiny_model), *REFUSED[field]]
+
+    assert main(given) == exit_code(LayoutMismatchError(""))
+
+    said = capsys.readouterr().err
+    assert re.search(rf"{field}: there .+, here .+\. Use the same settings", said)
+    assert len(said.splitlines()) == 1
+    assert not (pinned / "out" / "data").exists()
+
+
+def test_another_model_into_the_same_output_is_refused_naming_its_weights(
+    pinned: Path, minilm: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(arguments(pinned / "in", pinned / "out", minilm)) == 3
+
+    said = capsys.readouterr().err
+    assert "weights_sha256" in said
+    assert "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db" in said
+
+
+def test_the_same_weights_are_accepted_as_package_folder_and_from_a_bucket(
+    tmp_path: Path, minilm: str, s3_store: S3Store, capsys: pytest.CaptureFixture[str]
+):
+    write_jsonl(tmp_path / "in" / "a.jsonl", prefix="a", rows=5)
+    bucket = f"{s3_store.fresh_prefix()}/minilm"
+    mirror(EncoderSettings(model=minilm), bucket)
+    job = settings(tmp_path / "in", tmp_path / "out", minilm)
+    storage = Storage(job.output)
+    pin = pin_output(storage, plan_corpus(job, storage).pin)
+
+    for reference in (minilm, str(minilm_folder()), bucket):
+        given = arguments(tmp_path / "in", tmp_path / "out", reference)
+        assert main([*given, "--dry-run"]) == 0, reference
+        assert pin.space.fingerprint in capsys.readouterr().out

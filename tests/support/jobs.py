@@ -1,0 +1,49 @@
+"""The job as a user runs it: `python -m pipelines.embed_corpus` in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.processes import Finished, Running, run_module, running_module
+
+__all__ = ["arguments", "embed", "embedding"]
+
+MODULE = "pipelines.embed_corpus"
+# Torch: it loads in a second less than OpenVINO, and every run here loads the model anew.
+_LIGHT = ("--backend", "torch", "--num-cpus-per-actor", "1", "--rows-per-shard", "10")
+
+
+def arguments(inputs: Path | str, output: Path | str, model: Path | str) -> list[str]:
+    """Return the arguments of a job of small shards; what follows them wins over them."""
+    return ["--input", str(inputs), "--output", str(output), "--model", str(model), *_LIGHT]
+
+
+def embed(
+    folder: Path,
+    inputs: Path | str,
+    output: Path | str,
+    model: Path | str,
+    *more: str,
+    environment: Mapping[str, str] | None = None,
+    timeout_s: float = 180,
+) -> Finished:
+    """Run the job to its end."""
+    given = [*arguments(inputs, output, model), *more]
+    return run_module(folder, MODULE, *given, environment=environment, timeout_s=timeout_s)
+
+
+@contextmanager
+def embedding(
+    folder: Path,
+    inputs: Path | str,
+    output: Path | str,
+    model: Path | str,
+    *more: str,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Running]:
+    """Start the job; on leaving, nothing that it started is alive."""
+    given = [*arguments(inputs, output, model), *more]
+    with running_module(folder, MODULE, *given, environment=environment) as running:
+        yield running
