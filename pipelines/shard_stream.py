@@ -16,7 +16,7 @@ from pipelines.settings import OnInvalid
 from pipelines.sources import current_version
 from pipelines.units import Source, WorkUnit
 
-__all__ = ["check_version", "cut_into_shards", "documents_of"]
+__all__ = ["bad_row_error", "check_version", "cut_into_shards", "documents_of"]
 
 
 def check_version(source: Source) -> None:
@@ -59,11 +59,7 @@ def documents_of(
     try:
         for batch in read_documents(unit, columns, skip_rows=skip_rows):
             if on_invalid is OnInvalid.FAIL and batch.rejects:
-                bad = batch.rejects[0]
-                raise InvalidInputError(
-                    f"{unit.label} row {bad.row} (id {bad.id!r}): {bad.reason}; correct it, or "
-                    "leave --on-invalid unset to reject such rows"
-                )
+                raise bad_row_error(unit, batch.rejects[0])
             row = batch.row_stop
             yield batch
     except UnreadableSourceError as error:
@@ -78,6 +74,14 @@ def documents_of(
             carried=pa.RecordBatch.from_pylist([], columns.carried),
             rejects=[Reject(id=None, row=None, reason=str(error), stage="read")],
         )
+
+
+def bad_row_error(unit: WorkUnit, bad: Reject) -> InvalidInputError:
+    """Return the error of a bad row where none is tolerated (`--on-invalid fail`)."""
+    return InvalidInputError(
+        f"{unit.label} row {bad.row} (id {bad.id!r}): {bad.reason}; correct it, or leave "
+        "--on-invalid unset to reject such rows"
+    )
 
 
 def cut_into_shards(

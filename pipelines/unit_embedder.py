@@ -21,10 +21,11 @@ from encoder.encoder import Encoder, load_encoder
 from encoder.errors import ModelLoadError, SpaceMismatchError, TwofoldError
 from pipelines.errors import SourceChangedError, StorageError
 from pipelines.events import Ending, Event, ShardEvent, UnitEvent, event_to_row
-from pipelines.forward import Forward
+from pipelines.forward import Embedded, Forward
 from pipelines.prepare import PreparedBatch, prepare
 from pipelines.read_ahead import ReadAhead, StageClock
-from pipelines.shard_stream import check_version, cut_into_shards, documents_of
+from pipelines.settings import OnInvalid
+from pipelines.shard_stream import bad_row_error, check_version, cut_into_shards, documents_of
 from pipelines.shard_writer import ShardWriter
 from pipelines.shards import DATA, ShardName, UnitShards, group_by_unit, read_footer
 from pipelines.storage import STORE_ERRORS, Storage
@@ -103,7 +104,7 @@ class UnitEmbedder:
                     return
                 started_at = time.time()
                 start = time.perf_counter()
-                embedded = loaded.forward.embed(batch)
+                embedded = self._forward(todo.unit, loaded, batch)
                 clock.add("encode", time.perf_counter() - start)
                 for event in writes.collect():
                     yield event
@@ -119,6 +120,14 @@ class UnitEmbedder:
                 )
                 writes.submit(write)
                 ordinal += 1
+
+    def _forward(self, unit: WorkUnit, loaded: _Loaded, batch: PreparedBatch) -> Embedded:
+        embedded = loaded.forward.embed(batch)
+        if self._job.on_invalid is OnInvalid.FAIL:
+            for reject in embedded.batch.rejects:
+                if reject.stage == "encode":
+                    raise bad_row_error(unit, reject)
+        return embedded
 
     def _prepared(
         self, todo: _Remainder, encoder: Encoder, clock: StageClock
@@ -196,14 +205,15 @@ class _WriteBehind:
 
 
 def _ending(unit: WorkUnit, error: Exception) -> UnitEvent:
+    message = " ".join(str(error).split())
     if isinstance(error, SourceChangedError):
-        return UnitEvent(unit.key, Ending.CHANGED, str(error))
+        return UnitEvent(unit.key, Ending.CHANGED, message)
     if isinstance(error, (ModelLoadError, SpaceMismatchError)):
-        return UnitEvent(unit.key, Ending.FATAL, str(error))
+        return UnitEvent(unit.key, Ending.FATAL, message)
     if isinstance(error, TwofoldError):
         kind = Ending.INTERRUPTED if isinstance(error, StorageError) else Ending.FAILED
-        return UnitEvent(unit.key, kind, str(error))
-    message = " ".join(f"{unit.label}: {type(error).__name__}: {error}".split())
+        return UnitEvent(unit.key, kind, message)
+    message = f"{unit.label}: {type(error).__name__}: {message}"
     if isinstance(error, STORE_ERRORS):
         return UnitEvent(unit.key, Ending.INTERRUPTED, message)
     _LOG.exception("unit %s failed", unit.label)
