@@ -191,12 +191,18 @@ def finish_vectors(
     Raises:
         NonFiniteVectorsError: Some rows are NaN, infinite, or zero where unit length is asked for.
     """
-    vectors = np.ascontiguousarray(pooled[:, : space.truncate_dim], dtype=np.float32)  # (N, D)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)  # (N, 1)
-    usable = np.isfinite(norms[:, 0]) & (norms[:, 0] > 0 if space.normalize else True)
+    vectors = np.array(pooled[:, : space.truncate_dim], dtype=np.float32)  # (N, D)
+    usable = np.isfinite(vectors).all(axis=1)  # (N,)
+    if space.normalize:
+        usable &= vectors.any(axis=1)
     if not usable.all():
         raise NonFiniteVectorsError(np.flatnonzero(~usable).tolist())
-    return vectors / norms if space.normalize else vectors
+    if not space.normalize:
+        return vectors
+    # The squares of a large float32 overflow in float32.
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)  # (N, 1)
+    vectors /= norms.astype(np.float32)
+    return vectors
 
 
 def load_encoder(settings: EncoderSettings) -> Encoder:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, Protocol
@@ -69,7 +71,7 @@ class OpenVinoBackend:
         self.pad_token_id = model.pad_token_id
         self.max_batch_tokens = max_batch_tokens or _BATCH_TOKENS
         try:
-            compiled = openvino.Core().compile_model(
+            self._compiled = openvino.Core().compile_model(
                 _convert(openvino, model),
                 "CPU",
                 {
@@ -80,50 +82,67 @@ class OpenVinoBackend:
                     "ENABLE_CPU_PINNING": False,
                 },
             )
-            self._requests = openvino.AsyncInferQueue(compiled, streams)
         except RuntimeError as error:
             raise ModelLoadError(
-                f"expected a model that OpenVINO can convert, found: {_first_line(error)}; "
+                f"expected a model that OpenVINO can convert, found: {_cause(error)}; "
                 "use backend torch"
             ) from error
-        self._done: SimpleQueue[tuple[int, _Vectors]] = SimpleQueue()
-        self._requests.set_callback(self._on_done)
+        self._open_requests: Callable[[], Any] = partial(
+            openvino.AsyncInferQueue, self._compiled, streams
+        )
+        self._start_afresh()
 
     def forward(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[int, _Vectors]]:
         """Yield (position, vectors (B, H)) as the streams finish."""
-        started = 0
+        is_finished = False
         try:
-            for batch in batches:
-                # Waits, without the GIL, until a stream is free.
-                self._requests.start_async(
-                    [batch.input_ids, batch.attention_mask, batch.is_cls], started
-                )
-                started += 1
-                while not self._done.empty():
-                    yield self._done.get()
-            self._requests.wait_all()
-            while not self._done.empty():
-                yield self._done.get()
-        except RuntimeError as error:
-            raise BackendError(
-                f"expected a forward to finish, found: {_first_line(error)}"
-            ) from error
+            for position, batch in enumerate(batches):
+                inputs = [batch.input_ids, batch.attention_mask, batch.is_cls]
+                with _errors_reported():
+                    # Waits, without the GIL, until a stream is free.
+                    self._requests.start_async(inputs, position)
+                yield from self._drained()
+            with _errors_reported():
+                self._requests.wait_all()
+            yield from self._drained()
+            is_finished = True
         finally:
-            self._abandon()
+            if not is_finished:
+                self._start_afresh()
+
+    def _drained(self) -> Iterator[tuple[int, _Vectors]]:
+        """Yield what the streams have finished by now."""
+        while not self._done.empty():
+            yield self._done.get()
+
+    def _start_afresh(self) -> None:
+        """Open new requests and leave the old ones alone.
+
+        They may be at work for a caller that has stopped, and after an error OpenVINO's queue
+        raises that error for ever.
+        """
+        done: SimpleQueue[tuple[int, _Vectors]] = SimpleQueue()
+
+        def take(request: _Request, position: int) -> None:
+            # In OpenVINO's thread, before the request is used again: hence the copy.
+            done.put((position, np.array(request.get_output_tensor(0).data, dtype=np.float32)))
+
+        self._done = done
+        self._requests = self._open_requests()
+        self._requests.set_callback(take)
 
     def close(self) -> None:
         """Free the model."""
-        del self._requests
+        del self._requests, self._open_requests, self._compiled
 
-    def _on_done(self, request: _Request, position: int) -> None:
-        """Take a finished request's vectors, in OpenVINO's thread; the request is used again."""
-        self._done.put((position, np.array(request.get_output_tensor(0).data, dtype=np.float32)))
 
-    def _abandon(self) -> None:
-        """Let streams come to rest and drop what nobody took (the caller stopped early)."""
-        self._requests.wait_all()
-        while not self._done.empty():
-            self._done.get()
+@contextmanager
+def _errors_reported() -> Iterator[None]:
+    """Turn what OpenVINO raises into BackendError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise BackendError(f"expected a forward to finish, found: {_cause(error)}") from error
 
 
 def _convert(openvino: ModuleType, model: PooledModel) -> object:
@@ -167,5 +186,7 @@ def _usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _cause(error: Exception) -> str:
+    # The last line is the cause, those before it are places in OpenVINO's sources.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
