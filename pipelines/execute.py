@@ -19,9 +19,10 @@ from dataclasses import dataclass, field, replace
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
-from encoder.errors import ModelLoadError
+from encoder.errors import ModelLoadError, TwofoldError
 from pipelines.events import Ending, Event, UnitEvent, event_from_row
 from pipelines.pool import Pool
+from pipelines.storage import STORE_ERRORS
 from pipelines.unit_embedder import UnitEmbedder
 from pipelines.unit_job import UnitJob
 from pipelines.units import Source, WorkUnit
@@ -119,11 +120,18 @@ def _replanned(
         if uri in outcome.replanned:
             outcome.failures[unit.label] = f"{message}; it was planned again once already"
             continue
-        outcome.replanned.add(uri)
         _LOG.warning("%s; planning it again", message)
-        for key in [key for key, old in outcome.units.items() if old.source.uri == uri]:
-            del outcome.units[key]
-        fresh = {new.key: new for new in replan(unit.source)}
+        try:
+            fresh = {new.key: new for new in replan(unit.source)}
+        except (TwofoldError, *STORE_ERRORS) as error:
+            # The old units stay in the plan, incomplete, so that nothing of the source is retired.
+            outcome.failures[unit.label] = " ".join(f"{message}; {error}".split())
+            continue
+        outcome.replanned.add(uri)
+        for key, old in list(outcome.units.items()):
+            if old.source.uri == uri:
+                del outcome.units[key]
+                outcome.failures.pop(old.label, None)
         outcome.units.update(fresh)
         again.update(fresh)
     return again
