@@ -15,6 +15,7 @@ import logging
 import os
 import random
 import sys
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -165,7 +166,8 @@ def embed_corpus(settings: EmbedCorpusSettings, console: Console | None = None) 
         units = {k: u for k, u in units.items() if u.source.uri != uri or k in outcome.units}
     report.failures = outcome.failures
     report.sources_replanned = len(outcome.replanned)
-    problem = publish(settings, storage, plan.pin, units, report)
+    problem = publish(settings, storage, plan.pin, units, plan.done, report)
+    report.finished_at = time.time()
     storage.replace(REPORT_FILE, report.to_json().encode())
     if outcome.failures:
         raise UnitFailedError(_failed(outcome.failures, len(units)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pipelines.conservation import conservation_problems
 from pipelines.errors import ConservationError, CorpusError, DuplicateIdError
@@ -31,6 +31,7 @@ def publish(
     storage: Storage,
     pin: Pin,
     units: Mapping[str, WorkUnit],
+    done: Collection[str],
     report: RunReport,
 ) -> CorpusError | None:
     """Publish the index of what is live, then delete what is retired.
@@ -40,6 +41,7 @@ def publish(
         storage: The output folder.
         pin: Its space and layout.
         units: All units of the plan, by key, done or not.
+        done: Keys of those that were complete before the run.
         report: Takes note of what was retired.
 
     Returns:
@@ -48,7 +50,10 @@ def publish(
     """
     published = read_index(storage)
     sizes = list_shards(storage)
-    shards = collect_shards(storage, sizes, published.shards if published else ())
+    listed = published.shards if published else ()
+    # A shard that was deleted and embedded again has its old name and another footer.
+    known = (s for s in listed if s.name.unit in done or s.name.unit not in units)
+    shards = collect_shards(storage, sizes, known)
     committed = group_by_unit(map(str, sizes))
     incomplete = {
         unit.source.uri
@@ -60,6 +65,7 @@ def publish(
         units=units,
         incomplete=incomplete,
         roots={unit.source.root for unit in units.values()},
+        listed={shard.footer.source: shard.footer.version for shard in listed},
         prune_max=settings.prune_max if settings.prune else None,
     )
     report.retired_shards = len(retirement.retired)
@@ -75,8 +81,9 @@ def publish(
     if published is None or published.to_json() != text:
         storage.replace(INDEX_FILE, text.encode())
     for shard in retirement.retired:
-        storage.delete(f"{DATA}/{shard.name}")
+        # In this order: a shard that is still there after a crash is retired by the next run.
         storage.delete(f"{REJECTS}/{shard.name}")
+        storage.delete(f"{DATA}/{shard.name}")
     if problems:
         return ConservationError(
             f"rows in are not rows out plus rejected in {len(problems)} places: {problems[0]}; "

@@ -6,8 +6,8 @@ index always sees every source in one version, whole. Pure decisions; the caller
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.errors import PruneLimitError
@@ -40,15 +40,17 @@ def plan_retirement(
     units: Mapping[str, WorkUnit],
     incomplete: Collection[str],
     roots: Collection[str],
+    listed: Mapping[str, str],
     prune_max: float | None,
 ) -> Retirement:
-    """Decide for every shard.
+    """Decide for every shard. What is neither live nor retired waits for the rest of its source.
 
     Args:
         shards: All shards that exist.
         units: Units of this run's plan, by key, done or not.
         incomplete: URIs of sources of which not all units are complete.
         roots: Inputs of this run, as sources name them.
+        listed: Version of each source that the published index lists.
         prune_max: Largest share of the sources under `roots` that may be retired because they are
             gone; None: none is.
     """
@@ -65,7 +67,7 @@ def plan_retirement(
         current = [shard for shard in found if shard.name.unit in units]
         old = [shard for shard in found if shard.name.unit not in units]
         if uri not in planned or (uri in incomplete and old):
-            live += old
+            live += _one_version(old, listed.get(uri))
         else:
             live += current
             retired += old
@@ -79,10 +81,23 @@ def plan_retirement(
                 "gone, raise --prune-max"
             )
         else:
-            retired += [shard for shard in live if shard.footer.source in gone]
+            retired += [shard for uri in gone for shard in by_source[uri]]
             live = [shard for shard in live if shard.footer.source not in gone]
             gone = []
     return Retirement(tuple(live), tuple(retired), tuple(gone), refused)
+
+
+def _one_version(shards: Sequence[IndexedShard], listed: str | None) -> list[IndexedShard]:
+    """Return the version that is listed, else the one with most rows.
+
+    There are several where a source changed again before its new version was complete, or where
+    another run left before it had deleted the old one.
+    """
+    rows: Counter[str] = Counter()
+    for shard in shards:
+        rows[shard.footer.version] += shard.source_rows
+    version = listed if listed in rows else max(rows, key=lambda found: (rows[found], found))
+    return [shard for shard in shards if shard.footer.version == version]
 
 
 def _is_under(shard: IndexedShard, roots: Collection[str]) -> bool:
