@@ -26,6 +26,9 @@ __all__ = ["DuplicateId", "find_duplicate_ids"]
 _READ_THREADS = 8
 _HASHES_PER_PART = 4_000_000
 """32 MB to sort at a time."""
+_MOST_SUSPECTS = 10_000
+"""Hashes that are looked up again: where a whole corpus is there twice, a few show it. So many
+collisions of 64 bits, behind which a real duplicate could hide, take 600 billion rows."""
 
 DuplicateId = tuple[str, int, list[str]]
 """(id, chunk_index, names of the shards in which it occurs)."""
@@ -44,7 +47,7 @@ def find_duplicate_ids(
         most: Duplicates to return at the most.
 
     Returns:
-        The first duplicates, in the order of their shards; empty when ids are unique.
+        Some duplicates, in the order of their shards; empty when ids are unique.
     """
     parts = max(1, -(-rows // _HASHES_PER_PART))
     suspects: set[int] = set()
@@ -54,7 +57,8 @@ def find_duplicate_ids(
         for path in paths:
             if path.exists():
                 hashes = np.sort(np.fromfile(path, np.uint64))
-                suspects.update(int(value) for value in hashes[1:][hashes[1:] == hashes[:-1]])
+                twice = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+                suspects.update(twice[: _MOST_SUSPECTS - len(suspects)].tolist())
     return _look_up(storage, names, id_column, suspects, most) if suspects else []
 
 
@@ -98,6 +102,7 @@ def _look_up(
         for key in _keys(storage, name, id_column):
             if _hash(key) in suspects:
                 counts[key] += 1
-                where[key].append(str(name))
+                if str(name) not in where[key][-1:]:
+                    where[key].append(str(name))
     doubled = [key for key, count in counts.items() if count > 1]
     return [(key[0], key[1], where[key]) for key in doubled[:most]]

@@ -221,12 +221,18 @@ def a_shard_table(
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def write_shards(storage: Storage, shards: Sequence[IndexedShard]) -> list[IndexedShard]:
-    """Commit shards with just these footers, ids `<unit>-<source row>`; return them with sizes."""
+def write_shards(
+    storage: Storage, shards: Sequence[IndexedShard], ids_of: str | None = None
+) -> list[IndexedShard]:
+    """Commit shards with just these footers; return them with their sizes.
+
+    Ids are `<unit>-<source row>`, or those of the unit `ids_of`.
+    """
     written = []
     for shard in shards:
         footer = shard.footer
-        ids = [f"{shard.name.unit}-{footer.row_start + n}" for n in range(footer.rows)]
+        unit = ids_of or shard.name.unit
+        ids = [f"{unit}-{footer.row_start + n}" for n in range(footer.rows)]
         data = serialize_shard(a_shard_table(ids), footer, SPACE)
         if not storage.create(f"{DATA}/{shard.name}", data):
             raise AssertionError(f"{shard.name} was written before")
