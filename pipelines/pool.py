@@ -77,8 +77,10 @@ def plan_pool(
 
 
 def _cpu_share(node: Mapping[str, float], gpus: float) -> float:
-    actors = max(1, math.floor(node["GPU"] / gpus)) if gpus else 1
-    return float(max(1, min(_MOST_CPUS_PER_ACTOR, math.floor(node["CPU"] / actors))))
+    # As many actors as it takes to leave no CPU idle: 12 CPUs are two actors of 6, not one of 8.
+    actors = node["GPU"] / gpus if gpus else node["CPU"] / _MOST_CPUS_PER_ACTOR
+    share = math.floor(node["CPU"] / max(1, math.floor(actors) if gpus else math.ceil(actors)))
+    return float(max(1, min(_MOST_CPUS_PER_ACTOR, share)))
 
 
 def _fit(node: Mapping[str, float], cpus: float, gpus: float) -> int:
