@@ -6,7 +6,6 @@ What Arrow, the disk or the store say of a damaged file becomes one `CorpusError
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -16,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from botocore.exceptions import BotoCoreError
 
-from encoder.errors import InvalidInputError
 from encoder.space import EmbeddingSpace
 from pipelines.errors import CorpusError
 from pipelines.shards import DATA, ShardFooter, ShardName, footer_of
@@ -78,10 +76,7 @@ class ShardFile:
         Raises:
             CorpusError: It says nothing, or nothing that this version of twofold writes.
         """
-        try:
-            return footer_of(self.schema, self.where)
-        except (InvalidInputError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise CorpusError(f"{self.where} has a damaged footer: {_one_line(error)}") from error
+        return footer_of(self.schema, self.where)
 
     def batches(
         self, columns: Sequence[str] | None = None, *, batch_rows: int
