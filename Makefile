@@ -33,7 +33,7 @@ typecheck: .venv/installed-dev  ## mypy --strict
 	$(BIN)/mypy
 
 bench: .venv/installed-dev  ## the job against the bare encoder loop, one JSON line each
-	$(BIN)/python benchmarks/embed.py
+	$(BIN)/python -m benchmarks.embed
 
 clean:  ## remove .venv and everything that tools left
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
