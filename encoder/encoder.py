@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from encoder.backends.base import Backend, TokenBatch
 from encoder.batching import Batch, plan_batches
-from encoder.errors import InvalidInputError, NonFiniteVectorsError
+from encoder.errors import BackendError, InvalidInputError, NonFiniteVectorsError
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace, Pooling, Role
 from encoder.tokenizer import Tokenized, Tokenizer
@@ -122,10 +122,18 @@ class Encoder:
                 max_seq_length=self.space.max_seq_length,
             )
             padded = self._padded(batches, tokenized, is_cls)
+            missing = set(range(len(batches)))
             for position, vectors in self._backend.forward(padded):
                 pooled[batches[position].indices] = vectors
+                missing.discard(position)
                 if heartbeat is not None:
                     heartbeat()
+        if missing:
+            # Rows that nobody filled would hold whatever was in memory before.
+            raise BackendError(
+                f"expected vectors of {len(batches)} batches from {self._backend.name}, found "
+                f"{len(missing)} missing; encode them again or use another backend"
+            )
         forward_s = time.perf_counter() - started
         padded_tokens = sum(batch.padded_tokens for batch in batches)
         return EncodedVectors(finish_vectors(pooled, self.space), padded_tokens, forward_s)

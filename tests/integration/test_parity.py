@@ -110,7 +110,8 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 def assert_same(found: np.ndarray, expected: np.ndarray, dtype: str) -> None:
     cosines = (unit(found) * expected).sum(axis=1)
-    assert cosines.min() >= MIN_COSINE[dtype], f"text {int(cosines.argmin())}: {cosines.min()}"
+    low = {int(i): float(cosines[i]) for i in np.flatnonzero(~(cosines >= MIN_COSINE[dtype]))}
+    assert not low, f"rows with their cosines: {low}"
 
 
 def test_the_two_poolings_are_told_apart_by_these_texts(reference: Reference) -> None:

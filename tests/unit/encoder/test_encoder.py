@@ -14,7 +14,7 @@ import pytest
 import encoder
 from encoder.backends.base import TokenBatch
 from encoder.encoder import Encoder, finish_vectors, load_encoder
-from encoder.errors import InvalidInputError, NonFiniteVectorsError
+from encoder.errors import BackendError, InvalidInputError, NonFiniteVectorsError
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace, Pooling, Role, RoleEncoding
 from encoder.tokenizer import Tokenized, Tokenizer
@@ -180,6 +180,15 @@ def test_large_finite_vectors_are_usable() -> None:
     vectors = finish_vectors(pooled, replace(SPACE, normalize=True))
 
     np.testing.assert_allclose(np.linalg.norm(vectors), 1.0, rtol=1e-6)
+
+
+def test_a_batch_that_never_comes_back_is_an_error_not_old_memory() -> None:
+    class Forgetful(FakeBackend):
+        def forward(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[int, np.ndarray]]:
+            yield from list(super().forward(batches))[1:]
+
+    with pytest.raises(BackendError, match="batches from fake, found 1 missing"):
+        make_encoder(backend=Forgetful()).encode_documents(texts(50))
 
 
 def test_two_threads_may_encode_at_once() -> None:
