@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.index import IndexedShard
@@ -18,6 +18,7 @@ def a_shard(number: int, rows: int) -> IndexedShard:
     return IndexedShard(ShardName("0" * 32, number, False), 1, footer)
 
 
+@settings(deadline=None)
 @given(sizes=st.lists(st.integers(0, 50), max_size=8), count=st.integers(1, 500))
 def test_as_many_rows_as_asked_for_or_all_of_them_are_chosen_each_once(sizes, count):
     shards = [a_shard(number, rows) for number, rows in enumerate(sizes)]

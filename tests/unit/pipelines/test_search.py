@@ -36,7 +36,7 @@ def found(folder: Path, vector, k: int, space=SPACE) -> list[Hit]:
 
 
 # Small whole numbers: every sum is exact in float32, so brute force must agree to the bit.
-VECTOR = st.tuples(*[st.integers(-3, 3)] * 4)
+VECTOR = st.tuples(*[st.integers(-1, 2)] * 4)
 
 
 @st.composite
@@ -63,11 +63,11 @@ def by_brute_force(shards, query, k: int) -> list[tuple[str, float, int]]:
     return [(identity, -score, chunk) for score, identity, chunk in ordered[:k]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     shards=corpora(),
     queries=st.lists(VECTOR, min_size=1, max_size=3),
-    k=st.integers(1, 40),
+    k=st.integers(1, 4) | st.integers(1, 40),
     block_values=st.sampled_from([1, 12, 1 << 20]),
 )
 def test_hits_are_those_of_brute_force_however_the_corpus_is_cut(shards, queries, k, block_values):

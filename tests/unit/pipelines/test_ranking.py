@@ -1,0 +1,80 @@
+"""A running top k: ties by id, documents by their first best row, whatever the order of blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.ranking import Block, Ranking
+from pipelines.shards import ShardName
+
+Row = tuple[str, int, float]
+"""(id, chunk_index, score)."""
+
+
+def a_block(number: int, rows: list[Row]) -> Block:
+    """A block whose rows score what is given, for the query (1,)."""
+    return Block(
+        shard=ShardName("0" * 32, number, False),
+        row_start=0,
+        ids=pa.array([row[0] for row in rows], pa.string()),
+        chunk_index=np.array([row[1] for row in rows], np.int32),
+        vectors=np.array([[row[2]] for row in rows], np.float32).reshape(-1, 1),
+    )
+
+
+def ranked(blocks: list[Block], k: int) -> list[tuple[str, float, int, int, int]]:
+    ranking = Ranking(np.ones((1, 1), np.float32), k, cosine=False)
+    for block in blocks:
+        ranking.add(block)
+    return [
+        (hit.id, hit.score, hit.place.chunk_index, hit.place.shard.ordinal, hit.place.row)
+        for hit in ranking.results()[0]
+    ]
+
+
+# Few ids and few scores: documents come back in other blocks, and nearly everything is a tie.
+ROWS = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 1), st.integers(0, 2)))
+
+
+@settings(deadline=None)
+@given(rows=st.lists(ROWS, max_size=6), order=st.randoms(), k=st.integers(1, 4))
+def test_what_is_kept_does_not_depend_on_the_order_of_the_blocks(rows, order, k):
+    blocks = [a_block(number, part) for number, part in enumerate(rows)]
+    best: dict[str, tuple[float, int, int, int]] = {}
+    for number, part in enumerate(rows):
+        for position, (identity, chunk, score) in enumerate(part):
+            place = (-float(score), chunk, number, position)
+            best[identity] = min(place, best.get(identity, place))
+    by_score = sorted((place[0], identity, *place[1:]) for identity, place in best.items())
+    expected = [(identity, -score, *place) for score, identity, *place in by_score[:k]]
+    order.shuffle(blocks)
+    assert ranked(blocks, k) == expected
+
+
+def test_of_equally_good_documents_the_first_ids_are_kept_within_a_block():
+    rows = [(identity, 0, 1.0) for identity in "dcba"]
+    assert [hit[0] for hit in ranked([a_block(0, rows)], 2)] == ["a", "b"]
+
+
+def test_of_equally_good_documents_the_first_ids_are_kept_over_blocks():
+    blocks = [a_block(number, [(identity, 0, 1.0)]) for number, identity in enumerate("dcba")]
+    assert [hit[0] for hit in ranked(blocks, 2)] == ["a", "b"]
+
+
+def test_a_document_of_many_good_chunks_leaves_room_for_others():
+    rows = [("a", chunk, 5.0) for chunk in range(10)] + [("b", 0, 1.0), ("c", 0, 0.5)]
+    assert [hit[0] for hit in ranked([a_block(0, rows)], 2)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_every_query_is_ranked_for_itself(cosine):
+    queries = np.array([[1, 0], [0, 1]], np.float32)
+    ranking = Ranking(queries, 1, cosine=cosine)
+    block = a_block(0, [("x", 0, 0.0), ("y", 0, 0.0)])
+    vectors = np.array([[1, 0], [0, 1]], np.float16)
+    ranking.add(Block(block.shard, 0, block.ids, block.chunk_index, vectors))
+    assert [[hit.id for hit in hits] for hits in ranking.results()] == [["x"], ["y"]]
