@@ -59,7 +59,7 @@ def test_bytes_of_a_unit_without_known_rows_count_at_its_end(hands):
     progress, _ = a_progress(KNOWN, STREAM)
     hands.now += 10
     progress.add(a_shard(STREAM))
-    assert "0% of" in progress.line()
+    assert ", 0% of" in progress.line()
     progress.add(UnitEvent(STREAM.key, Ending.DONE))
     assert "25% of" in progress.line()
 
@@ -67,7 +67,7 @@ def test_bytes_of_a_unit_without_known_rows_count_at_its_end(hands):
 def test_a_unit_that_failed_is_not_done(hands):
     progress, _ = a_progress(STREAM)
     progress.add(UnitEvent(STREAM.key, Ending.FAILED, "why"))
-    assert "0% of" in progress.line()
+    assert ", 0% of" in progress.line()
 
 
 def test_when_all_units_are_done_nothing_is_left(hands):

@@ -113,6 +113,12 @@ def test_beyond_its_bound_nothing_is_pruned_and_the_refusal_says_how_many():
     assert "10%" in str(found.refused)
 
 
+def test_sources_outside_the_inputs_do_not_widen_the_bound():
+    elsewhere = [an_indexed_shard(unit_of(f"x{n}", root="/other")) for n in range(20)]
+    found = decide([*ALL_TWENTY, *elsewhere], TWENTY[3:], prune_max=0.1)
+    assert found.refused is not None
+
+
 def test_a_bound_of_nothing_prunes_nothing_and_one_of_all_everything():
     assert decide(ALL_TWENTY, TWENTY[1:], prune_max=0).refused is not None
     assert len(decide(ALL_TWENTY, [unit_of("new")], prune_max=1).retired) == 20

@@ -111,6 +111,14 @@ def test_replacing_a_file_leaves_the_old_content_or_the_new(storage):
     assert storage.read("index") == b"new"
 
 
+def test_who_reads_while_a_file_is_replaced_reads_the_old_one_whole(tmp_path):
+    storage = Storage(str(tmp_path))
+    storage.replace("index", b"the old one, longer")
+    with storage.open("index") as file:
+        storage.replace("index", b"new")
+        assert file.read() == b"the old one, longer"
+
+
 def test_a_replacement_that_breaks_off_leaves_the_old_content(tmp_path, monkeypatch):
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -150,6 +158,14 @@ def test_a_store_that_overwrites_is_refused():
     with pytest.raises(StorageError, match="does not honour exclusive creation"):
         storage.probe_exclusive_create()
     assert storage.sizes("") == {}
+
+
+def test_a_store_that_overwrites_is_refused_also_when_its_reply_is_lost(monkeypatch):
+    storage = with_filesystem(Overwriting())
+    create = Storage.create
+    monkeypatch.setattr(Storage, "create", lambda *arguments: create(*arguments) and False)
+    with pytest.raises(StorageError, match="does not honour exclusive creation"):
+        storage.probe_exclusive_create()
 
 
 def test_a_lost_reply_to_the_probe_is_no_reason_to_refuse_the_store():

@@ -17,7 +17,7 @@ from encoder.encoder import Encoder
 from encoder.errors import ModelLoadError
 from encoder.settings import BackendName, EncoderSettings
 from pipelines import unit_embedder
-from pipelines.errors import StorageError
+from pipelines.errors import StorageError, UnreadableSourceError
 from pipelines.events import Ending, Event, ShardEvent, UnitEvent, event_from_row
 from pipelines.prepare import text_hash
 from pipelines.settings import OnInvalid
@@ -271,6 +271,21 @@ def test_a_listing_that_lacks_what_was_committed_is_found_out(bench, monkeypatch
     events = bench.embed()
     assert ending(events) is Ending.INTERRUPTED
     assert "does not list" in events[-1].message
+
+
+def test_what_was_committed_before_a_file_is_found_damaged_counts(bench, monkeypatch):
+    read = unit_embedder.documents_of
+
+    def damaged(*arguments: object, **named: object) -> Iterator[object]:
+        yield from read(*arguments, **named)
+        raise UnreadableSourceError("a.jsonl: cut short")
+
+    monkeypatch.setattr(unit_embedder, "documents_of", damaged)
+    events = bench.embed()
+    assert ending(events) is Ending.FAILED
+    assert events[-1].message == "a.jsonl: cut short"
+    assert ordinals(events) == [0, 1]
+    assert len(bench.names()) == 2
 
 
 # --- The source
