@@ -6,10 +6,24 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Result", "summarize"]
+__all__ = ["Result", "check_comparable", "summarize"]
 
 Result = dict[str, Any]
 """What one run prints."""
+
+
+def check_comparable(bare: Result, job: Result) -> None:
+    """Check that loop and job did the same work in the same way.
+
+    Raises:
+        ValueError: They did not; names what differs.
+    """
+    for name in ("documents", "tokens", "backend", "dtype"):
+        if bare[name] != job[name]:
+            raise ValueError(
+                f"loop and job are not comparable: {name} is {bare[name]} in the loop and "
+                f"{job[name]} in the job; give --backend and --dtype, or look for rejected rows"
+            )
 
 
 def summarize(bare: list[Result], jobs: list[Result], large: Result | None) -> Result:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.summary import summarize
+import pytest
+
+from benchmarks.summary import check_comparable, summarize
 
 
 def bare(tokens_per_s: float | None) -> dict[str, object]:
@@ -43,3 +45,13 @@ def test_memory_growth_compares_the_large_run_with_the_median_of_the_others():
     summary = summarize([bare(1)] * 3, [job(1, 200), job(1, 210), job(1, 400)], job(1, 231))
     assert summary["actor_memory_growth"] == 0.1
     assert summary["driver_memory_growth"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("documents", 9), ("tokens", 99), ("backend", "torch"), ("dtype", "f")]
+)
+def test_loop_and_job_must_have_done_the_same_work(name, other):
+    run = {"documents": 10, "tokens": 100, "backend": "openvino", "dtype": "bfloat16"}
+    check_comparable(run, dict(run))
+    with pytest.raises(ValueError, match=f"{name} is .* in the loop and {other} in the job"):
+        check_comparable(run, {**run, name: other})
