@@ -150,3 +150,12 @@ def ray_cluster(s3_environment: S3Address, cluster_faults: FaultPlan) -> Iterato
         finally:
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def on_cluster(ray_cluster: None, faults: FaultPlan) -> dict[str, str]:
+    """What a command needs to run on the session's Ray and follow the fault plan."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    return {**faults.environment(), "RAY_ADDRESS": address}

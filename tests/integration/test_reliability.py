@@ -31,15 +31,6 @@ from support.s3_store import S3Store
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
 
-@pytest.fixture
-def cluster(faults: FaultPlan) -> dict[str, str]:
-    """What a command needs to run on the session's Ray and follow the fault plan."""
-    import ray
-
-    address = ray.get_runtime_context().gcs_address
-    return {**faults.environment(), "RAY_ADDRESS": address}
-
-
 def settings(inputs: Path, output: Path | str, model: Path | str) -> EmbedCorpusSettings:
     return parse_settings(
         EmbedCorpusSettings, arguments(inputs, output, model), prog="twofold embed", description=""
@@ -58,14 +49,14 @@ def corpus_of_two_files(folder: Path) -> Corpus:
 
 
 def test_a_driver_killed_between_rejects_and_data_goes_on_where_it_stopped(
-    tmp_path: Path, tiny_model: Path, faults: FaultPlan, cluster: dict[str, str]
+    tmp_path: Path, tiny_model: Path, faults: FaultPlan, on_cluster: dict[str, str]
 ):
     corpus = corpus_of_two_files(tmp_path / "in")
     output = OutputFolder(tmp_path / "out")
     job = (tmp_path, tmp_path / "in", output.uri, tiny_model)
     fault = faults.add("before-data", "kill-driver", match="-00001")
 
-    killed = embed(*job, environment=cluster)
+    killed = embed(*job, environment=on_cluster)
 
     assert killed.returncode == -9
     assert faults.happened(fault) == 1
@@ -74,7 +65,7 @@ def test_a_driver_killed_between_rejects_and_data_goes_on_where_it_stopped(
     assert set(output.names("_rejects")) - set(output.names()), "it stopped between the two files"
     runs = {name: output.footer(name)["run_id"] for name in before}
 
-    finished = embed(*job, environment=cluster)
+    finished = embed(*job, environment=on_cluster)
 
     assert finished.returncode == 0, finished.stderr
     output.check(corpus)
@@ -117,8 +108,21 @@ def test_a_unit_that_always_kills_its_worker_is_named_and_the_others_are_committ
     OutputFolder(tmp_path / "out").check(corpus)
 
 
+def test_workers_that_cannot_start_end_the_job_with_one_line(
+    tmp_path: Path, tiny_model: Path, faults: FaultPlan, capfd: pytest.CaptureFixture[str]
+):
+    write_jsonl(tmp_path / "in" / "a.jsonl", prefix="a", rows=5)
+    faults.add("start", "raise", times=100, message="libsomething is not here")
+
+    assert main(arguments(tmp_path / "in", tmp_path / "out", tiny_model)) == 5
+
+    said = re.findall("^twofold: error: .*$", capfd.readouterr().err, re.MULTILINE)
+    assert len(said) == 1
+    assert "Ray could not run the workers: RuntimeError: libsomething is not here" in said[0]
+
+
 def test_two_jobs_at_once_write_every_row_once_and_report_what_was_computed_twice(
-    tmp_path: Path, tiny_model: Path, faults: FaultPlan, cluster: dict[str, str]
+    tmp_path: Path, tiny_model: Path, faults: FaultPlan, on_cluster: dict[str, str]
 ):
     corpus = write_jsonl(tmp_path / "in" / "a.jsonl", prefix="a", rows=40)
     output = OutputFolder(tmp_path / "out")
@@ -127,7 +131,7 @@ def test_two_jobs_at_once_write_every_row_once_and_report_what_was_computed_twic
     job = (tmp_path, tmp_path / "in", output.uri, tiny_model)
 
     with ThreadPoolExecutor(2) as threads:
-        runs = [threads.submit(embed, *job, environment=cluster) for _ in range(2)]
+        runs = [threads.submit(embed, *job, environment=on_cluster) for _ in range(2)]
 
     finished = [run.result() for run in runs]
     assert [run.returncode for run in finished] == [0, 0], [run.stderr for run in finished]

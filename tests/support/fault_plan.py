@@ -16,8 +16,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 class FaultPlan:
     """A plan in a folder of its own; processes that were started with `environment` follow it.
 
-    Steps: unit (it begins), before-read, read, encode, before-rejects, before-data, after-data,
-    before-index. Actions: kill-actor, kill-driver, kill-cluster, rewrite, meet, sleep, raise.
+    Steps: start (an actor), unit (it begins), before-read, read, encode, before-rejects,
+    before-data, after-data, before-index.
+    Actions: kill-actor, kill-driver, kill-cluster, rewrite, meet, note, sleep, raise.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,6 +47,11 @@ class FaultPlan:
             path.name.removeprefix(f"{name}-").isdigit()
             for path in self._file.parent.glob(f"{name}-*")
         )
+
+    def subjects(self, name: str) -> list[str]:
+        """Return what a fault met so far, in order: names of files, labels of units."""
+        noted = self._file.with_name(f"{name}-subjects")
+        return noted.read_text().splitlines() if noted.exists() else []
 
     def clear(self) -> None:
         """Let everything go well from now on."""

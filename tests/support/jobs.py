@@ -8,7 +8,7 @@ from pathlib import Path
 
 from support.processes import Finished, Running, run_module, running_module
 
-__all__ = ["arguments", "embed", "embedding"]
+__all__ = ["MODULE", "arguments", "embed", "embedding"]
 
 MODULE = "pipelines.embed_corpus"
 # Torch: it loads in a second less than OpenVINO, and every run here loads the model anew.

@@ -20,7 +20,7 @@ from pathlib import Path
 
 _PLAN = os.environ.get("TWOFOLD_FAULT_PLAN", "")
 _TREE = "TWOFOLD_TEST_TREE"
-_MEETING_S = 30
+_MEETING_S = 60
 
 
 def _fire(step: str, subject: str) -> None:
@@ -31,6 +31,8 @@ def _fire(step: str, subject: str) -> None:
         return
     for fault in faults:
         if fault["step"] == step and fault["match"] in subject and _claim(fault):
+            with Path(_PLAN).with_name(f"{fault['name']}-subjects").open("a") as noted:
+                noted.write(f"{subject}\n")
             _ACTIONS[fault["action"]](fault)
 
 
@@ -95,6 +97,10 @@ def _sleep(fault: dict) -> None:
     time.sleep(fault["seconds"])
 
 
+def _note(fault: dict) -> None:
+    """Nothing but what every fault does: the subject is written down."""
+
+
 def _raise(fault: dict) -> None:
     raise RuntimeError(fault["message"])
 
@@ -105,6 +111,7 @@ _ACTIONS = {
     "kill-cluster": _kill_cluster,
     "rewrite": _rewrite,
     "meet": _meet,
+    "note": _note,
     "sleep": _sleep,
     "raise": _raise,
 }
@@ -154,6 +161,7 @@ def _patch_storage(module):
 
 
 def _patch_embedder(module):
+    _around(module.UnitEmbedder, "__init__", lambda _, job: [("start", job.run_id)])
     _around(module.UnitEmbedder, "events", lambda _, unit: [("unit", unit.label)])
     _around(module, "check_version", lambda source: [("before-read", source.uri)])
     _around(module, "documents_of", lambda unit, *_, **__: [("read", unit.label)])
