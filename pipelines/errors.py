@@ -8,6 +8,7 @@ TwofoldError
     ├── LayoutMismatchError   the output was written with other columns, chunking or sharding
     ├── SourceChangedError    a source file is not the version that was planned
     ├── StorageError          the store does not do what the commit rests on
+    ├── ClusterError          Ray cannot run the workers
     ├── UnitFailedError       units that did not finish; the others did
     ├── ConservationError     rows in != rows out + rows rejected
     ├── DuplicateIdError      (id, chunk_index) is not unique
@@ -26,6 +27,7 @@ from encoder.errors import (
 )
 
 __all__ = [
+    "ClusterError",
     "ConservationError",
     "CorpusError",
     "DuplicateIdError",
@@ -58,6 +60,10 @@ class SourceChangedError(CorpusError):
 
 class StorageError(CorpusError):
     """The store lacks a property that the commit rests on, or did not answer."""
+
+
+class ClusterError(CorpusError):
+    """Ray cannot start the workers, or lost what a run needs."""
 
 
 class UnitFailedError(CorpusError):

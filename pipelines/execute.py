@@ -18,8 +18,10 @@ from dataclasses import dataclass, field, replace
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
 
 from encoder.errors import ModelLoadError, TwofoldError
+from pipelines.errors import ClusterError
 from pipelines.events import Ending, Event, UnitEvent, event_from_row
 from pipelines.pool import Pool
 from pipelines.storage import STORE_ERRORS
@@ -73,6 +75,7 @@ def run_units(
 
     Raises:
         ModelLoadError: No unit can be embedded (the model does not load on a worker).
+        ClusterError: Ray cannot start the workers.
     """
     outcome = Outcome(dict(units))
     tries: Counter[str] = Counter()
@@ -186,8 +189,17 @@ def _stream(job: UnitJob, units: list[WorkUnit], pool: Pool) -> Iterator[Event]:
             max_restarts=-1,
             max_task_retries=0,
         )
-        for row in events.iter_rows():
-            yield event_from_row(row)
+        try:
+            for row in events.iter_rows():
+                yield event_from_row(row)
+        except RayError as error:
+            # A dead worker never comes here: this is one that cannot start, or a lost cluster.
+            cause = str(error).strip().rpartition("\n")[2]
+            raise ClusterError(
+                f"Ray could not run the workers: {cause}; every node needs twofold installed, or "
+                "start the job with `ray job submit --working-dir`. What is committed stays: the "
+                "next run goes on from there"
+            ) from error
 
 
 @contextlib.contextmanager

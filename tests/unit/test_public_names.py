@@ -28,9 +28,9 @@ PINNED = {
     "pipelines.columns": """CHAR_END CHAR_START CHUNK_INDEX EMBEDDING N_TOKENS REJECTS_SCHEMA
         RESERVED TEXT_HASH TEXT_HASH_BYTES TRUNCATED shard_schema""",
     "pipelines.command_line": "parse_settings run_command",
-    "pipelines.errors": """ConservationError CorpusError DuplicateIdError LayoutMismatchError
-        PruneLimitError SourceChangedError StorageError UnitFailedError UnreadableSourceError
-        VerificationError exit_code""",
+    "pipelines.errors": """ClusterError ConservationError CorpusError DuplicateIdError
+        LayoutMismatchError PruneLimitError SourceChangedError StorageError UnitFailedError
+        UnreadableSourceError VerificationError exit_code""",
     "pipelines.units": "Format RangeKind Source WorkUnit",
     "twofold": "COMMANDS Command main",
 }

@@ -29,6 +29,7 @@ EXPECTED = {
     errors.CorpusError: 5,
     errors.SourceChangedError: 5,
     errors.StorageError: 5,
+    errors.ClusterError: 5,
     errors.PruneLimitError: 5,
     errors.UnitFailedError: 6,
     errors.ConservationError: 7,
