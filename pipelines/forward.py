@@ -76,6 +76,7 @@ class Forward:
     def _embed_what_can_be(self, batch: PreparedBatch) -> Embedded:
         vectors = np.zeros((len(batch.rows), self._encoder.space.dimension), np.float32)
         failures: dict[int, Exception] = {}
+        suspects: set[int] = set()
         padded = 0
         # Similar lengths together, so that halves still pack well.
         open_parts: list[np.ndarray] = [np.argsort(batch.tokenized.n_tokens, kind="stable")]
@@ -87,6 +88,10 @@ class Forward:
             except Exception as error:  # as above
                 if len(part) > 1:
                     open_parts += np.array_split(part, 2)
+                elif int(part[0]) not in suspects:
+                    # Once more by itself: what failed for a passing reason is not the row's fault.
+                    suspects.add(int(part[0]))
+                    open_parts.append(part)
                 else:
                     self._check_backend(error)
                     failures[int(part[0])] = error

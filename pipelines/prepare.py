@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from encoder.encoder import Encoder
+from encoder.errors import InvalidInputError
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
 from pipelines.columns import TEXT_HASH_BYTES
@@ -187,7 +188,12 @@ def concatenate(parts: Sequence[PreparedBatch]) -> PreparedBatch:
     if len(parts) == 1:
         return parts[0]
     table = pa.Table.from_batches([part.carried for part in parts]).combine_chunks()
-    carried = table.to_batches()[0] if table.num_rows else parts[0].carried
+    batches = table.to_batches()
+    if len(batches) > 1:
+        raise InvalidInputError(
+            f"pass-through columns of {table.num_rows:,} rows hold more than 2 GiB, which no shard "
+            "can; lower --rows-per-shard"
+        )
     return PreparedBatch(
         row_start=parts[0].row_start,
         row_stop=parts[-1].row_stop,
@@ -197,6 +203,6 @@ def concatenate(parts: Sequence[PreparedBatch]) -> PreparedBatch:
         char_end=np.concatenate([part.char_end for part in parts]),
         hashes=[digest for part in parts for digest in part.hashes],
         tokenized=Tokenized.join([part.tokenized for part in parts]),
-        carried=carried,
+        carried=batches[0] if batches else parts[0].carried,
         rejects=[reject for part in parts for reject in part.rejects],
     )

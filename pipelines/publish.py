@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Collection, Mapping, Sequence
 
 from pipelines.conservation import conservation_problems
 from pipelines.errors import ConservationError, CorpusError, DuplicateIdError
@@ -19,11 +20,14 @@ from pipelines.pin import Pin
 from pipelines.report import RunReport
 from pipelines.retire import Retirement, plan_retirement
 from pipelines.settings import EmbedCorpusSettings
-from pipelines.shards import DATA, REJECTS, group_by_unit
+from pipelines.shards import DATA, REJECTS, ShardName, group_by_unit
 from pipelines.storage import Storage
 from pipelines.units import WorkUnit
 
 __all__ = ["publish"]
+
+_LOG = logging.getLogger(__name__)
+_MOST_LOOKS = 3
 
 
 def publish(
@@ -48,8 +52,26 @@ def publish(
         What is wrong with the corpus as it is published, if anything: the caller raises it once
         the report is written.
     """
-    published = read_index(storage)
-    sizes = list_shards(storage)
+    problem = None
+    for _ in range(_MOST_LOOKS):
+        sizes = list_shards(storage)
+        problem = _publish_listed(settings, storage, pin, units, done, report, sizes)
+        if list_shards(storage).keys() <= sizes.keys():
+            break
+        # Another job committed meanwhile and may have published before us: its shards count too.
+    return problem
+
+
+def _publish_listed(
+    settings: EmbedCorpusSettings,
+    storage: Storage,
+    pin: Pin,
+    units: Mapping[str, WorkUnit],
+    done: Collection[str],
+    report: RunReport,
+    sizes: dict[ShardName, int],
+) -> CorpusError | None:
+    published = _published(storage)
     listed = published.shards if published else ()
     # A shard that was deleted and embedded again has its old name and another footer.
     known = (s for s in listed if s.name.unit in done or s.name.unit not in units)
@@ -68,7 +90,8 @@ def publish(
         listed={shard.footer.source: shard.footer.version for shard in listed},
         prune_max=settings.prune_max if settings.prune else None,
     )
-    report.retired_shards = len(retirement.retired)
+    report.complete(shards.values())
+    report.retired_shards += len(retirement.retired)
     report.sources_gone = len(retirement.gone)
     problems = conservation_problems(retirement.live, units.values())
     duplicates, checked = _check_ids(settings, storage, pin, published, retirement)
@@ -80,6 +103,7 @@ def publish(
     text = index.to_json()
     if published is None or published.to_json() != text:
         storage.replace(INDEX_FILE, text.encode())
+    _delete_stale_rejects(storage, retirement.live)
     for shard in retirement.retired:
         # In this order: a shard that is still there after a crash is retired by the next run.
         storage.delete(f"{REJECTS}/{shard.name}")
@@ -90,6 +114,23 @@ def publish(
             "run `twofold verify`"
         )
     return duplicates or retirement.refused
+
+
+def _published(storage: Storage) -> Index | None:
+    try:
+        return read_index(storage)
+    except CorpusError as error:
+        # It is a summary: what it says is read again from the shards.
+        _LOG.warning("%s; rebuilding it from the shards", error)
+        return None
+
+
+def _delete_stale_rejects(storage: Storage, live: Sequence[IndexedShard]) -> None:
+    """Delete rejects of a try that died before its commit, where the next try rejected nothing."""
+    there = storage.sizes(REJECTS)
+    for shard in live:
+        if str(shard.name) in there and not shard.footer.rejected + shard.footer.unreadable:
+            storage.delete(f"{REJECTS}/{shard.name}")
 
 
 def _check_ids(

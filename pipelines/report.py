@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from rich.table import Table
 
 from pipelines.events import Event, ShardEvent
+from pipelines.index import IndexedShard
+from pipelines.shards import ShardFooter
 
 __all__ = ["REPORT_FILE", "RunReport", "installed_versions"]
 
@@ -25,6 +28,15 @@ _PACKAGES = (
     "openvino",
     "pyarrow",
     "s3fs",
+)
+_COUNTED = (
+    "documents",
+    "rows",
+    "rejected",
+    "unreadable",
+    "tokens",
+    "padded_tokens",
+    "truncated",
 )
 
 
@@ -80,6 +92,7 @@ class RunReport:
     first_commit_at: float | None = None
     last_commit_at: float | None = None
     finished_at: float | None = None
+    _counted: set[str] = field(default_factory=set)
 
     def add(self, event: Event) -> None:
         """Count an event. Rows that another job committed first are counted as its, not ours."""
@@ -91,17 +104,24 @@ class RunReport:
         if event.duplicate:
             self.duplicate_shards += 1
             return
-        footer = event.footer
-        self.shards += 1
-        self.source_rows += footer.row_stop - footer.row_start
-        for name in ("documents", "rows", "rejected", "unreadable"):
-            setattr(self, name, getattr(self, name) + getattr(footer, name))
-        for name in ("tokens", "padded_tokens", "truncated"):
-            setattr(self, name, getattr(self, name) + getattr(footer, name))
-        self.size_bytes += event.size_bytes
-        self.provenance = footer.provenance
+        self._count(event.name, event.size_bytes, event.footer)
         self.first_commit_at = min(self.first_commit_at or event.committed_at, event.committed_at)
         self.last_commit_at = max(self.last_commit_at or 0.0, event.committed_at)
+
+    def complete(self, shards: Iterable[IndexedShard]) -> None:
+        """Count shards of this run whose event was lost: their worker died after the commit."""
+        for shard in shards:
+            if shard.footer.run_id == self.run_id and str(shard.name) not in self._counted:
+                self._count(str(shard.name), shard.size_bytes, shard.footer)
+
+    def _count(self, name: str, size_bytes: int, footer: ShardFooter) -> None:
+        self._counted.add(name)
+        self.shards += 1
+        self.size_bytes += size_bytes
+        self.source_rows += footer.row_stop - footer.row_start
+        for counted in _COUNTED:
+            setattr(self, counted, getattr(self, counted) + getattr(footer, counted))
+        self.provenance = footer.provenance
 
     @property
     def wall_s(self) -> float:
@@ -117,7 +137,7 @@ class RunReport:
         """Return what `_report.json` holds."""
         wall_s = self.wall_s
         return {
-            **self.__dict__,
+            **{name: value for name, value in vars(self).items() if not name.startswith("_")},
             "wall_s": round(wall_s, 3),
             "documents_per_s": round(self.documents / wall_s, 2),
             "tokens_per_s": round(self.tokens / wall_s, 1),

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
+from encoder.errors import InvalidInputError
 from pipelines.columns import TEXT_HASH, shard_schema
 from pipelines.events import ShardEvent
 from pipelines.forward import Embedded
@@ -70,7 +71,10 @@ class ShardWriter:
         data = serialize_shard(self._table(embedded), footer, self._job.pin.space)
         check_version(unit.source)
         if embedded.batch.rejects:
-            self._storage.create(f"{REJECTS}/{name}", serialize_rejects(_rejects(unit, embedded)))
+            rejects = serialize_rejects(_rejects(unit, embedded))
+            if not self._storage.create(f"{REJECTS}/{name}", rejects):
+                # Left by a try that died before its commit; it may have rejected other rows.
+                self._storage.replace(f"{REJECTS}/{name}", rejects)
         created = self._storage.create(f"{DATA}/{name}", data)
         # A name that exists may be our own: the reply to an earlier try of this PUT was lost.
         ours = created or read_footer(self._storage, name)[0].run_id == self._job.run_id
@@ -92,7 +96,13 @@ class ShardWriter:
         schema = shard_schema(
             pin.carried, dimension=pin.space.dimension, embedding_dtype=pin.layout.embedding_dtype
         )
-        vectors = embedded.vectors.astype(pin.layout.embedding_dtype, copy=False)
+        with np.errstate(over="ignore"):
+            vectors = embedded.vectors.astype(pin.layout.embedding_dtype, copy=False)
+        if not np.isfinite(vectors).all():
+            raise InvalidInputError(
+                f"vectors reach {np.abs(embedded.vectors).max():g}, float16 holds 65504 at the "
+                "most; use --embedding-dtype float32, or --normalize"
+            )
         written = [
             pa.array(batch.chunk_index),
             pa.array(batch.char_start),

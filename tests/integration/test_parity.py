@@ -24,7 +24,7 @@ from support.models import minilm_folder
 pytestmark = pytest.mark.integration
 
 MIN_COSINE = {"float32": 0.99999, "bfloat16": 0.999}
-LENGTHS = [1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 500, 509, 510, 511, 1000, 5000]
+LENGTHS = [1, 2, 3, 5, 8, 13, 34, 89, 233, 509, 510, 511, 5000]
 """Tokens of the texts, special tokens not counted."""
 ODD_TEXTS = [
     "",
@@ -137,7 +137,7 @@ def test_documents_equal_the_cards_sentence_mode(reference: Reference, model: En
     assert_same(found, reference.sentence, model.provenance["dtype"])
 
 
-@pytest.mark.parametrize("budget", [1, 700, 4096])
+@pytest.mark.parametrize("budget", [1, 1500])
 def test_mixed_roles_in_any_order_and_any_batch_size(
     reference: Reference, model: Encoder, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
