@@ -170,3 +170,18 @@ def test_the_deadline_starts_anew_with_every_finished_batch(monkeypatch):
     monkeypatch.setattr("pipelines.forward.faulthandler", Watchdog)
     forward_of(FakeEncoder()).embed(prepared(["a"]))
     assert calls == ["60 s, exit True", "60 s, exit True", "cancel"]
+
+
+def test_a_row_that_fails_for_a_passing_reason_is_not_rejected():
+    class Flaky(FakeEncoder):
+        failed = 0
+
+        def encode_tokenized(self, tokenized, roles, *, heartbeat=None):
+            if self.failed < 2:
+                self.failed += 1
+                raise RuntimeError("out of memory for once")
+            return super().encode_tokenized(tokenized, roles, heartbeat=heartbeat)
+
+    embedded = forward_of(Flaky()).embed(prepared(["one"]))
+    assert embedded.batch.rejects == []
+    np.testing.assert_array_equal(embedded.vectors, [vector_of("one")])

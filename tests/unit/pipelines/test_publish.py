@@ -211,3 +211,41 @@ def test_gone_sources_are_counted_and_pruned_when_asked(output):
     assert output.publish([B], done=[B], prune=True, prune_max=0.5) is None
     assert output.live() == names([kept])
     assert gone.name not in list_shards(output.storage)
+
+
+def test_shards_that_another_job_commits_while_we_publish_are_listed_too(output, monkeypatch):
+    mine = write_shards(output.storage, [an_indexed_shard(A)])
+    theirs = []
+    original = publish_module.find_duplicate_ids
+
+    def slow_look(*args, **keywords):
+        if not theirs:
+            theirs.extend(write_shards(output.storage, [an_indexed_shard(B)]))
+        return original(*args, **keywords)
+
+    monkeypatch.setattr(publish_module, "find_duplicate_ids", slow_look)
+    assert output.publish([A, B]) is None
+    assert output.live() == names([*mine, *theirs])
+
+
+def test_a_damaged_index_is_rebuilt_from_the_shards(output, caplog):
+    shards = write_shards(output.storage, [an_indexed_shard(A)])
+    output.storage.replace(INDEX_FILE, b"{ not json")
+    assert output.publish([A]) is None
+    assert output.live() == names(shards)
+    assert "rebuilding it from the shards" in caplog.text
+
+
+def test_rejects_of_a_try_that_died_go_where_the_committed_one_rejected_nothing(output):
+    (shard,) = write_shards(output.storage, [an_indexed_shard(A)])
+    output.storage.create(f"{REJECTS}/{shard.name}", b"of the try that died")
+    assert output.publish([A]) is None
+    assert output.storage.sizes(REJECTS) == {}
+
+
+def test_a_shard_whose_event_was_lost_counts_in_the_report(output):
+    (shard,) = write_shards(output.storage, [an_indexed_shard(A)])
+    output.report.run_id = shard.footer.run_id
+    output.publish([A])
+    assert output.report.shards == 1
+    assert output.report.rows == shard.footer.rows

@@ -188,6 +188,19 @@ def test_vectors_may_be_stored_in_half_precision(bench):
     np.testing.assert_array_equal(column.to_pylist()[0], vector_of(TEXTS[0]).astype(np.float16))
 
 
+def test_vectors_beyond_half_precision_fail_the_unit_instead_of_becoming_infinite(bench):
+    class Loud(FakeEncoder):
+        def encode_tokenized(self, tokenized, roles, *, heartbeat=None):
+            encoded = super().encode_tokenized(tokenized, roles, heartbeat=heartbeat)
+            return replace(encoded, vectors=encoded.vectors * 1e9)
+
+    bench.encoders.append(Loud())
+    events = bench.embed(a_job(bench.folder / "out", embedding_dtype="float16"))
+    assert ending(events) is Ending.FAILED
+    assert "float16 holds 65504" in events[-1].message
+    assert bench.names() == []
+
+
 # --- Another job on the same output
 
 
