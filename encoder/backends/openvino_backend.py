@@ -156,6 +156,8 @@ def _convert(openvino: ModuleType, model: PooledModel) -> object:
         return openvino.convert_model(
             model,
             example_input=(ids, mask, is_cls),
+            # A copy: OpenVINO would go on reading memory that PyTorch owns.
+            share_weights=False,
             input=[openvino.PartialShape([-1, -1])] * 2 + [openvino.PartialShape([-1])],
         )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from encoder.encoder import Encoder, load_encoder
 from encoder.model_card import get_embedding, load_model_card
@@ -70,8 +71,19 @@ class Reference:
     sentence: np.ndarray
 
 
+@pytest.fixture(scope="module")
+def one_torch_thread() -> Iterator[None]:
+    """Threads that wait for each other are ten times slower where other processes run too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module", params=MODELS)
-def reference(request: pytest.FixtureRequest, noinstruct_model: Path) -> Reference:
+def reference(
+    request: pytest.FixtureRequest, noinstruct_model: Path, one_torch_thread: None
+) -> Reference:
     folder = noinstruct_model if request.param == "noinstruct" else minilm_folder()
     card = load_model_card(folder, max_seq_length=512)
     by_mode = {}
