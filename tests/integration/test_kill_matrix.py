@@ -165,14 +165,14 @@ def wait_for_a_new_shard(running, output: OutputFolder, known: dict[str, tuple[s
 def test_two_jobs_at_once_on_s3_write_every_row_once_and_report_what_was_computed_twice(
     tmp_path: Path,
     tiny_model: Path,
-    corpus: Corpus,
     s3_store: S3Store,
     faults: FaultPlan,
     on_cluster: dict[str, str],
 ):
+    corpus = write_jsonl(tmp_path / "in" / "a.jsonl", prefix="a", rows=80)
     output = OutputFolder(s3_store.fresh_prefix())
-    faults.add("before-data", "meet", match="-00001", times=2)
-    job = (tmp_path, tmp_path / "in", output.uri, tiny_model, "--actors", "1")
+    faults.add("before-data", "meet", match="-00003", times=2)
+    job = (tmp_path, tmp_path / "in", output.uri, tiny_model)
 
     with ThreadPoolExecutor(2) as threads:
         runs = [threads.submit(embed, *job, environment=on_cluster) for _ in range(2)]

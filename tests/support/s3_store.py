@@ -100,7 +100,7 @@ class S3Store:
         self.resume()
         self._process.terminate()
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=2)
         except subprocess.TimeoutExpired:
             self.kill()
         self._process = None
