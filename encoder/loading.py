@@ -14,9 +14,9 @@ from encoder.backends.base import Backend, TokenBatch
 from encoder.backends.select import open_backend
 from encoder.batching import plan_batches
 from encoder.encoder import Encoder
-from encoder.model_files import read_model_files
-from encoder.model_space import load_space
-from encoder.reference import ModelReference, resolve
+from encoder.model.declared_space import load_space
+from encoder.model.files import read_model_files
+from encoder.model.reference import ModelReference, resolve
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace
 from encoder.tokenizer import Tokenizer

@@ -23,25 +23,25 @@ from dataclasses import dataclass, replace
 import ray
 from rich.console import Console
 
-from encoder.description import describe_model
 from encoder.errors import InvalidInputError
+from encoder.model.description import describe_model
+from pipelines.actor.events import Event
+from pipelines.actor.unit_job import UnitJob
 from pipelines.command_line import parse_settings, run_command
-from pipelines.documents import infer_columns
+from pipelines.corpus.pin import CorpusLayout, Pin, check_pin, pin_output
+from pipelines.corpus.shards import DATA, group_by_unit
+from pipelines.driver.execute import Outcome, run_units
+from pipelines.driver.pool import Pool, plan_pool
+from pipelines.driver.progress import Progress
+from pipelines.driver.publish import publish
+from pipelines.driver.report import REPORT_FILE, RunReport, installed_versions
 from pipelines.errors import UnitFailedError
-from pipelines.events import Event
-from pipelines.execute import Outcome, run_units
-from pipelines.pin import CorpusLayout, Pin, check_pin, pin_output
-from pipelines.plan import plan_units
-from pipelines.pool import Pool, plan_pool
-from pipelines.progress import Progress
-from pipelines.publish import publish
-from pipelines.report import REPORT_FILE, RunReport, installed_versions
 from pipelines.settings import EmbedCorpusSettings, OnInvalid, OnLong
-from pipelines.shards import DATA, group_by_unit
-from pipelines.sources import list_sources
+from pipelines.source.documents import infer_columns
+from pipelines.source.plan import plan_units
+from pipelines.source.sources import list_sources
+from pipelines.source.units import Source, WorkUnit
 from pipelines.storage import Storage, store_errors
-from pipelines.unit_job import UnitJob
-from pipelines.units import Source, WorkUnit
 
 __all__ = ["Plan", "embed_corpus", "main", "plan_corpus"]
 
