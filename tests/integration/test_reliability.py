@@ -16,8 +16,9 @@ from encoder.model.mirror import mirror
 from encoder.settings import EncoderSettings
 from pipelines.command_line import parse_settings
 from pipelines.corpus.pin import pin_output
+from pipelines.driver.corpus_plan import plan_corpus
 from pipelines.driver.report import RunReport
-from pipelines.embed_corpus import embed_corpus, main, plan_corpus
+from pipelines.embed_corpus import embed_corpus, main
 from pipelines.errors import LayoutMismatchError, UnitFailedError, exit_code
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.storage import Storage

@@ -18,7 +18,7 @@ MODULES = sorted(
 READS_ENVIRONMENT = {
     Path("pipelines/setting_sources.py"),
     Path("pipelines/command_line.py"),
-    Path("pipelines/embed_corpus.py"),
+    Path("pipelines/driver/cluster.py"),
     Path("pipelines/demo.py"),
 }
 """Entry points and what they call to fill their settings."""

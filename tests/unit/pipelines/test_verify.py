@@ -25,9 +25,9 @@ from pipelines.actor.unit_job import UnitJob
 from pipelines.columns import EMBEDDING
 from pipelines.corpus.pin import pin_output
 from pipelines.corpus.shards import ShardFooter, ShardName, footer_of, serialize_shard
+from pipelines.driver.corpus_plan import plan_corpus
 from pipelines.driver.publish import publish
 from pipelines.driver.report import RunReport
-from pipelines.embed_corpus import plan_corpus
 from pipelines.errors import CorpusError
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.storage import Storage
