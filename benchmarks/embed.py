@@ -30,8 +30,8 @@ from benchmarks.machine import describe_machine, usable_cores
 from benchmarks.models import save_random_noinstruct
 from benchmarks.summary import Result, check_comparable, summarize
 from benchmarks.whole_job import BenchmarkError, run, run_whole_job
-from encoder.description import describe_model
 from encoder.errors import TwofoldError
+from encoder.model.description import describe_model
 from encoder.settings import BackendName, DtypeName, EncoderSettings
 from encoder.tokenizer import Tokenizer
 

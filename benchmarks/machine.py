@@ -6,7 +6,7 @@ import os
 import platform
 from pathlib import Path
 
-from pipelines.report import installed_versions
+from pipelines.driver.report import installed_versions
 
 __all__ = ["describe_machine", "usable_cores"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.process_tree import TOKEN, MemoryWatch
 from encoder.settings import EncoderSettings
-from pipelines.shards import DATA, ShardFooter, ShardName, read_footer
+from pipelines.corpus.shards import DATA, ShardFooter, ShardName, read_footer
 from pipelines.storage import Storage
 
 __all__ = ["BenchmarkError", "run", "run_whole_job"]

@@ -14,9 +14,7 @@ from encoder.backends.base import Backend, TokenBatch
 from encoder.backends.select import open_backend
 from encoder.batching import plan_batches
 from encoder.encoder import Encoder
-from encoder.model_files import read_model_files
-from encoder.model_space import load_space
-from encoder.reference import ModelReference, resolve
+from encoder.model.description import describe_model
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace
 from encoder.tokenizer import Tokenizer
@@ -41,12 +39,13 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "openvino")
 
 def load(settings: EncoderSettings) -> Encoder:
     """Load the model that the settings name; see `encoder.load_encoder`."""
-    reference = ModelReference.parse(settings.model)
-    resolved = resolve(reference)
-    files = read_model_files(resolved.folder)
-    space = load_space(files, settings, reference)
+    model = describe_model(settings)
     return open_encoder(
-        resolved.folder, space, settings, tokenizer=files.tokenizer, revision=resolved.revision
+        model.files.folder,
+        model.space,
+        settings,
+        tokenizer=model.files.tokenizer,
+        revision=model.provenance.get("revision"),
     )
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.columns import CHUNK_INDEX, EMBEDDING
-from pipelines.corpus_model import check_space
-from pipelines.index import list_shards, read_index
-from pipelines.pin import Pin
+from pipelines.corpus.corpus_model import check_space
+from pipelines.corpus.index import list_shards, read_index
+from pipelines.corpus.pin import Pin
+from pipelines.corpus.shard_file import ShardFile
+from pipelines.corpus.shards import ShardName
 from pipelines.ranking import Block
 from pipelines.read_ahead import ReadAhead
-from pipelines.shard_file import ShardFile
-from pipelines.shards import ShardName
 from pipelines.storage import Storage
 
 __all__ = ["live_shards", "read_rows", "stream_blocks"]

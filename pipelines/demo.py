@@ -31,8 +31,8 @@ from pipelines.docstrings import (
     standard_library,
     write_if_different,
 )
+from pipelines.driver.report import RunReport
 from pipelines.embed_corpus import embed_corpus
-from pipelines.report import RunReport
 from pipelines.search import Hit, search
 from pipelines.settings import EmbedCorpusSettings
 

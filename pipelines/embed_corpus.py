@@ -12,125 +12,32 @@ Run it again after any failure: it lists what is committed and does the rest.
 from __future__ import annotations
 
 import logging
-import os
 import random
 import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import ray
 from rich.console import Console
 
-from encoder.description import describe_model
-from encoder.errors import InvalidInputError
+from pipelines.actor.events import Event
+from pipelines.actor.unit_job import UnitJob
 from pipelines.command_line import parse_settings, run_command
-from pipelines.documents import infer_columns
+from pipelines.corpus.pin import pin_output
+from pipelines.driver.cluster import start_ray
+from pipelines.driver.corpus_plan import Plan, plan_corpus, units_of
+from pipelines.driver.execute import Outcome, run_units
+from pipelines.driver.progress import Progress
+from pipelines.driver.publish import publish
+from pipelines.driver.report import REPORT_FILE, RunReport
 from pipelines.errors import UnitFailedError
-from pipelines.events import Event
-from pipelines.execute import Outcome, run_units
-from pipelines.pin import CorpusLayout, Pin, check_pin, pin_output
-from pipelines.plan import plan_units
-from pipelines.pool import Pool, plan_pool
-from pipelines.progress import Progress
-from pipelines.publish import publish
-from pipelines.report import REPORT_FILE, RunReport, installed_versions
-from pipelines.settings import EmbedCorpusSettings, OnInvalid, OnLong
-from pipelines.shards import DATA, group_by_unit
-from pipelines.sources import list_sources
+from pipelines.settings import EmbedCorpusSettings
+from pipelines.source.sources import list_sources
+from pipelines.source.units import Source, WorkUnit
 from pipelines.storage import Storage, store_errors
-from pipelines.unit_job import UnitJob
-from pipelines.units import Source, WorkUnit
 
-__all__ = ["Plan", "embed_corpus", "main", "plan_corpus"]
-
-_LOG = logging.getLogger("twofold.embed")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run would do.
-
-    Attributes:
-        sources: The input files.
-        pin: Space and layout of what it would write.
-        units: All work units, by key.
-        done: Keys of the units that are complete in the output.
-    """
-
-    sources: list[Source]
-    pin: Pin
-    units: dict[str, WorkUnit]
-    done: frozenset[str]
-
-    @property
-    def todo(self) -> dict[str, WorkUnit]:
-        """The units that are not complete."""
-        return {key: unit for key, unit in self.units.items() if key not in self.done}
-
-    def lines(self) -> list[tuple[str, str]]:
-        """Return the plan as (name, value) lines."""
-        units, todo = self.units.values(), self.todo.values()
-        rows = [unit.rows for unit in units]
-        known = sum(row for row in rows if row is not None)
-        unknown = sum(row is None for row in rows)
-        beyond = f" and those of {unknown:,} units not known before they are read"
-        return [
-            ("files", f"{len(self.sources):,}"),
-            ("bytes", f"{sum(source.size_bytes for source in self.sources):,}"),
-            ("work units", f"{len(self.units):,}"),
-            ("rows", f"{known:,}{beyond if unknown else ''}"),
-            ("units done", f"{len(self.done):,}"),
-            ("units to do", f"{len(self.todo):,}"),
-            ("bytes to do", f"{sum(unit.size_bytes for unit in todo):,}"),
-            ("space", self.pin.space.fingerprint),
-        ]
-
-
-def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
-    """Plan a run; writes nothing.
-
-    Raises:
-        InvalidInputError: The inputs or their columns are not what the settings say.
-        ModelLoadError: The model's space cannot be read.
-        SpaceMismatchError: The output holds another space.
-        LayoutMismatchError: The output has another layout.
-    """
-    with store_errors("read the inputs"):
-        sources = list_sources(settings.input, settings.input_format)
-        columns = infer_columns(
-            sources,
-            id_column=settings.id_column,
-            text_columns=settings.text_column,
-            pass_through=settings.columns,
-        )
-    model = describe_model(settings.encoder)
-    if settings.on_long is OnLong.CHUNK and 2 * settings.chunk_overlap > model.space.max_seq_length:
-        raise InvalidInputError(
-            f"--chunk-overlap {settings.chunk_overlap} is more than half of max_seq_length "
-            f"({model.space.max_seq_length}): chunks would hardly move; lower it"
-        )
-    wanted = Pin(
-        space=model.space,
-        layout=CorpusLayout.of(settings, columns),
-        carried=columns.carried,
-        provenance={**model.provenance, **installed_versions()},
-    )
-    pin = check_pin(storage, wanted)
-    with store_errors("plan the inputs"):
-        units = _units_of(sources, settings)
-    committed = group_by_unit(storage.sizes(DATA))
-    done = frozenset(u.key for u in units if u.key in committed and committed[u.key].complete)
-    return Plan(sources, pin, {unit.key: unit for unit in units}, done)
-
-
-def _units_of(sources: Sequence[Source], settings: EmbedCorpusSettings) -> list[WorkUnit]:
-    return plan_units(
-        sources,
-        unit_bytes=settings.unit_bytes,
-        tolerate_unreadable=settings.on_invalid is OnInvalid.REJECT,
-    )
+__all__ = ["embed_corpus", "main"]
 
 
 def embed_corpus(settings: EmbedCorpusSettings, console: Console | None = None) -> RunReport:
@@ -185,12 +92,14 @@ def _embed_units(
 ) -> Outcome:
     if not plan.todo:
         return Outcome({})
-    pool = _start_ray(settings, storage, units=len(plan.todo))
+    pool = start_ray(settings, storage, units=len(plan.todo))
     report.actors = pool.max_actors
     job = UnitJob(
         output=storage.uri,
         pin=plan.pin,
-        encoder=settings.encoder.model_copy(update={"num_threads": pool.threads}),
+        encoder=settings.encoder.model_copy(
+            update={"num_threads": settings.encoder.num_threads or pool.threads}
+        ),
         on_invalid=settings.on_invalid,
         batch_timeout_s=settings.batch_timeout_s,
         run_id=report.run_id,
@@ -203,38 +112,13 @@ def _embed_units(
         def replan(source: Source) -> list[WorkUnit]:
             with store_errors(f"plan {source.uri} again"):
                 found = list_sources([source.root], settings.input_format)
-                return _units_of([s for s in found if s.uri == source.uri], settings)
+                return units_of([s for s in found if s.uri == source.uri], settings)
 
         def on_event(event: Event) -> None:
             report.add(event)
             progress.add(event)
 
         return run_units(job, units, pool, replan=replan, on_event=on_event)
-
-
-def _start_ray(settings: EmbedCorpusSettings, storage: Storage, *, units: int) -> Pool:
-    """Connect to the cluster that there is, or start one here; check that it can do the work."""
-    joined = ray.is_initialized() or "RAY_ADDRESS" in os.environ
-    if not ray.is_initialized():
-        ray.init(logging_level=logging.ERROR)
-    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    if storage.is_local and len(alive) > 1 and not settings.shared_filesystem:
-        raise InvalidInputError(
-            f"--output {storage.uri} is a local folder and the cluster has {len(alive)} nodes: "
-            "each would write its own; give an object-store URI, or --shared-filesystem if all "
-            "nodes mount the same folder there"
-        )
-    pool = plan_pool(settings, [node["Resources"] for node in alive], units=units)
-    wanted = f"{pool.num_cpus:g} CPUs and {pool.num_gpus:g} GPUs"
-    if not pool.fits_now and not joined:
-        raise InvalidInputError(
-            f"an actor needs {wanted}, and this machine has not as much; lower "
-            "--num-cpus-per-actor or --num-gpus-per-actor"
-        )
-    if not pool.fits_now:
-        _LOG.warning("no node has %s free of other use; waiting for one to join", wanted)
-    _LOG.info("%d to %d actors of %s", pool.min_actors, pool.max_actors, wanted)
-    return pool
 
 
 def _failed(failures: Mapping[str, str], units: int) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from encoder.errors import InvalidInputError, TwofoldError
-from encoder.mirror import MirroredModel, mirror
+from encoder.model.mirror import MirroredModel, mirror
 from encoder.settings import EncoderSettings
 from encoder.space import Pooling
 from pipelines.errors import exit_code

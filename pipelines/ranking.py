@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.shards import ShardName
+from pipelines.corpus.shards import ShardName
 
 __all__ = ["Block", "Place", "Ranked", "Ranking"]
 

@@ -29,13 +29,13 @@ from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace
 from pipelines.columns import CHAR_END, CHAR_START
 from pipelines.command_line import parse_settings, run_command
+from pipelines.corpus.corpus_model import check_space, find_corpus_model
+from pipelines.corpus.pin import Pin, require_pin
+from pipelines.corpus.shards import ShardName
 from pipelines.corpus_blocks import live_shards, read_rows, stream_blocks
-from pipelines.corpus_model import check_space, find_corpus_model
 from pipelines.errors import CorpusError
-from pipelines.pin import Pin, require_pin
 from pipelines.ranking import Ranked, Ranking
 from pipelines.settings import OneOrMore
-from pipelines.shards import ShardName
 from pipelines.storage import Storage
 
 __all__ = ["Hit", "QueryEncoder", "SearchSettings", "main", "search"]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from encoder.settings import EncoderSettings
 from encoder.space import Role
 from pipelines.columns import RESERVED
-from pipelines.units import Format
+from pipelines.source.units import Format
 
 __all__ = [
     "AUTO_IS_UNSET",

@@ -21,25 +21,25 @@ from rich.table import Table
 
 from encoder.settings import EncoderSettings
 from pipelines.command_line import parse_settings, run_command
-from pipelines.conservation import conservation_problems
-from pipelines.corpus_model import CorpusModel, find_corpus_model
+from pipelines.corpus.conservation import conservation_problems
+from pipelines.corpus.corpus_model import CorpusModel, find_corpus_model
+from pipelines.corpus.ids import find_duplicate_ids
+from pipelines.corpus.index import IndexedShard, list_shards
+from pipelines.corpus.pin import Pin, require_pin
+from pipelines.corpus.shards import DATA, REJECTS, ShardName
 from pipelines.errors import CorpusError, VerificationError
-from pipelines.ids import find_duplicate_ids
-from pipelines.index import IndexedShard, list_shards
-from pipelines.index_check import (
+from pipelines.settings import AUTO_IS_UNSET
+from pipelines.source.units import Format
+from pipelines.storage import Storage
+from pipelines.verification.index_check import (
     gap_problems,
     index_problems,
     unit_problems,
     version_problems,
 )
-from pipelines.pin import Pin, require_pin
-from pipelines.sample_check import check_sample
-from pipelines.settings import AUTO_IS_UNSET
-from pipelines.shard_check import CheckedShard, check_shard
-from pipelines.shards import DATA, REJECTS, ShardName
-from pipelines.source_check import check_sources
-from pipelines.storage import Storage
-from pipelines.units import Format
+from pipelines.verification.sample_check import check_sample
+from pipelines.verification.shard_check import CheckedShard, check_shard
+from pipelines.verification.source_check import check_sources
 
 __all__ = ["VerifyReport", "VerifySettings", "main", "verify"]
 

@@ -9,10 +9,10 @@ import fsspec
 import pytest
 
 from encoder.errors import InvalidInputError, ModelLoadError
-from encoder.mirror import mirror
-from encoder.model_files import read_model_files
-from encoder.model_space import load_space
-from encoder.reference import ModelReference, resolve
+from encoder.model.declared_space import load_space
+from encoder.model.files import read_model_files
+from encoder.model.mirror import mirror
+from encoder.model.reference import ModelReference, resolve
 from encoder.settings import EncoderSettings
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from encoder.encoder import load_encoder
-from encoder.mirror import mirror
+from encoder.model.mirror import mirror
 from encoder.settings import EncoderSettings
 from support.jobs import MODULE, arguments
 from support.processes import Finished

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from encoder.mirror import mirror
+from encoder.model.mirror import mirror
 from encoder.settings import EncoderSettings
 from pipelines.command_line import parse_settings
-from pipelines.embed_corpus import embed_corpus, main, plan_corpus
+from pipelines.corpus.pin import pin_output
+from pipelines.driver.corpus_plan import plan_corpus
+from pipelines.driver.report import RunReport
+from pipelines.embed_corpus import embed_corpus, main
 from pipelines.errors import LayoutMismatchError, UnitFailedError, exit_code
-from pipelines.pin import pin_output
-from pipelines.report import RunReport
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.storage import Storage
 from support.fault_plan import FaultPlan

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from encoder.errors import InvalidInputError
-from pipelines.documents import infer_columns, read_documents
 from pipelines.errors import SourceChangedError
-from pipelines.plan import plan_units
-from pipelines.readers.files import guarded, open_parquet
-from pipelines.sources import current_version, list_sources
+from pipelines.source.documents import infer_columns, read_documents
+from pipelines.source.plan import plan_units
+from pipelines.source.readers.files import guarded, open_parquet
+from pipelines.source.sources import current_version, list_sources
 
 pytestmark = pytest.mark.integration
 

@@ -19,13 +19,13 @@ from encoder.encoder import EncodedVectors
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace, Pooling, Role, RoleEncoding
 from encoder.tokenizer import Tokenized
+from pipelines.actor.unit_job import UnitJob
 from pipelines.columns import shard_schema
-from pipelines.index import IndexedShard
-from pipelines.pin import CorpusLayout, Pin
-from pipelines.shards import DATA, ShardFooter, ShardName, serialize_shard
+from pipelines.corpus.index import IndexedShard
+from pipelines.corpus.pin import CorpusLayout, Pin
+from pipelines.corpus.shards import DATA, ShardFooter, ShardName, serialize_shard
+from pipelines.source.units import Format, RangeKind, Source, WorkUnit
 from pipelines.storage import Storage
-from pipelines.unit_job import UnitJob
-from pipelines.units import Format, RangeKind, Source, WorkUnit
 
 __all__ = [
     "DIMENSION",
@@ -249,8 +249,8 @@ def jsonl(path: Path, texts: Sequence[object]) -> Path:
 
 def units_of(path: Path) -> list[WorkUnit]:
     """Plan a file as the job does."""
-    from pipelines.plan import plan_units
-    from pipelines.sources import list_sources
+    from pipelines.source.plan import plan_units
+    from pipelines.source.sources import list_sources
 
     sources = list_sources([str(path)], None)
     return plan_units(sources, unit_bytes=1_000_000, tolerate_unreadable=False)

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from encoder.space import EmbeddingSpace, Pooling, RoleEncoding
 from pipelines.columns import shard_schema
-from pipelines.index import INDEX_FILE, Index, collect_shards, list_shards
-from pipelines.pin import SPACE_FILE, CorpusLayout, Pin
-from pipelines.shards import DATA, ShardFooter, ShardName, serialize_shard
+from pipelines.corpus.index import INDEX_FILE, Index, collect_shards, list_shards
+from pipelines.corpus.pin import SPACE_FILE, CorpusLayout, Pin
+from pipelines.corpus.shards import DATA, ShardFooter, ShardName, serialize_shard
+from pipelines.source.units import Format, RangeKind, Source, WorkUnit
 from pipelines.storage import Storage
-from pipelines.units import Format, RangeKind, Source, WorkUnit
 
 __all__ = ["FixedEncoder", "VectorRow", "make_pin", "make_space", "publish_index", "write_vectors"]
 

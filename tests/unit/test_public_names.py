@@ -31,7 +31,7 @@ PINNED = {
     "pipelines.errors": """ClusterError ConservationError CorpusError DuplicateIdError
         LayoutMismatchError PruneLimitError SourceChangedError StorageError UnitFailedError
         UnreadableSourceError VerificationError exit_code""",
-    "pipelines.units": "Format RangeKind Source WorkUnit",
+    "pipelines.source.units": "Format RangeKind Source WorkUnit",
     "twofold": "COMMANDS Command main",
 }
 

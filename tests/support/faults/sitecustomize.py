@@ -173,7 +173,7 @@ def _patch_encoder(module):
 
 _PATCHES = {
     "pipelines.storage": _patch_storage,
-    "pipelines.unit_embedder": _patch_embedder,
+    "pipelines.actor.unit_embedder": _patch_embedder,
     "encoder.encoder": _patch_encoder,
 }
 

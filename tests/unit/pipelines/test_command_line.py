@@ -16,7 +16,7 @@ from encoder.space import Role
 from pipelines.command_line import parse_settings, run_command
 from pipelines.errors import UnitFailedError
 from pipelines.settings import Actors, EmbedCorpusSettings
-from pipelines.units import Format
+from pipelines.source.units import Format
 
 NEEDED = ["--input", "docs/", "--output", "out/"]
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.corpus.shards import ShardName
 from pipelines.ranking import Block, Ranking
-from pipelines.shards import ShardName
 
 Row = tuple[str, int, float]
 """(id, chunk_index, score)."""

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from pipelines.columns import RESERVED
 from pipelines.settings import Actors, EmbedCorpusSettings
-from pipelines.units import Format
+from pipelines.source.units import Format
 
 
 def settings(**changes: object) -> EmbedCorpusSettings:

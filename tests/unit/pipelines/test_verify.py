@@ -19,18 +19,18 @@ from encoder.errors import ModelLoadError, SpaceMismatchError
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace
 from pipelines import verify as command
+from pipelines.actor.events import UnitEvent
+from pipelines.actor.unit_embedder import UnitEmbedder
+from pipelines.actor.unit_job import UnitJob
 from pipelines.columns import EMBEDDING
-from pipelines.embed_corpus import plan_corpus
+from pipelines.corpus.pin import pin_output
+from pipelines.corpus.shards import ShardFooter, ShardName, footer_of, serialize_shard
+from pipelines.driver.corpus_plan import plan_corpus
+from pipelines.driver.publish import publish
+from pipelines.driver.report import RunReport
 from pipelines.errors import CorpusError
-from pipelines.events import UnitEvent
-from pipelines.pin import pin_output
-from pipelines.publish import publish
-from pipelines.report import RunReport
 from pipelines.settings import EmbedCorpusSettings
-from pipelines.shards import ShardFooter, ShardName, footer_of, serialize_shard
 from pipelines.storage import Storage
-from pipelines.unit_embedder import UnitEmbedder
-from pipelines.unit_job import UnitJob
 from pipelines.verify import VerifySettings, verify
 from support.models import save_random_bert
 

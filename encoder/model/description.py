@@ -1,0 +1,46 @@
+"""A model as its files describe it: its space and where it came from, without loading it.
+
+This is what a driver needs of a model; it imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from encoder.model.declared_space import load_space
+from encoder.model.files import ModelFiles, read_model_files
+from encoder.model.reference import ModelReference, resolve
+from encoder.settings import EncoderSettings
+from encoder.space import EmbeddingSpace
+
+__all__ = ["ModelDescription", "describe_model"]
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model's files and space.
+
+    Attributes:
+        files: The model's local files.
+        space: The embedding space under the settings.
+        provenance: The reference, and the revision where the hub gave one.
+    """
+
+    files: ModelFiles
+    space: EmbeddingSpace
+    provenance: dict[str, str]
+
+
+def describe_model(settings: EncoderSettings) -> ModelDescription:
+    """Find the model that the settings name and read which space it spans.
+
+    Raises:
+        ModelLoadError: The model cannot be found, or does not say its space.
+    """
+    reference = ModelReference.parse(settings.model)
+    resolved = resolve(reference)
+    files = read_model_files(resolved.folder)
+    provenance = {"model": settings.model}
+    if resolved.revision is not None:
+        provenance["revision"] = resolved.revision
+    return ModelDescription(files, load_space(files, settings, reference), provenance)

@@ -1,0 +1,149 @@
+"""Model folders behind a URI (s3://, gs://, memory://, ...): listed, and downloaded once.
+
+A download lands in a folder named after the URI and the versions of its files, so a model that is
+replaced in the bucket is another folder here. The folder appears whole, by one rename: processes
+that download the same model at once do so side by side, and the first to finish wins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from encoder.errors import ModelLoadError
+from encoder.model.folder import is_model_file
+
+__all__ = ["download_folder", "list_model_files", "open_uri"]
+
+_KEY_HEX_DIGITS = 32
+_CREDENTIAL_ERRORS = frozenset(
+    # botocore's, by name: they are no PermissionError, and the store need not be S3.
+    {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}
+)
+_VERSION_FIELDS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created")
+
+
+def open_uri(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the filesystem of a URI and the path on it.
+
+    Raises:
+        ModelLoadError: The protocol is unknown, or its filesystem is not installed.
+    """
+    try:
+        fs, root = url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        raise ModelLoadError(
+            f"cannot open {uri}: {error}; expected a folder or a URI whose protocol fsspec knows "
+            "and whose filesystem is installed (s3:// is)"
+        ) from error
+    # A listing from before another process wrote is no use.
+    fs.invalidate_cache()
+    return fs, root.rstrip("/")
+
+
+def list_model_files(fs: fsspec.AbstractFileSystem, root: str) -> dict[str, tuple[int, str]]:
+    """Return a folder's model files as path relative to `root` -> (size in bytes, version).
+
+    Versions are ETags where the store has them, else modification times.
+    """
+    found = {}
+    for path, info in fs.find(root, detail=True).items():
+        relative = path[len(root) :].lstrip("/")
+        if is_model_file(relative):
+            found[relative] = (int(info["size"] or 0), _version(info))
+    return found
+
+
+def download_folder(uri: str, cache_dir: Path | None) -> Path:
+    """Return a local copy of the model files below a URI, downloading them unless they are cached.
+
+    Args:
+        uri: Folder on any fsspec filesystem.
+        cache_dir: Folder of the local copies; None for `~/.cache/twofold/models`.
+
+    Raises:
+        ModelLoadError: Nothing is there, it may not be read, or it changed while it was read.
+    """
+    with _explained(uri):
+        fs, root = open_uri(uri)
+        files = list_model_files(fs, root)
+        if not files:
+            raise ModelLoadError(
+                f"no model files below {uri}: check the bucket and the folder; "
+                "`twofold pull --model REF --to URI` puts a model there"
+            )
+        cache = cache_dir or Path.home() / ".cache" / "twofold" / "models"
+        folder = cache / _key(uri, files)
+        if not folder.is_dir():
+            _download(fs, root, files, folder)
+    return folder
+
+
+def _download(
+    fs: fsspec.AbstractFileSystem, root: str, files: dict[str, tuple[int, str]], folder: Path
+) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelLoadError(
+            f"cannot make the cache folder {folder.parent} for downloaded models: {error.strerror}"
+        ) from error
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as temporary:
+        staged = Path(temporary) / "model"
+        for relative, (size, _) in files.items():
+            target = staged / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            fs.get_file(f"{root}/{relative}", str(target))
+            if target.stat().st_size != size:
+                raise ModelLoadError(
+                    f"{root}/{relative} has {size} bytes, {target.stat().st_size} arrived; "
+                    "start again"
+                )
+        fs.invalidate_cache()
+        if list_model_files(fs, root) != files:
+            raise ModelLoadError(f"the model at {root} changed during its download; start again")
+        try:
+            staged.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            # Another process was first with the same files: use its copy.
+
+
+def _key(uri: str, files: dict[str, tuple[int, str]]) -> str:
+    identity = json.dumps([uri, sorted(files.items())])
+    return hashlib.sha256(identity.encode()).hexdigest()[:_KEY_HEX_DIGITS]
+
+
+def _version(info: dict[str, Any]) -> str:
+    return next((str(info[field]) for field in _VERSION_FIELDS if info.get(field)), "")
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except ModelLoadError:
+        raise
+    except FileNotFoundError as error:
+        raise ModelLoadError(f"nothing at {uri}: check the bucket and the folder") from error
+    except Exception as error:
+        # Each store's client raises classes of its own; all of them mean that there is no model.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        if isinstance(error, PermissionError) or type(error).__name__ in _CREDENTIAL_ERRORS:
+            raise ModelLoadError(
+                f"{uri} may not be read with these credentials ({reason}): set the store's "
+                "credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+            ) from error
+        raise ModelLoadError(
+            f"{uri} cannot be read ({reason}): check that the store is up and its address "
+            "(AWS_ENDPOINT_URL for an S3 store other than AWS)"
+        ) from error

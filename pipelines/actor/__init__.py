@@ -1,0 +1,1 @@
+"""What an actor does with one work unit: read, tokenize, forward, write."""

@@ -1,0 +1,86 @@
+"""What an actor tells the driver: one row for a committed shard, one for the end of a unit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+from pipelines.corpus.shards import ShardFooter
+
+__all__ = ["Ending", "Event", "ShardEvent", "UnitEvent", "event_from_row", "event_to_row"]
+
+
+class Ending(str, Enum):
+    """How a unit ended on an actor. A unit that kills its worker has no ending."""
+
+    DONE = "done"
+    FAILED = "failed"
+    """The unit cannot be done; the others can."""
+    INTERRUPTED = "interrupted"
+    """The store or the network failed it; it may be done another time."""
+    CHANGED = "changed"
+    """Its source is not the version that was planned."""
+    FATAL = "fatal"
+    """No unit can be done (the model does not load here)."""
+
+
+@dataclass(frozen=True)
+class ShardEvent:
+    """A shard was embedded.
+
+    Attributes:
+        unit: Key of its unit.
+        name: File name.
+        size_bytes: Size of the data file.
+        footer: What the shard says of itself.
+        duplicate: Another job had committed the same shard first: this one's work was for nothing.
+        seconds: Time by stage.
+        started_at: Unix time at which its forward began.
+        committed_at: Unix time at which it was committed.
+        peak_rss_bytes: Largest memory of the worker so far.
+    """
+
+    unit: str
+    name: str
+    size_bytes: int
+    footer: ShardFooter
+    duplicate: bool
+    seconds: dict[str, float]
+    started_at: float
+    committed_at: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True)
+class UnitEvent:
+    """A unit ended.
+
+    Attributes:
+        unit: Key of the unit.
+        ending: How.
+        message: Why, in one line, unless it is done.
+    """
+
+    unit: str
+    ending: Ending
+    message: str = ""
+
+
+Event = ShardEvent | UnitEvent
+
+
+def event_to_row(event: Event) -> dict[str, list[str]]:
+    """Return an event as a Ray Data batch of one row of two strings."""
+    kind = "shard" if isinstance(event, ShardEvent) else "unit"
+    return {"kind": [kind], "body": [json.dumps(asdict(event))]}
+
+
+def event_from_row(row: Mapping[str, Any]) -> Event:
+    """Rebuild an event from a row of `event_to_row`."""
+    body = json.loads(row["body"])
+    if row["kind"] == "shard":
+        return ShardEvent(**{**body, "footer": ShardFooter.from_dict(body["footer"])})
+    return UnitEvent(**{**body, "ending": Ending(body["ending"])})

@@ -1,0 +1,220 @@
+"""One work unit from end to end: read -> tokenize -> encode -> write, as a Ray Data actor.
+
+The actor is told of a unit and answers with counts; rows and vectors never travel through Ray.
+A unit's shards are committed in order. Before a shard's forward the actor looks whether somebody
+has committed it already (another job on the same output, an earlier try) and goes on behind it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from encoder.encoder import Encoder, load_encoder
+from encoder.errors import ModelLoadError, SpaceMismatchError, TwofoldError
+from pipelines.actor.events import Ending, Event, ShardEvent, UnitEvent, event_to_row
+from pipelines.actor.forward import Embedded, Forward
+from pipelines.actor.prepare import PreparedBatch, prepare
+from pipelines.actor.shard_stream import bad_row_error, check_version, cut_into_shards, documents_of
+from pipelines.actor.shard_writer import ShardWriter
+from pipelines.actor.unit_job import UnitJob
+from pipelines.corpus.shards import DATA, ShardName, UnitShards, group_by_unit, read_footer
+from pipelines.errors import SourceChangedError, StorageError
+from pipelines.read_ahead import ReadAhead, StageClock
+from pipelines.settings import OnInvalid
+from pipelines.source.units import WorkUnit
+from pipelines.storage import STORE_ERRORS, Storage
+
+__all__ = ["UnitEmbedder"]
+
+_LOG = logging.getLogger(__name__)
+_READ_AHEAD_BATCHES = 8
+"""Batches of at most 1,024 rows and 8 MB of text; a shard of the default size is ten of them."""
+
+
+class UnitEmbedder:
+    """Embeds units. Made once in every actor; the model loads with the first unit."""
+
+    def __init__(self, job: UnitJob) -> None:
+        """Keep the job; an actor that fails to start would be replaced for ever, so load later."""
+        self._job = job
+        self._storage = Storage(job.output)
+        self._load_lock = threading.Lock()
+        self._loaded: _Loaded | None = None
+        self._writer = ThreadPoolExecutor(max_workers=2, thread_name_prefix="write-behind")
+
+    def __call__(self, batch: Mapping[str, np.ndarray]) -> Iterator[dict[str, list[str]]]:
+        """Embed one unit, given as the only row's `unit` descriptor; yield events as rows."""
+        unit = WorkUnit.from_json(str(batch["unit"][0]))
+        for event in self.events(unit):
+            yield event_to_row(event)
+
+    def events(self, unit: WorkUnit) -> Iterator[Event]:
+        """Embed a unit; yield an event for each shard and one for the unit's end."""
+        writes = _WriteBehind(self._writer)
+        ending = UnitEvent(unit.key, Ending.DONE)
+        for step in (partial(self._embed, unit, writes), writes.collect):
+            try:
+                yield from step()
+            except Exception as error:  # the actor's boundary: the driver reports what ends here
+                ending = _ending(unit, error)
+        yield ending
+
+    def _embed(self, unit: WorkUnit, writes: _WriteBehind) -> Iterator[ShardEvent]:
+        loaded = self._load()
+        check_version(unit.source)
+        begun_at = -1
+        while not (committed := self._committed(unit)).complete:
+            ordinal = committed.next_ordinal
+            if ordinal <= begun_at:
+                raise StorageError(
+                    f"{self._storage.uri} does not list shard {ordinal - 1} of {unit.label} after "
+                    "its commit; the store's listings must be consistent"
+                )
+            begun_at = ordinal
+            row = self._row_after(committed.names[ordinal - 1]) if ordinal else 0
+            todo = _Remainder(unit, ordinal, row)
+            yield from self._embed_shards(todo, loaded, writes)
+            yield from writes.collect()
+
+    def _embed_shards(
+        self, todo: _Remainder, loaded: _Loaded, writes: _WriteBehind
+    ) -> Iterator[ShardEvent]:
+        """Embed a unit from a shard on, until its end or until somebody is found to be ahead."""
+        clock = StageClock()
+        layout = self._job.pin.layout
+        ordinal = todo.ordinal
+        with ReadAhead(
+            partial(self._prepared, todo, loaded.encoder, clock), items=_READ_AHEAD_BATCHES
+        ) as ahead:
+            for batch, last in cut_into_shards(
+                clock.timed("wait", ahead),
+                rows_per_shard=layout.rows_per_shard,
+                row_start=todo.row,
+                carried=self._job.pin.carried,
+            ):
+                if ordinal in self._committed(todo.unit).names:
+                    return
+                started_at = time.time()
+                start = time.perf_counter()
+                embedded = self._forward(todo.unit, loaded, batch)
+                clock.add("encode", time.perf_counter() - start)
+                for event in writes.collect():
+                    yield event
+                    if event.duplicate:
+                        return
+                write = partial(
+                    loaded.writer.commit,
+                    todo.unit,
+                    ShardName(todo.unit.key, ordinal, last),
+                    embedded,
+                    started_at=started_at,
+                    clock=clock,
+                )
+                writes.submit(write)
+                ordinal += 1
+
+    def _forward(self, unit: WorkUnit, loaded: _Loaded, batch: PreparedBatch) -> Embedded:
+        embedded = loaded.forward.embed(batch)
+        if self._job.on_invalid is OnInvalid.FAIL:
+            for reject in embedded.batch.rejects:
+                if reject.stage == "encode":
+                    raise bad_row_error(unit, reject)
+        return embedded
+
+    def _prepared(
+        self, todo: _Remainder, encoder: Encoder, clock: StageClock
+    ) -> Iterator[PreparedBatch]:
+        """Read and tokenize; runs on the read-ahead thread."""
+        job = self._job
+        documents = documents_of(
+            todo.unit, job.pin.columns, skip_rows=todo.row, on_invalid=job.on_invalid
+        )
+        for batch in clock.timed("read", documents):
+            start = time.perf_counter()
+            prepared = prepare(batch, encoder, job.role, job.long_texts)
+            clock.add("tokenize", time.perf_counter() - start)
+            yield prepared
+
+    def _committed(self, unit: WorkUnit) -> UnitShards:
+        names = self._storage.sizes(DATA, prefix=unit.key)
+        return group_by_unit(names).get(unit.key, UnitShards())
+
+    def _row_after(self, name: ShardName) -> int:
+        return read_footer(self._storage, name)[0].row_stop
+
+    def _load(self) -> _Loaded:
+        with self._load_lock:
+            if self._loaded is None:
+                job = self._job
+                encoder = load_encoder(job.encoder)
+                differences = job.pin.space.differences(encoder.space)
+                if differences:
+                    raise SpaceMismatchError(
+                        f"the model {job.encoder.model} on this worker is not the driver's: "
+                        f"{differences} (driver, worker); mirror it with `twofold pull` and give "
+                        "the mirror to all of them"
+                    )
+                self._loaded = _Loaded(
+                    encoder,
+                    Forward(encoder, job.role, batch_timeout_s=job.batch_timeout_s),
+                    ShardWriter(job, encoder.provenance),
+                )
+            return self._loaded
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What an actor makes once, with the model."""
+
+    encoder: Encoder
+    forward: Forward
+    writer: ShardWriter
+
+
+@dataclass(frozen=True)
+class _Remainder:
+    """What is left of a unit: its shards from `ordinal` on, which begin at source row `row`."""
+
+    unit: WorkUnit
+    ordinal: int
+    row: int
+
+
+class _WriteBehind:
+    """At most one shard of a unit being written while the next one is in its forward."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._pending: Future[ShardEvent] | None = None
+
+    def submit(self, write: Callable[[], ShardEvent]) -> None:
+        self._pending = self._pool.submit(write)
+
+    def collect(self) -> Iterator[ShardEvent]:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            yield pending.result()
+
+
+def _ending(unit: WorkUnit, error: Exception) -> UnitEvent:
+    message = " ".join(str(error).split())
+    if isinstance(error, SourceChangedError):
+        return UnitEvent(unit.key, Ending.CHANGED, message)
+    if isinstance(error, (ModelLoadError, SpaceMismatchError)):
+        return UnitEvent(unit.key, Ending.FATAL, message)
+    if isinstance(error, TwofoldError):
+        kind = Ending.INTERRUPTED if isinstance(error, StorageError) else Ending.FAILED
+        return UnitEvent(unit.key, kind, message)
+    message = f"{unit.label}: {type(error).__name__}: {message}"
+    if isinstance(error, STORE_ERRORS):
+        return UnitEvent(unit.key, Ending.INTERRUPTED, message)
+    _LOG.exception("unit %s failed", unit.label)
+    return UnitEvent(unit.key, Ending.FAILED, message)

@@ -1,0 +1,108 @@
+"""Whether (id, chunk_index) is unique over a corpus that need not fit into memory.
+
+Ids are hashed to 64 bits and spread by hash over temporary files, each small enough to be sorted in
+memory; only hashes that occur twice are looked up again, so that a collision is never reported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.columns import CHUNK_INDEX
+from pipelines.corpus.shards import DATA, ShardName
+from pipelines.storage import Storage
+
+__all__ = ["DuplicateId", "find_duplicate_ids"]
+
+_READ_THREADS = 8
+_HASHES_PER_PART = 4_000_000
+"""32 MB to sort at a time."""
+_MOST_SUSPECTS = 10_000
+"""Hashes that are looked up again: where a whole corpus is there twice, a few show it. So many
+collisions of 64 bits, behind which a real duplicate could hide, take 600 billion rows."""
+
+DuplicateId = tuple[str, int, list[str]]
+"""(id, chunk_index, names of the shards in which it occurs)."""
+
+
+def find_duplicate_ids(
+    storage: Storage, names: Sequence[ShardName], *, id_column: str, rows: int, most: int = 10
+) -> list[DuplicateId]:
+    """Find ids that occur more than once.
+
+    Args:
+        storage: The output folder.
+        names: The shards to look at.
+        id_column: Name of the id column.
+        rows: Rows of all of them, to choose the number of temporary files.
+        most: Duplicates to return at the most.
+
+    Returns:
+        Some duplicates, in the order of their shards; empty when ids are unique.
+    """
+    parts = max(1, -(-rows // _HASHES_PER_PART))
+    suspects: set[int] = set()
+    with tempfile.TemporaryDirectory(prefix="twofold-ids-") as folder:
+        paths = [Path(folder) / f"{part}.u64" for part in range(parts)]
+        _spread(storage, names, id_column, paths)
+        for path in paths:
+            if path.exists():
+                hashes = np.sort(np.fromfile(path, np.uint64))
+                twice = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+                suspects.update(twice[: _MOST_SUSPECTS - len(suspects)].tolist())
+    return _look_up(storage, names, id_column, suspects, most) if suspects else []
+
+
+def _spread(
+    storage: Storage, names: Sequence[ShardName], id_column: str, paths: Sequence[Path]
+) -> None:
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        for _, hashes in pool.map(lambda name: (name, _hashes(storage, name, id_column)), names):
+            part = hashes % np.uint64(len(paths))
+            for number, path in enumerate(paths):
+                chosen = hashes[part == number]
+                if len(chosen):
+                    with path.open("ab") as file:
+                        chosen.tofile(file)
+
+
+def _hashes(storage: Storage, name: ShardName, id_column: str) -> np.ndarray:
+    values = [_hash(key) for key in _keys(storage, name, id_column)]
+    return np.array(values, np.uint64)
+
+
+def _keys(storage: Storage, name: ShardName, id_column: str) -> Iterator[tuple[str, int]]:
+    with storage.open(f"{DATA}/{name}") as file:
+        table: pa.Table = pq.read_table(file, columns=[id_column, CHUNK_INDEX])
+    ids = table[id_column].to_pylist()
+    for identity, chunk in zip(ids, table[CHUNK_INDEX].to_pylist(), strict=True):
+        yield str(identity), chunk
+
+
+def _hash(key: tuple[str, int]) -> int:
+    digest = hashlib.blake2b(f"{key[1]}:{key[0]}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _look_up(
+    storage: Storage, names: Sequence[ShardName], id_column: str, suspects: set[int], most: int
+) -> list[DuplicateId]:
+    counts: Counter[tuple[str, int]] = Counter()
+    where: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for name in names:
+        for key in _keys(storage, name, id_column):
+            if _hash(key) in suspects:
+                counts[key] += 1
+                if str(name) not in where[key][-1:]:
+                    where[key].append(str(name))
+    doubled = [key for key, count in counts.items() if count > 1]
+    return [(key[0], key[1], where[key]) for key in doubled[:most]]

@@ -1,0 +1,165 @@
+"""`<output>/_index.json`: the live shards, their sources and totals. A summary, never the truth.
+
+It is rebuilt from shard footers at the end of a run; an earlier index spares reading the footers of
+shards that it lists already (a shard's content never changes under its name).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipelines.corpus.shards import DATA, ShardFooter, ShardName, read_footer
+from pipelines.errors import CorpusError
+from pipelines.storage import Storage
+
+__all__ = ["INDEX_FILE", "Index", "IndexedShard", "collect_shards", "list_shards", "read_index"]
+
+INDEX_FILE = "_index.json"
+_FORMAT = 1
+_FOOTER_THREADS = 16
+_SUMMED = ("documents", "rows", "rejected", "unreadable", "tokens", "truncated")
+
+
+@dataclass(frozen=True)
+class IndexedShard:
+    """A shard as the index lists it."""
+
+    name: ShardName
+    size_bytes: int
+    footer: ShardFooter
+
+    @property
+    def source_rows(self) -> int:
+        """Source rows that the shard accounts for."""
+        return self.footer.row_stop - self.footer.row_start
+
+
+@dataclass(frozen=True)
+class Index:
+    """The live shards of a corpus.
+
+    Attributes:
+        fingerprint: Of the corpus' embedding space.
+        shards: Live shards, by name.
+        ids_checked: Whether ids were found unique over exactly these shards.
+    """
+
+    fingerprint: str
+    shards: tuple[IndexedShard, ...]
+    ids_checked: bool
+
+    def totals(self) -> dict[str, int]:
+        """Return the sums over all shards."""
+        sums = {name: sum(getattr(shard.footer, name) for shard in self.shards) for name in _SUMMED}
+        return {
+            "shards": len(self.shards),
+            "size_bytes": sum(shard.size_bytes for shard in self.shards),
+            "source_rows": sum(shard.source_rows for shard in self.shards),
+            **sums,
+        }
+
+    def sources(self) -> list[dict[str, Any]]:
+        """Return, for each version of each source, what is live of it."""
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for shard in self.shards:
+            footer = shard.footer
+            entry = found.setdefault(
+                (footer.source, footer.version),
+                {
+                    "uri": footer.source,
+                    "version": footer.version,
+                    "root": footer.root,
+                    "shards": 0,
+                    "source_rows": 0,
+                    "documents": 0,
+                    "rejected": 0,
+                },
+            )
+            entry["shards"] += 1
+            entry["source_rows"] += shard.source_rows
+            entry["documents"] += footer.documents
+            entry["rejected"] += footer.rejected
+        return [found[key] for key in sorted(found)]
+
+    def to_json(self) -> str:
+        """Return the file's text; equal indexes give equal texts."""
+        shards = [
+            {"name": str(s.name), "size_bytes": s.size_bytes, **asdict(s.footer)}
+            for s in sorted(self.shards, key=lambda s: s.name)
+        ]
+        return json.dumps(
+            {
+                "format": _FORMAT,
+                "fingerprint": self.fingerprint,
+                "ids_checked": self.ids_checked,
+                "totals": self.totals(),
+                "sources": self.sources(),
+                "shards": shards,
+            },
+            indent=1,
+            sort_keys=True,
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str) -> Index:
+        """Rebuild an index.
+
+        Raises:
+            CorpusError: The file is not what this version of twofold writes.
+        """
+        try:
+            data = json.loads(text)
+            if data["format"] != _FORMAT:
+                raise ValueError(f"format {data['format']}, expected {_FORMAT}")
+            shards = []
+            for entry in data["shards"]:
+                name, size_bytes = ShardName.parse(entry.pop("name")), entry.pop("size_bytes")
+                if name is None:
+                    raise ValueError("a shard's name is not one")
+                shards.append(IndexedShard(name, size_bytes, ShardFooter.from_dict(entry)))
+            return cls(data["fingerprint"], tuple(shards), data["ids_checked"])
+        except (KeyError, TypeError, ValueError, CorpusError) as error:
+            raise CorpusError(
+                f"{where} is not an index of this version of twofold ({error}); delete it and run "
+                "`twofold embed` again: it is rebuilt from the shards"
+            ) from error
+
+
+def read_index(storage: Storage) -> Index | None:
+    """Return the published index, or None where no run has finished yet."""
+    text = storage.read(INDEX_FILE)
+    return None if text is None else Index.from_json(text, f"{storage.uri}/{INDEX_FILE}")
+
+
+def list_shards(storage: Storage) -> dict[ShardName, int]:
+    """List the data folder: every shard that exists, with its size in bytes."""
+    parsed = ((ShardName.parse(name), size) for name, size in storage.sizes(DATA).items())
+    return {name: size for name, size in parsed if name is not None}
+
+
+def collect_shards(
+    storage: Storage, sizes: dict[ShardName, int], known: Iterable[IndexedShard] = ()
+) -> dict[ShardName, IndexedShard]:
+    """Return the shards of a listing with their footers; those of `known` are not read again.
+
+    A shard that is gone since the listing (another job has retired it) is left out.
+    """
+    shards = {shard.name: shard for shard in known if sizes.get(shard.name) == shard.size_bytes}
+    missing = [name for name in sizes if name not in shards]
+    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        footers = pool.map(lambda name: _footer_if_there(storage, name), missing)
+        for name, footer in zip(missing, footers, strict=True):
+            if footer is not None:
+                shards[name] = IndexedShard(name, sizes[name], footer)
+    return shards
+
+
+def _footer_if_there(storage: Storage, name: ShardName) -> ShardFooter | None:
+    try:
+        return read_footer(storage, name)[0]
+    except FileNotFoundError:
+        return None

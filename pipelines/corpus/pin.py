@@ -1,0 +1,238 @@
+"""What is pinned in `<output>/_space.json`: the embedding space and the layout of a corpus.
+
+Written once, by whoever comes first (exclusive creation), and compared by every later run: vectors
+of two spaces, or rows of two layouts, never meet in one output folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from encoder.errors import InvalidInputError, SpaceMismatchError
+from encoder.space import EmbeddingSpace
+from pipelines.corpus.shards import DATA
+from pipelines.errors import CorpusError, LayoutMismatchError
+from pipelines.settings import EmbedCorpusSettings, OnLong
+from pipelines.source.documents import CorpusColumns
+from pipelines.storage import Storage
+
+__all__ = [
+    "SPACE_FILE",
+    "CorpusLayout",
+    "Pin",
+    "check_pin",
+    "pin_output",
+    "read_pin",
+    "require_pin",
+]
+
+SPACE_FILE = "_space.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class CorpusLayout:
+    """How rows become shards; another value of any field would make another corpus.
+
+    Attributes:
+        role: Role as which the rows are embedded.
+        id_column: Column that names a row.
+        text_columns: Columns that are joined by a space and embedded.
+        carried: Columns written beside the vectors (id, pass-through, partition): name -> type.
+        embedding_dtype: Stored precision.
+        on_long: Treatment of texts longer than `max_seq_length`.
+        chunk_overlap: Tokens shared by neighbouring chunks; 0 where nothing is chunked.
+        rows_per_shard: Rows of a shard.
+        unit_bytes: Input bytes of a work unit.
+    """
+
+    role: str
+    id_column: str
+    text_columns: tuple[str, ...]
+    carried: tuple[tuple[str, str], ...]
+    embedding_dtype: str
+    on_long: str
+    chunk_overlap: int
+    rows_per_shard: int
+    unit_bytes: int
+
+    @classmethod
+    def of(cls, settings: EmbedCorpusSettings, columns: CorpusColumns) -> CorpusLayout:
+        """Return the layout that a run's settings and sources ask for."""
+        return cls(
+            role=settings.role.value,
+            id_column=columns.id_column,
+            text_columns=columns.text_columns,
+            carried=tuple((field.name, str(field.type)) for field in columns.carried),
+            embedding_dtype=settings.embedding_dtype,
+            on_long=settings.on_long.value,
+            chunk_overlap=settings.chunk_overlap if settings.on_long is OnLong.CHUNK else 0,
+            rows_per_shard=settings.rows_per_shard,
+            unit_bytes=settings.unit_bytes,
+        )
+
+    def differences(self, other: CorpusLayout) -> dict[str, tuple[Any, Any]]:
+        """Return the fields that differ, as name -> (ours, theirs).
+
+        Of carried columns only the names count: the pinned types are used, because those of JSON
+        lines are inferred from the first rows of whatever file comes first.
+        """
+        ours, theirs = asdict(self), asdict(other)
+        for layout in (ours, theirs):
+            layout["columns"] = [name for name, _ in layout.pop("carried")]
+        return {name: (ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]}
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The content of `_space.json`.
+
+    Attributes:
+        space: The embedding space of every vector below.
+        layout: The layout of every shard below.
+        carried: Exact Arrow schema of the carried columns.
+        provenance: Model reference and versions of the run that created the output.
+    """
+
+    space: EmbeddingSpace
+    layout: CorpusLayout
+    carried: pa.Schema
+    provenance: dict[str, str]
+
+    @property
+    def columns(self) -> CorpusColumns:
+        """What is read of every source row."""
+        return CorpusColumns(self.layout.id_column, self.layout.text_columns, self.carried)
+
+    def to_json(self) -> str:
+        """Return the file's text."""
+        return json.dumps(
+            {
+                "format": _FORMAT,
+                "fingerprint": self.space.fingerprint,
+                "space": self.space.to_dict(),
+                "layout": {**asdict(self.layout), "carried": dict(self.layout.carried)},
+                "arrow_schema": base64.b64encode(self.carried.serialize()).decode(),
+                "provenance": self.provenance,
+            },
+            indent=2,
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str) -> Pin:
+        """Rebuild a pin.
+
+        Args:
+            text: The file's text.
+            where: The file, for the error.
+
+        Raises:
+            CorpusError: The file is not what this version of twofold writes.
+        """
+        try:
+            data = json.loads(text)
+            if data["format"] != _FORMAT:
+                raise InvalidInputError(f"format {data['format']}, expected {_FORMAT}")
+            layout = {
+                **data["layout"],
+                "text_columns": tuple(data["layout"]["text_columns"]),
+                "carried": tuple(data["layout"]["carried"].items()),
+            }
+            return cls(
+                space=EmbeddingSpace.from_dict(data["space"]),
+                layout=CorpusLayout(**layout),
+                carried=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(data["arrow_schema"]))),
+                provenance=data["provenance"],
+            )
+        except (InvalidInputError, KeyError, OSError, TypeError, ValueError) as error:
+            raise CorpusError(
+                f"{where} is not a corpus pin of this version of twofold ({error}); point --output "
+                "at another folder, or restore the file"
+            ) from error
+
+
+def read_pin(storage: Storage) -> Pin | None:
+    """Return the pin of an output folder, or None where there is none yet."""
+    text = storage.read(SPACE_FILE)
+    return None if text is None else Pin.from_json(text, f"{storage.uri}/{SPACE_FILE}")
+
+
+def require_pin(storage: Storage) -> Pin:
+    """Return the pin of a folder that must be a corpus.
+
+    Raises:
+        CorpusError: It is none.
+    """
+    pin = read_pin(storage)
+    if pin is None:
+        raise CorpusError(
+            f"{storage.uri} is no corpus: expected {SPACE_FILE} in it; give the --output of an "
+            "earlier `twofold embed`"
+        )
+    return pin
+
+
+def check_pin(storage: Storage, wanted: Pin) -> Pin:
+    """Check that an output folder is empty or pinned to the same space and layout.
+
+    Args:
+        storage: The output folder; nothing is written.
+        wanted: What this run would write.
+
+    Returns:
+        The pin that holds: the existing one's column types win over the ones inferred now.
+
+    Raises:
+        SpaceMismatchError: The folder holds vectors of another space.
+        LayoutMismatchError: The folder has another layout.
+        CorpusError: The folder holds shards but no pin.
+    """
+    existing = read_pin(storage)
+    if existing is None:
+        if storage.sizes(DATA):
+            raise CorpusError(
+                f"{storage.uri} has a data folder but no {SPACE_FILE}, so its space is unknown; "
+                "restore the file or choose an empty output"
+            )
+        return wanted
+    _refuse(
+        SpaceMismatchError,
+        f"{storage.uri} holds vectors of space {existing.space.fingerprint}, this job makes "
+        f"{wanted.space.fingerprint}",
+        existing.space.differences(wanted.space),
+    )
+    _refuse(
+        LayoutMismatchError,
+        f"{storage.uri} was written with another layout",
+        existing.layout.differences(wanted.layout),
+    )
+    return existing
+
+
+def pin_output(storage: Storage, pin: Pin) -> Pin:
+    """Pin an output folder, unless somebody has: then check that it is to the same.
+
+    Raises:
+        SpaceMismatchError: Another job, started at the same time, pinned another space.
+        LayoutMismatchError: Likewise with another layout.
+    """
+    storage.create(SPACE_FILE, pin.to_json().encode())
+    return check_pin(storage, pin)
+
+
+def _refuse(
+    kind: type[SpaceMismatchError] | type[LayoutMismatchError],
+    what: str,
+    differences: dict[str, tuple[Any, Any]],
+) -> None:
+    if differences:
+        fields = "; ".join(
+            f"{name}: there {json.dumps(theirs)}, here {json.dumps(ours)}"
+            for name, (theirs, ours) in differences.items()
+        )
+        raise kind(f"{what}: {fields}. Use the same settings, or another --output")

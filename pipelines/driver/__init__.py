@@ -1,0 +1,1 @@
+"""What the driver does around the actors: pool, rounds, progress, report, index, retirement."""

@@ -1,0 +1,55 @@
+"""The Ray cluster of a run: the one there is, or one started here."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import ray
+
+from encoder.errors import InvalidInputError
+from pipelines.driver.pool import Pool, plan_pool
+from pipelines.settings import EmbedCorpusSettings
+from pipelines.storage import Storage
+
+__all__ = ["start_ray"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def start_ray(settings: EmbedCorpusSettings, storage: Storage, *, units: int) -> Pool:
+    """Connect to the cluster that there is, or start one here.
+
+    Args:
+        settings: What the user fixed of the pool.
+        storage: The output folder.
+        units: Units to embed.
+
+    Returns:
+        The actor pool that suits the cluster.
+
+    Raises:
+        InvalidInputError: The output is a folder of one of several nodes, or an actor asks for
+            more than this machine has.
+    """
+    joined = ray.is_initialized() or "RAY_ADDRESS" in os.environ
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.ERROR)
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    if storage.is_local and len(alive) > 1 and not settings.shared_filesystem:
+        raise InvalidInputError(
+            f"--output {storage.uri} is a local folder and the cluster has {len(alive)} nodes: "
+            "each would write its own; give an object-store URI, or --shared-filesystem if all "
+            "nodes mount the same folder there"
+        )
+    pool = plan_pool(settings, [node["Resources"] for node in alive], units=units)
+    wanted = f"{pool.num_cpus:g} CPUs and {pool.num_gpus:g} GPUs"
+    if not pool.fits_now and not joined:
+        raise InvalidInputError(
+            f"an actor needs {wanted}, and this machine has not as much; lower "
+            "--num-cpus-per-actor or --num-gpus-per-actor"
+        )
+    if not pool.fits_now:
+        _LOG.warning("no node has %s free of other use; waiting for one to join", wanted)
+    _LOG.info("%d to %d actors of %s", pool.min_actors, pool.max_actors, wanted)
+    return pool

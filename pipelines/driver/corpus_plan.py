@@ -1,0 +1,106 @@
+"""The plan of a run: what there is to embed, into which output, and what of it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from encoder.errors import InvalidInputError
+from encoder.model.description import describe_model
+from pipelines.corpus.pin import CorpusLayout, Pin, check_pin
+from pipelines.corpus.shards import DATA, group_by_unit
+from pipelines.driver.report import installed_versions
+from pipelines.settings import EmbedCorpusSettings, OnInvalid, OnLong
+from pipelines.source.documents import infer_columns
+from pipelines.source.plan import plan_units
+from pipelines.source.sources import list_sources
+from pipelines.source.units import Source, WorkUnit
+from pipelines.storage import Storage, store_errors
+
+__all__ = ["Plan", "plan_corpus", "units_of"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        sources: The input files.
+        pin: Space and layout of what it would write.
+        units: All work units, by key.
+        done: Keys of the units that are complete in the output.
+    """
+
+    sources: list[Source]
+    pin: Pin
+    units: dict[str, WorkUnit]
+    done: frozenset[str]
+
+    @property
+    def todo(self) -> dict[str, WorkUnit]:
+        """The units that are not complete."""
+        return {key: unit for key, unit in self.units.items() if key not in self.done}
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return the plan as (name, value) lines."""
+        units, todo = self.units.values(), self.todo.values()
+        rows = [unit.rows for unit in units]
+        known = sum(row for row in rows if row is not None)
+        unknown = sum(row is None for row in rows)
+        beyond = f" and those of {unknown:,} units not known before they are read"
+        return [
+            ("files", f"{len(self.sources):,}"),
+            ("bytes", f"{sum(source.size_bytes for source in self.sources):,}"),
+            ("work units", f"{len(self.units):,}"),
+            ("rows", f"{known:,}{beyond if unknown else ''}"),
+            ("units done", f"{len(self.done):,}"),
+            ("units to do", f"{len(self.todo):,}"),
+            ("bytes to do", f"{sum(unit.size_bytes for unit in todo):,}"),
+            ("space", self.pin.space.fingerprint),
+        ]
+
+
+def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
+    """Plan a run; writes nothing.
+
+    Raises:
+        InvalidInputError: The inputs or their columns are not what the settings say.
+        ModelLoadError: The model's space cannot be read.
+        SpaceMismatchError: The output holds another space.
+        LayoutMismatchError: The output has another layout.
+    """
+    with store_errors("read the inputs"):
+        sources = list_sources(settings.input, settings.input_format)
+        columns = infer_columns(
+            sources,
+            id_column=settings.id_column,
+            text_columns=settings.text_column,
+            pass_through=settings.columns,
+        )
+    model = describe_model(settings.encoder)
+    if settings.on_long is OnLong.CHUNK and 2 * settings.chunk_overlap > model.space.max_seq_length:
+        raise InvalidInputError(
+            f"--chunk-overlap {settings.chunk_overlap} is more than half of max_seq_length "
+            f"({model.space.max_seq_length}): chunks would hardly move; lower it"
+        )
+    wanted = Pin(
+        space=model.space,
+        layout=CorpusLayout.of(settings, columns),
+        carried=columns.carried,
+        provenance={**model.provenance, **installed_versions()},
+    )
+    pin = check_pin(storage, wanted)
+    with store_errors("plan the inputs"):
+        units = units_of(sources, settings)
+    committed = group_by_unit(storage.sizes(DATA))
+    done = frozenset(u.key for u in units if u.key in committed and committed[u.key].complete)
+    return Plan(sources, pin, {unit.key: unit for unit in units}, done)
+
+
+def units_of(sources: Sequence[Source], settings: EmbedCorpusSettings) -> list[WorkUnit]:
+    """Return the work units of sources under a run's settings; see `plan_units`."""
+    return plan_units(
+        sources,
+        unit_bytes=settings.unit_bytes,
+        tolerate_unreadable=settings.on_invalid is OnInvalid.REJECT,
+    )

@@ -1,0 +1,254 @@
+"""Runs work units on a Ray Data actor pool, round by round, until each has ended.
+
+Ray never retries: a unit whose worker died (out of memory, a crash, a lost node, a stuck forward)
+simply has no ending in its round and goes into the next one, two more times at the most; so does
+one that the store or the network failed. From the second round on an actor works on one unit at a
+time, so that a unit that kills its worker takes no innocent neighbour with it, and is named in the
+end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
+
+from encoder.errors import ModelLoadError, TwofoldError
+from pipelines.actor.events import Ending, Event, UnitEvent, event_from_row
+from pipelines.actor.unit_embedder import UnitEmbedder
+from pipelines.actor.unit_job import UnitJob
+from pipelines.driver.pool import Pool
+from pipelines.errors import ClusterError
+from pipelines.source.units import Source, WorkUnit
+from pipelines.storage import STORE_ERRORS
+
+__all__ = ["MOST_TRIES", "Outcome", "run_units"]
+
+_LOG = logging.getLogger(__name__)
+
+MOST_TRIES = 3
+"""A unit that kills its worker is tried again twice."""
+
+
+@dataclass
+class Outcome:
+    """How a run of units ended.
+
+    Attributes:
+        units: The units that count in the end, by key: those of a source that changed meanwhile
+            are replaced by those of its new version.
+        failures: Label of a unit -> why it failed.
+        replanned: URIs of sources that changed meanwhile.
+    """
+
+    units: dict[str, WorkUnit]
+    failures: dict[str, str] = field(default_factory=dict)
+    replanned: set[str] = field(default_factory=set)
+
+
+def run_units(
+    job: UnitJob,
+    units: Mapping[str, WorkUnit],
+    pool: Pool,
+    *,
+    replan: Callable[[Source], list[WorkUnit]],
+    on_event: Callable[[Event], None],
+) -> Outcome:
+    """Embed units.
+
+    Args:
+        job: What they have in common.
+        units: The units to embed, by key, in the order of work.
+        pool: The actors.
+        replan: Makes the units of a source that changed since it was planned.
+        on_event: Called for every event, as it comes.
+
+    Returns:
+        How it ended; failed units are named in it, not raised.
+
+    Raises:
+        ModelLoadError: No unit can be embedded (the model does not load on a worker).
+        ClusterError: Ray cannot start the workers.
+    """
+    outcome = Outcome(dict(units))
+    tries: Counter[str] = Counter()
+    pending = dict(units)
+    while pending:
+        endings = _run_round(job, pending, pool, on_event)
+        again = {}
+        for key, unit in pending.items():
+            ending = endings.get(key) or UnitEvent(key, Ending.INTERRUPTED, _killed(unit))
+            if ending.ending is Ending.INTERRUPTED:
+                tries[key] += 1
+                if tries[key] < MOST_TRIES:
+                    again[key] = unit
+                    _LOG.warning("%s; trying it again", ending.message)
+                else:
+                    outcome.failures[unit.label] = f"{ending.message}; tried {MOST_TRIES} times"
+            elif ending.ending is Ending.FAILED:
+                outcome.failures[unit.label] = ending.message
+        again.update(_replanned(outcome, pending, endings, replan))
+        pending = {key: unit for key, unit in again.items() if key in outcome.units}
+        pool = replace(pool, units_in_flight=1)
+    return outcome
+
+
+def _killed(unit: WorkUnit) -> str:
+    return (
+        f"{unit.label}: its worker died (out of memory, a crash in native code, a lost node, or a "
+        "forward beyond --batch-timeout-s; the worker's log in the Ray session folder says which)"
+    )
+
+
+def _replanned(
+    outcome: Outcome,
+    pending: Mapping[str, WorkUnit],
+    endings: Mapping[str, UnitEvent],
+    replan: Callable[[Source], list[WorkUnit]],
+) -> dict[str, WorkUnit]:
+    """Replace the units of sources that changed; a source that changes twice fails."""
+    changed: dict[str, tuple[WorkUnit, str]] = {}
+    for key, ending in endings.items():
+        if ending.ending is Ending.CHANGED:
+            changed.setdefault(pending[key].source.uri, (pending[key], ending.message))
+    again: dict[str, WorkUnit] = {}
+    for uri, (unit, message) in changed.items():
+        if uri in outcome.replanned:
+            outcome.failures[unit.label] = f"{message}; it was planned again once already"
+            continue
+        _LOG.warning("%s; planning it again", message)
+        try:
+            fresh = {new.key: new for new in replan(unit.source)}
+        except (TwofoldError, *STORE_ERRORS) as error:
+            # The old units stay in the plan, incomplete, so that nothing of the source is retired.
+            outcome.failures[unit.label] = " ".join(f"{message}; {error}".split())
+            continue
+        outcome.replanned.add(uri)
+        for key, old in list(outcome.units.items()):
+            if old.source.uri == uri:
+                del outcome.units[key]
+                outcome.failures.pop(old.label, None)
+        outcome.units.update(fresh)
+        again.update(fresh)
+    return again
+
+
+def _run_round(
+    job: UnitJob,
+    units: Mapping[str, WorkUnit],
+    pool: Pool,
+    on_event: Callable[[Event], None],
+) -> dict[str, UnitEvent]:
+    endings = {}
+    for event in _stream(job, list(units.values()), pool):
+        if isinstance(event, UnitEvent):
+            if event.ending is Ending.FATAL:
+                raise ModelLoadError(event.message)
+            endings[event.unit] = event
+        on_event(event)
+    return endings
+
+
+def _stream(job: UnitJob, units: list[WorkUnit], pool: Pool) -> Iterator[Event]:
+    """Run one Ray Data pipeline; yield its events as the actors send them."""
+    threads = str(pool.threads)
+    with _data_context(), _quiet_ray_data(), warnings.catch_warnings():
+        # The named parameters that replace ray_remote_args lack max_restarts and max_task_retries
+        # in 2.60, and their defaults (-1, -1) retry a unit that kills its worker for ever.
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        events = ray.data.from_items(
+            [{"unit": unit.to_json()} for unit in units], override_num_blocks=len(units)
+        ).map_batches(
+            UnitEmbedder,
+            fn_constructor_args=(job,),
+            batch_size=1,
+            compute=ActorPoolStrategy(
+                min_size=min(pool.min_actors, len(units)),
+                max_size=min(pool.max_actors, len(units)),
+                max_tasks_in_flight_per_actor=pool.units_in_flight,
+                max_concurrent_calls_per_actor=pool.units_in_flight,
+                enable_true_multi_threading=pool.units_in_flight > 1,
+            ),
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus,
+            # Read by native thread pools when a worker starts; only the environment reaches them.
+            runtime_env={
+                "env_vars": {
+                    "RAYON_NUM_THREADS": threads,
+                    "OMP_NUM_THREADS": threads,
+                    "TOKENIZERS_PARALLELISM": "true",
+                }
+            },
+            max_restarts=-1,
+            max_task_retries=0,
+        )
+        try:
+            for row in events.iter_rows():
+                yield event_from_row(row)
+        except RayError as error:
+            # A dead worker never comes here: this is one that cannot start, or a lost cluster.
+            cause = str(error).strip().rpartition("\n")[2]
+            raise ClusterError(
+                f"Ray could not run the workers: {cause}; every node needs twofold installed, or "
+                "start the job with `ray job submit --working-dir`. What is committed stays: the "
+                "next run goes on from there"
+            ) from error
+
+
+@contextlib.contextmanager
+def _data_context() -> Iterator[None]:
+    """Set Ray Data up for a stream of small events, and put the caller's settings back."""
+    context = DataContext.get_current()
+    wanted = {
+        # A block for every event: the default merges a unit's events into one block at its end.
+        "target_max_block_size": 1,
+        # A dead worker costs its units of the round, not the run.
+        "max_errored_blocks": -1,
+        "enable_progress_bars": False,
+    }
+    before = {name: getattr(context, name) for name in wanted}
+    try:
+        for name, value in wanted.items():
+            setattr(context, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+
+
+class _OneLine(logging.Filter):
+    """Shortens Ray Data's report of a dead worker to one line; its log files keep the rest."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "Progress bars disabled" in str(record.msg):
+            return False
+        if record.exc_info and record.exc_info[1] is not None:
+            first = str(record.exc_info[1]).strip().partition("\n")[0]
+            record.msg, record.args = f"a worker died: {first}", ()
+            record.exc_info, record.exc_text = None, None
+        return True
+
+
+@contextlib.contextmanager
+def _quiet_ray_data() -> Iterator[None]:
+    """Keep Ray Data's own messages to one line each while units run."""
+    logger = logging.getLogger("ray.data")
+    shorten = _OneLine()
+    handlers = list(logger.handlers)
+    level = logger.level
+    for handler in handlers:
+        handler.addFilter(shorten)
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for handler in handlers:
+            handler.removeFilter(shorten)

@@ -1,0 +1,168 @@
+"""The end of a run: check what is there, publish the index, retire what is no longer live."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+
+from pipelines.corpus.conservation import conservation_problems
+from pipelines.corpus.ids import find_duplicate_ids
+from pipelines.corpus.index import (
+    INDEX_FILE,
+    Index,
+    IndexedShard,
+    collect_shards,
+    list_shards,
+    read_index,
+)
+from pipelines.corpus.pin import Pin
+from pipelines.corpus.shards import DATA, REJECTS, ShardName, group_by_unit
+from pipelines.driver.report import RunReport
+from pipelines.driver.retire import Retirement, plan_retirement
+from pipelines.errors import ConservationError, CorpusError, DuplicateIdError
+from pipelines.settings import EmbedCorpusSettings
+from pipelines.source.units import WorkUnit
+from pipelines.storage import Storage
+
+__all__ = ["publish"]
+
+_LOG = logging.getLogger(__name__)
+_MOST_LOOKS = 3
+
+
+def publish(
+    settings: EmbedCorpusSettings,
+    storage: Storage,
+    pin: Pin,
+    units: Mapping[str, WorkUnit],
+    done: Collection[str],
+    report: RunReport,
+) -> CorpusError | None:
+    """Publish the index of what is live, then delete what is retired.
+
+    Args:
+        settings: Of the run.
+        storage: The output folder.
+        pin: Its space and layout.
+        units: All units of the plan, by key, done or not.
+        done: Keys of those that were complete before the run.
+        report: Takes note of what was retired.
+
+    Returns:
+        What is wrong with the corpus as it is published, if anything: the caller raises it once
+        the report is written.
+    """
+    problem = None
+    for _ in range(_MOST_LOOKS):
+        sizes = list_shards(storage)
+        problem = _publish_listed(settings, storage, pin, units, done, report, sizes)
+        if list_shards(storage).keys() <= sizes.keys():
+            break
+        # Another job committed meanwhile and may have published before us: its shards count too.
+    return problem
+
+
+def _publish_listed(
+    settings: EmbedCorpusSettings,
+    storage: Storage,
+    pin: Pin,
+    units: Mapping[str, WorkUnit],
+    done: Collection[str],
+    report: RunReport,
+    sizes: dict[ShardName, int],
+) -> CorpusError | None:
+    published = _published(storage)
+    listed = published.shards if published else ()
+    # A shard that was deleted and embedded again has its old name and another footer.
+    known = (s for s in listed if s.name.unit in done or s.name.unit not in units)
+    shards = collect_shards(storage, sizes, known)
+    committed = group_by_unit(map(str, sizes))
+    incomplete = {
+        unit.source.uri
+        for key, unit in units.items()
+        if key not in committed or not committed[key].complete
+    }
+    retirement = plan_retirement(
+        shards.values(),
+        units=units,
+        incomplete=incomplete,
+        roots={unit.source.root for unit in units.values()},
+        listed={shard.footer.source: shard.footer.version for shard in listed},
+        prune_max=settings.prune_max if settings.prune else None,
+    )
+    report.complete(shards.values())
+    report.retired_shards += len(retirement.retired)
+    report.sources_gone = len(retirement.gone)
+    problems = conservation_problems(retirement.live, units.values())
+    duplicates, checked = _check_ids(settings, storage, pin, published, retirement)
+    index = Index(
+        pin.space.fingerprint,
+        tuple(sorted(retirement.live, key=lambda shard: shard.name)),
+        ids_checked=checked,
+    )
+    text = index.to_json()
+    if published is None or published.to_json() != text:
+        storage.replace(INDEX_FILE, text.encode())
+    _delete_stale_rejects(storage, retirement.live)
+    for shard in retirement.retired:
+        # In this order: a shard that is still there after a crash is retired by the next run.
+        storage.delete(f"{REJECTS}/{shard.name}")
+        storage.delete(f"{DATA}/{shard.name}")
+    if problems:
+        return ConservationError(
+            f"rows in are not rows out plus rejected in {len(problems)} places: {problems[0]}; "
+            "run `twofold verify`"
+        )
+    return duplicates or retirement.refused
+
+
+def _published(storage: Storage) -> Index | None:
+    try:
+        return read_index(storage)
+    except CorpusError as error:
+        # It is a summary: what it says is read again from the shards.
+        _LOG.warning("%s; rebuilding it from the shards", error)
+        return None
+
+
+def _delete_stale_rejects(storage: Storage, live: Sequence[IndexedShard]) -> None:
+    """Delete rejects of a try that died before its commit, where the next try rejected nothing."""
+    there = storage.sizes(REJECTS)
+    for shard in live:
+        if str(shard.name) in there and not shard.footer.rejected + shard.footer.unreadable:
+            storage.delete(f"{REJECTS}/{shard.name}")
+
+
+def _check_ids(
+    settings: EmbedCorpusSettings,
+    storage: Storage,
+    pin: Pin,
+    published: Index | None,
+    retirement: Retirement,
+) -> tuple[DuplicateIdError | None, bool]:
+    """Look for duplicate ids, unless just these shards were found clean before."""
+    names = [shard.name for shard in retirement.live]
+    if published and published.ids_checked and {s.name for s in published.shards} >= set(names):
+        return None, True
+    if not settings.check_ids:
+        return None, False
+    found = find_duplicate_ids(
+        storage, names, id_column=pin.layout.id_column, rows=_rows(retirement.live)
+    )
+    if not found:
+        return None, True
+    identity, chunk, where = found[0]
+    chunk_note = f" (chunk {chunk})" if chunk else ""
+    return (
+        DuplicateIdError(
+            f"ids are not unique: {identity!r}{chunk_note} occurs in shards "
+            f"{' and '.join(sorted(set(where)))}"
+            f"{f', and {len(found) - 1} more ids or so' if len(found) > 1 else ''}; all rows are "
+            "written. Make --id-column unique in the source and run again, or pass --no-check-ids"
+        ),
+        False,
+    )
+
+
+def _rows(shards: tuple[IndexedShard, ...]) -> int:
+    return sum(shard.footer.rows for shard in shards)

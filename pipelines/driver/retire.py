@@ -1,0 +1,107 @@
+"""Which shards are live after a run, and which are retired: changed sources, pruned sources.
+
+A source's old shards live until the shards of its new version are complete, so a reader of the
+index always sees every source in one version, whole. Pure decisions; the caller deletes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipelines.corpus.index import IndexedShard
+from pipelines.errors import PruneLimitError
+from pipelines.source.units import WorkUnit
+
+__all__ = ["Retirement", "plan_retirement"]
+
+
+@dataclass(frozen=True)
+class Retirement:
+    """What becomes of the shards that exist.
+
+    Attributes:
+        live: Shards that the index lists.
+        retired: Shards that are deleted once the index is published.
+        gone: URIs under this run's inputs whose files are gone but whose shards are live.
+        refused: Why nothing was pruned although it was asked for.
+    """
+
+    live: tuple[IndexedShard, ...]
+    retired: tuple[IndexedShard, ...]
+    gone: tuple[str, ...]
+    refused: PruneLimitError | None = None
+
+
+def plan_retirement(
+    shards: Iterable[IndexedShard],
+    *,
+    units: Mapping[str, WorkUnit],
+    incomplete: Collection[str],
+    roots: Collection[str],
+    listed: Mapping[str, str],
+    prune_max: float | None,
+) -> Retirement:
+    """Decide for every shard. What is neither live nor retired waits for the rest of its source.
+
+    Args:
+        shards: All shards that exist.
+        units: Units of this run's plan, by key, done or not.
+        incomplete: URIs of sources of which not all units are complete.
+        roots: Inputs of this run, as sources name them.
+        listed: Version of each source that the published index lists.
+        prune_max: Largest share of the sources under `roots` that may be retired because they are
+            gone; None: none is.
+    """
+    by_source: dict[str, list[IndexedShard]] = defaultdict(list)
+    for shard in shards:
+        by_source[shard.footer.source].append(shard)
+    planned = {unit.source.uri for unit in units.values()}
+    live: list[IndexedShard] = []
+    retired: list[IndexedShard] = []
+    under: set[str] = set()
+    for uri, found in by_source.items():
+        if any(_is_under(shard, roots) for shard in found):
+            under.add(uri)
+        current = [shard for shard in found if shard.name.unit in units]
+        old = [shard for shard in found if shard.name.unit not in units]
+        if uri not in planned or (uri in incomplete and old):
+            live += _one_version(old, listed.get(uri))
+        else:
+            live += current
+            retired += old
+    gone = sorted(under - planned)
+    refused = None
+    if prune_max is not None and gone:
+        if len(gone) > prune_max * len(under):
+            refused = PruneLimitError(
+                f"{len(gone)} of {len(under)} sources under the inputs are gone, --prune may "
+                f"retire {prune_max:.0%} of them; nothing was pruned. If they are meant to be "
+                "gone, raise --prune-max"
+            )
+        else:
+            retired += [shard for uri in gone for shard in by_source[uri]]
+            live = [shard for shard in live if shard.footer.source not in gone]
+            gone = []
+    return Retirement(tuple(live), tuple(retired), tuple(gone), refused)
+
+
+def _one_version(shards: Sequence[IndexedShard], listed: str | None) -> list[IndexedShard]:
+    """Return the version that is listed, else the one with most rows.
+
+    There are several where a source changed again before its new version was complete, or where
+    another run left before it had deleted the old one.
+    """
+    rows: Counter[str] = Counter()
+    for shard in shards:
+        rows[shard.footer.version] += shard.source_rows
+    version = listed if listed in rows else max(rows, key=lambda found: (rows[found], found))
+    return [shard for shard in shards if shard.footer.version == version]
+
+
+def _is_under(shard: IndexedShard, roots: Collection[str]) -> bool:
+    source = shard.footer.source
+    return shard.footer.root in roots or any(
+        source == root or source.startswith(root.rstrip("/") + "/") for root in roots
+    )

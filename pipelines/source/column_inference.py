@@ -1,0 +1,222 @@
+"""The types of the carried columns, from the first file of each format.
+
+Parquet says them, JSON lines are inferred from their first rows, CSV and text hold strings.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+
+import pyarrow as pa
+
+from encoder.errors import InvalidInputError
+from pipelines.columns import RESERVED
+from pipelines.errors import UnreadableSourceError
+from pipelines.source.corpus_columns import CorpusColumns, plain_type
+from pipelines.source.readers.csv_rows import read_csv_header
+from pipelines.source.readers.files import guarded, open_parquet
+from pipelines.source.readers.lines import read_jsonl
+from pipelines.source.readers.parquet import check_text_type, field_of
+from pipelines.source.readers.raw_row import RawRow
+from pipelines.source.units import Format, Source
+
+__all__ = ["infer_columns"]
+
+_SAMPLED_ROWS = 1000
+_KINDS = {str: "string", bool: "bool", int: "number", float: "number", list: "list", dict: "object"}
+"""What json.loads makes; int64 and double are one kind, so a column of both is double."""
+
+
+def infer_columns(
+    sources: Sequence[Source],
+    *,
+    id_column: str,
+    text_columns: tuple[str, ...],
+    pass_through: Sequence[str],
+) -> CorpusColumns:
+    """Return the columns that are read of every row, with their types.
+
+    The first file of each format that is readable and holds rows decides (for Parquet: that is
+    readable); where there is none, columns are strings.
+
+    Args:
+        sources: Files of the corpus, all with the same partition columns.
+        id_column: Column that names a row.
+        text_columns: Columns to embed.
+        pass_through: Columns to carry along.
+
+    Raises:
+        InvalidInputError: A column is missing, texts are not strings, an id is nested, a partition
+            column has a name of the job's own, or two formats differ in a column's type.
+        OSError: A store did not answer.
+    """
+    partition = [name for name, _ in sources[0].partition if name != id_column] if sources else []
+    reserved = sorted(set(partition) & set(RESERVED))
+    if reserved:
+        raise InvalidInputError(
+            f"{sources[0].uri}: partition folders {reserved} have names of the job's own columns:"
+            " rename the folders"
+        )
+    carried = [id_column, *(name for name in pass_through if name not in partition)]
+    found = [
+        (source, schema)
+        for file_format in Format
+        for source, schema in _first(sources, file_format, carried, text_columns)
+    ]
+    for source, schema in found[1:]:
+        _check_agreement(found[0], (source, schema))
+    schema = found[0][1] if found else pa.schema([(name, pa.string()) for name in carried])
+    _check_id(found[0][0] if found else None, schema.field(id_column))
+    for name in partition:
+        schema = schema.append(pa.field(name, pa.string()))
+    return CorpusColumns(id_column=id_column, text_columns=text_columns, carried=schema)
+
+
+def _first(
+    sources: Sequence[Source],
+    file_format: Format,
+    carried: Sequence[str],
+    text_columns: Sequence[str],
+) -> Iterator[tuple[Source, pa.Schema]]:
+    """Yield the first file of a format that tells the types, with them; or nothing."""
+    schema_of = _SCHEMAS[file_format]
+    for source in sources:
+        if source.format is not file_format:
+            continue
+        try:
+            schema = schema_of(source, carried, text_columns)
+        except UnreadableSourceError:
+            # The plan or the reader tells, and knows whether that is tolerated.
+            continue
+        if schema is not None:
+            yield source, schema
+            return
+
+
+def _parquet_schema(
+    source: Source, carried: Sequence[str], text_columns: Sequence[str]
+) -> pa.Schema:
+    with open_parquet(source) as file:
+        schema = file.schema_arrow
+    for name in text_columns:
+        check_text_type(source, field_of(source, schema, name))
+    return pa.schema(
+        [(name, _stored_type(field_of(source, schema, name).type)) for name in carried]
+    )
+
+
+def _stored_type(data_type: pa.DataType) -> pa.DataType:
+    """Return the type in which a Parquet column is carried."""
+    if pa.types.is_dictionary(data_type):
+        return _stored_type(data_type.value_type)
+    return pa.string() if pa.types.is_null(data_type) else data_type
+
+
+def _jsonl_schema(
+    source: Source, carried: Sequence[str], text_columns: Sequence[str]
+) -> pa.Schema | None:
+    rows = list(_sample(source))
+    if not rows:
+        return None
+    names = dict.fromkeys(name for row in rows for name in row.values)
+    _check_names(source, names, [*carried, *text_columns])
+    return pa.schema(
+        [(name, _json_type([row.values.get(name) for row in rows])) for name in carried]
+    )
+
+
+def _sample(source: Source) -> Iterator[RawRow]:
+    """Yield the objects among the first rows of a file, up to where it breaks."""
+    rows = guarded(read_jsonl(source), source.uri, rows_of=lambda row: 1)
+    try:
+        yield from (row for row in islice(rows, _SAMPLED_ROWS) if not row.problem)
+    except UnreadableSourceError:
+        return
+
+
+def _json_type(values: Iterable[object]) -> pa.DataType:
+    """Return the type of a JSON column; of values of several kinds the most frequent decides."""
+    present = [value for value in values if value is not None]
+    if not present:
+        return pa.string()
+    kinds = Counter(_KINDS[type(value)] for value in present)
+    kind = kinds.most_common(1)[0][0]
+    alike = [value for value in present if _KINDS[type(value)] == kind]
+    try:
+        return _without_nulls(pa.infer_type(alike))
+    except (pa.ArrowException, OverflowError):
+        return _without_nulls(pa.infer_type(alike[:1]))
+
+
+def _without_nulls(data_type: pa.DataType) -> pa.DataType:
+    """Return the type with string where nothing was seen but null, [] or {}."""
+    if pa.types.is_null(data_type):
+        return pa.string()
+    if pa.types.is_list(data_type):
+        return pa.list_(_without_nulls(data_type.value_type))
+    if pa.types.is_struct(data_type):
+        fields = [(field.name, _without_nulls(field.type)) for field in data_type]
+        return pa.struct(fields) if fields else pa.string()
+    return data_type
+
+
+def _csv_schema(
+    source: Source, carried: Sequence[str], text_columns: Sequence[str]
+) -> pa.Schema | None:
+    header = read_csv_header(source)
+    if header is None:
+        return None
+    _check_names(source, header, [*carried, *text_columns])
+    return pa.schema([(name, pa.string()) for name in carried])
+
+
+def _text_schema(
+    source: Source, carried: Sequence[str], text_columns: Sequence[str]
+) -> pa.Schema | None:
+    if len(carried) > 1:
+        raise InvalidInputError(
+            f"{source.uri}: a text file has lines, no column {carried[1]!r}: leave --columns out"
+        )
+    if carried[0] in text_columns:
+        raise InvalidInputError(
+            f"{source.uri}: id and text of a line cannot both be called {carried[0]!r}:"
+            " give another --id-column"
+        )
+    return pa.schema([(carried[0], pa.string())])
+
+
+_SCHEMAS: dict[Format, Callable[[Source, Sequence[str], Sequence[str]], pa.Schema | None]] = {
+    Format.PARQUET: _parquet_schema,
+    Format.JSONL: _jsonl_schema,
+    Format.CSV: _csv_schema,
+    Format.TEXT: _text_schema,
+}
+
+
+def _check_names(source: Source, found: Iterable[str], wanted: Sequence[str]) -> None:
+    names = list(found)
+    for name in wanted:
+        if name not in names:
+            raise InvalidInputError(
+                f"{source.uri}: expected a column {name!r}, found {', '.join(map(ascii, names))}"
+            )
+
+
+def _check_agreement(first: tuple[Source, pa.Schema], other: tuple[Source, pa.Schema]) -> None:
+    """Refuse two formats that give one column two types."""
+    for left, right in zip(first[1], other[1], strict=True):
+        if plain_type(left.type) != plain_type(right.type):
+            raise InvalidInputError(
+                f"column {left.name!r} is {left.type} in {first[0].uri} and {right.type} in"
+                f" {other[0].uri}: convert one, or embed them into two outputs"
+            )
+
+
+def _check_id(source: Source | None, field: pa.Field) -> None:
+    if source is not None and pa.types.is_nested(field.type):
+        raise InvalidInputError(
+            f"{source.uri}: expected numbers or strings in id column {field.name!r}, found"
+            f" {field.type}: name another --id-column"
+        )

@@ -1,0 +1,128 @@
+"""Row groups of a Parquet file as record batches of the needed columns, streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from encoder.errors import InvalidInputError
+from pipelines.errors import SourceChangedError, UnreadableSourceError
+from pipelines.source.corpus_columns import CorpusColumns, plain_type, same_type
+from pipelines.source.readers.files import open_parquet
+from pipelines.source.units import Source, WorkUnit
+
+__all__ = ["check_text_type", "field_of", "read_parquet"]
+
+_BATCH_ROWS = 1024
+_BATCH_BYTES = 8 * 2**20
+
+
+def read_parquet(
+    unit: WorkUnit, columns: CorpusColumns, skip_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield the unit's rows from `skip_rows` on; carried columns are of their pinned types.
+
+    Strings are not checked: Parquet writers may put any bytes into them.
+
+    Raises:
+        InvalidInputError: A column is missing or of another type.
+        SourceChangedError: The file has fewer row groups than were planned.
+        UnreadableSourceError: The row groups hold fewer rows than the footer says.
+    """
+    with open_parquet(unit.source) as file:
+        if unit.stop > file.num_row_groups:
+            raise SourceChangedError(f"{unit.label}: file has {file.num_row_groups} row groups now")
+        names = columns.of_file(unit.source.partition)
+        schema = file.schema_arrow
+        for name in columns.text_columns:
+            check_text_type(unit.source, field_of(unit.source, schema, name))
+        casts = _casts(unit.source, schema, columns, names)
+        groups, skip_rows = _skip_groups(file.metadata, range(unit.start, unit.stop), skip_rows)
+        expected = sum(file.metadata.row_group(group).num_rows for group in groups)
+        found = 0
+        for batch in file.iter_batches(
+            batch_size=_batch_rows(file, groups, names), row_groups=groups, columns=names
+        ):
+            found += batch.num_rows
+            skipped = min(skip_rows, batch.num_rows)
+            skip_rows -= skipped
+            if skipped < batch.num_rows:
+                yield _cast(batch.slice(skipped), casts)
+        if found != expected:
+            raise UnreadableSourceError(
+                f"{unit.label}: footer says {expected} rows, found {found}; replace the file"
+            )
+
+
+def field_of(source: Source, schema: pa.Schema, name: str) -> pa.Field:
+    """Return a column's field.
+
+    Raises:
+        InvalidInputError: The file has no such column, or two.
+    """
+    indices = schema.get_all_field_indices(name)
+    if len(indices) != 1:
+        found = "it twice" if indices else ", ".join(map(repr, schema.names)) or "no columns"
+        raise InvalidInputError(f"{source.uri}: expected a column {name!r}, found {found}")
+    return schema.field(indices[0])
+
+
+def check_text_type(source: Source, field: pa.Field) -> None:
+    """Refuse a text column that does not hold strings."""
+    if not same_type(field.type, pa.string()):
+        raise InvalidInputError(
+            f"{source.uri}: expected strings in text column {field.name!r}, found {field.type}:"
+            " name another --text-column"
+        )
+
+
+def _casts(
+    source: Source, schema: pa.Schema, columns: CorpusColumns, names: Sequence[str]
+) -> dict[str, pa.DataType]:
+    """Return the type that each column is cast to, after checking that nothing else changes."""
+    casts = {name: plain_type(schema.field(name).type) for name in columns.text_columns}
+    for expected in columns.carried:
+        if expected.name not in names:
+            continue
+        found = field_of(source, schema, expected.name)
+        if not same_type(found.type, expected.type):
+            raise InvalidInputError(
+                f"{source.uri}: expected {expected.type} in column {expected.name!r} as in the"
+                f" corpus, found {found.type}: convert the file, or embed it into another output"
+            )
+        casts[expected.name] = expected.type
+    return casts
+
+
+def _cast(batch: pa.RecordBatch, casts: dict[str, pa.DataType]) -> pa.RecordBatch:
+    """Return the columns in the order of `casts`, each of its type."""
+    arrays = [batch.column(name).cast(data_type) for name, data_type in casts.items()]
+    return pa.RecordBatch.from_arrays(arrays, names=list(casts))
+
+
+def _skip_groups(
+    metadata: pq.FileMetaData, groups: Sequence[int], skip_rows: int
+) -> tuple[list[int], int]:
+    """Return the row groups that are left after `skip_rows`, and the rows left to skip in them."""
+    left = list(groups)
+    while left and skip_rows >= metadata.row_group(left[0]).num_rows:
+        skip_rows -= metadata.row_group(left.pop(0)).num_rows
+    return left, skip_rows
+
+
+def _batch_rows(file: pq.ParquetFile, groups: Sequence[int], names: Sequence[str]) -> int:
+    """Return the rows of a batch of about `_BATCH_BYTES`, by the mean size of a row."""
+    wanted = set(names)
+    rows = size = 0
+    for group in groups:
+        metadata = file.metadata.row_group(group)
+        rows += metadata.num_rows
+        chunks = (metadata.column(number) for number in range(metadata.num_columns))
+        size += sum(
+            chunk.total_uncompressed_size
+            for chunk in chunks
+            if chunk.path_in_schema.split(".")[0] in wanted
+        )
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES * rows // max(size, 1)))

@@ -1,0 +1,178 @@
+"""Which files the job reads, and which version of each: listing of inputs, nothing of their rows.
+
+An input is a file, a folder (read recursively) or a pattern (`*`, `**`, `?`, `[]`), local or any
+fsspec URI. What `pipelines.source.listing` finds there is either of a known format or an error, so
+no file is left out unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from encoder.errors import InvalidInputError
+from pipelines.source.listing import files_of, is_local, open_filesystem
+from pipelines.source.units import Format, Source
+
+__all__ = ["current_version", "list_sources"]
+
+_FORMATS = {
+    ".parquet": Format.PARQUET,
+    ".pq": Format.PARQUET,
+    ".jsonl": Format.JSONL,
+    ".ndjson": Format.JSONL,
+    ".csv": Format.CSV,
+    ".txt": Format.TEXT,
+    ".text": Format.TEXT,
+}
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_COMPRESSED_JSON = ".json"
+"""x.json.gz is JSON lines in every public corpus; a plain x.json often is one document, so that
+one needs --input-format."""
+
+_NAMED_IN_ERRORS = 3
+
+
+def list_sources(inputs: Sequence[str], input_format: Format | None) -> list[Source]:
+    """Return the files that the inputs name, sorted by URI, each once.
+
+    Args:
+        inputs: Files, folders or patterns; of two that hold the same file the first is its `root`.
+        input_format: Format of every file; None takes it from each file's name.
+
+    Raises:
+        InvalidInputError: An input names nothing, cannot be listed, or holds files whose format
+            their names do not tell.
+    """
+    sources: dict[str, Source] = {}
+    unknown: list[str] = []
+    for argument in inputs:
+        root = _normalised(argument)
+        for uri, info in files_of(root).items():
+            file_format, compression = _format_of(uri)
+            file_format = input_format or file_format
+            if file_format is None:
+                unknown.append(uri)
+            elif uri not in sources:
+                sources[uri] = _source(uri, info, file_format, compression, root)
+    if unknown:
+        raise InvalidInputError(
+            f"expected names that end in {', '.join(_FORMATS)} (.gz, .zst); found {_some(unknown)}:"
+            " give --input-format, or a pattern that leaves these files out"
+        )
+    _check_partitions(list(sources.values()))
+    return [sources[uri] for uri in sorted(sources)]
+
+
+def current_version(source_uri: str) -> tuple[str, int]:
+    """Return (version, size in bytes) of a file as it is now, never from a listing cache.
+
+    Raises:
+        OSError: The file is gone (FileNotFoundError) or the store did not answer.
+    """
+    if is_local(source_uri):
+        status = Path(source_uri).stat()
+        return f"{status.st_size}-{status.st_mtime_ns}", status.st_size
+    fs, path = open_filesystem(source_uri)
+    fs.invalidate_cache(path)
+    info = fs.info(path)
+    return _version(info), int(info["size"])
+
+
+def _normalised(argument: str) -> str:
+    """Return an absolute local path, or the URI without a trailing slash."""
+    local = argument.removeprefix("file://") if argument.startswith("file://") else argument
+    if is_local(local):
+        return os.path.abspath(Path(local).expanduser())  # noqa: PTH100  (resolve follows links)
+    return local.rstrip("/")
+
+
+def _format_of(uri: str) -> tuple[Format | None, str | None]:
+    """Return (format, compression) as a file's name tells them."""
+    stem, ending = os.path.splitext(uri.rpartition("/")[2].lower())  # noqa: PTH122
+    compression = _COMPRESSIONS.get(ending)
+    if compression is None:
+        return _FORMATS.get(ending), None
+    inner = os.path.splitext(stem)[1]  # noqa: PTH122
+    if inner == _COMPRESSED_JSON:
+        return Format.JSONL, compression
+    inner_format = _FORMATS.get(inner)
+    # Parquet compresses its pages itself and cannot be read from a stream.
+    return (None if inner_format is Format.PARQUET else inner_format), compression
+
+
+def _source(
+    uri: str,
+    info: Mapping[str, Any],
+    file_format: Format,
+    compression: str | None,
+    root: str,
+) -> Source:
+    if file_format is Format.PARQUET and compression is not None:
+        raise InvalidInputError(
+            f"{uri}: expected a Parquet file, found one in {compression}: unpack it"
+        )
+    if is_local(uri):
+        try:
+            version, size_bytes = current_version(uri)
+        except FileNotFoundError as error:
+            raise InvalidInputError(f"{uri}: expected a file, found a link to nothing") from error
+    else:
+        version, size_bytes = _version(info), int(info["size"])
+    return Source(
+        uri=uri,
+        version=version,
+        size_bytes=size_bytes,
+        format=file_format,
+        compression=compression,
+        partition=_partition_of(uri),
+        root=root,
+    )
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    """Return the version of a remote file: its ETag, else size and time of the last change."""
+    tag = info.get("ETag") or info.get("etag")
+    if tag:
+        return str(tag).strip('"')
+    changed = info.get("mtime") or info.get("LastModified") or info.get("created") or 0
+    # A store may give a datetime for one file and seconds in a listing.
+    seconds = changed.timestamp() if isinstance(changed, datetime) else changed
+    return f"{info['size']}-{seconds}"
+
+
+def _partition_of(uri: str) -> tuple[tuple[str, str], ...]:
+    """Return the hive partition values in a path, of all its folders.
+
+    The whole path counts, not what lies below the input, so that a file has the same columns
+    however it was named.
+    """
+    pairs = (folder.partition("=") for folder in uri.split("/")[:-1])
+    return tuple(
+        (unquote(name), unquote(value)) for name, equals, value in pairs if equals and name
+    )
+
+
+def _check_partitions(sources: Sequence[Source]) -> None:
+    """Refuse sources with different partition columns: one corpus has one set of columns."""
+    if not sources:
+        return
+    first = sources[0]
+    names = [name for name, _ in first.partition]
+    for source in sources:
+        found = [name for name, _ in source.partition]
+        if found != names:
+            raise InvalidInputError(
+                f"expected the same partition folders for every file, found {names} in {first.uri}"
+                f" and {found} in {source.uri}: embed them into two outputs"
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(sorted(names)[:_NAMED_IN_ERRORS])
+    more = len(names) - _NAMED_IN_ERRORS
+    return shown if more <= 0 else f"{shown} and {more} more"

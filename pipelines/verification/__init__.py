@@ -1,0 +1,1 @@
+"""The checks of `twofold verify`, one subject each."""

@@ -1,0 +1,196 @@
+"""Mirrors: the same space from another place, and nothing overwritten on the way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from encoder.errors import InvalidInputError, ModelLoadError, SpaceMismatchError
+from encoder.model.declared_space import load_space
+from encoder.model.files import read_model_files
+from encoder.model.mirror import mirror
+from encoder.model.reference import ModelReference, resolve
+from encoder.settings import EncoderSettings
+from encoder.space import EmbeddingSpace, Pooling
+
+
+@pytest.fixture
+def bucket() -> Any:
+    """An empty in-memory object store."""
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]
+    yield fs
+    fs.store.clear()
+
+
+def _space(reference: str, cache_dir: Path | None = None) -> EmbeddingSpace:
+    parsed = ModelReference.parse(reference)
+    files = read_model_files(resolve(parsed, cache_dir).folder)
+    return load_space(files, EncoderSettings(model=reference), parsed)
+
+
+def _mirror(model: Path | str, destination: object, **settings: Any) -> EmbeddingSpace:
+    return mirror(EncoderSettings(model=str(model), **settings), str(destination)).space
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_mirror_in_a_folder_spans_the_same_space(minilm: str, tmp_path: Path) -> None:
+    space = _mirror(minilm, tmp_path / "mirror")
+    assert space.fingerprint == _space(minilm).fingerprint
+    assert _space(str(tmp_path / "mirror")) == space
+    assert _space(f"file://{tmp_path}/mirror") == space
+
+
+def test_a_mirror_in_an_object_store_spans_the_same_space(
+    bucket: Any, minilm: str, tmp_path: Path
+) -> None:
+    space = _mirror(minilm, "memory://bucket/minilm")
+    assert _space("memory://bucket/minilm", tmp_path).fingerprint == space.fingerprint
+
+
+def test_a_mirror_keeps_noinstruct_s_asymmetry_without_its_name(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    _mirror(tiny_model, tmp_path / "mirror")
+    config = tmp_path / "mirror/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "_name_or_path": ""}))
+    space = _space(str(tmp_path / "mirror"))
+    assert (space.query.pooling, space.document.pooling) == (Pooling.MEAN, Pooling.CLS)
+
+
+def test_the_record_names_its_source_and_is_written_last(
+    bucket: Any, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    put_file = type(bucket).put_file
+
+    def watch(self: Any, local: str, remote: str, **options: Any) -> None:
+        written.append(remote)
+        put_file(self, local, remote, **options)
+
+    monkeypatch.setattr(type(bucket), "put_file", watch)
+    mirrored = mirror(EncoderSettings(model=str(tiny_model)), "memory://bucket/x")
+    assert written[-1].endswith("/x/embedding_space.json")
+    assert len(written) == len(mirrored.copied)
+    record = json.loads(bucket.cat_file("/bucket/x/embedding_space.json"))
+    assert record["source"] == {"reference": str(tiny_model), "revision": None}
+    assert EmbeddingSpace.from_dict(record["space"]) == mirrored.space
+
+
+def test_only_model_files_are_mirrored(tiny_model: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    for name in ("pytorch_model.bin", "modeling_x.py", "notes.txt"):
+        (model / name).write_text("x")
+    _mirror(model, tmp_path / "mirror")
+    expected = {path.name for path in tiny_model.iterdir()} | {"embedding_space.json"}
+    assert set(_contents(tmp_path / "mirror")) == expected
+
+
+def test_mirroring_again_does_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    settings = EncoderSettings(model=str(tiny_model))
+    assert mirror(settings, str(tmp_path / "mirror")).copied
+    before = _contents(tmp_path / "mirror")
+    assert mirror(settings, str(tmp_path / "mirror")).copied == ()
+    assert _contents(tmp_path / "mirror") == before
+
+
+def test_a_mirror_of_a_mirror_is_the_same_space(tiny_model: Path, tmp_path: Path) -> None:
+    first = _mirror(tiny_model, tmp_path / "a", normalize=False, max_seq_length=50)
+    assert _mirror(tmp_path / "a", tmp_path / "b") == first
+    assert _space(str(tmp_path / "b")).max_seq_length == 50
+
+
+def test_settings_are_recorded(minilm: str, tmp_path: Path) -> None:
+    _mirror(minilm, tmp_path / "m", document_pooling=Pooling.CLS, query_prompt="q: ")
+    space = _space(str(tmp_path / "m"))
+    assert (space.document.pooling, space.query.prompt) == (Pooling.CLS, "q: ")
+
+
+def test_another_space_at_the_destination_is_refused_with_the_field_that_differs(
+    minilm: str, tmp_path: Path
+) -> None:
+    _mirror(minilm, tmp_path / "m")
+    before = _contents(tmp_path / "m")
+    with pytest.raises(SpaceMismatchError, match="max_seq_length: 256 there, 100 here"):
+        _mirror(minilm, tmp_path / "m", max_seq_length=100)
+    assert _contents(tmp_path / "m") == before
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_another_model_at_the_destination_is_never_overwritten(
+    bucket: Any, tiny_model: Path, tmp_path: Path, place: str
+) -> None:
+    uri = str(tmp_path / "theirs") if place == "folder" else "memory://bucket/theirs"
+    fs, root = fsspec.core.url_to_fs(uri)
+    # As long as ours, so that only the content tells.
+    theirs = bytes((tiny_model / "model.safetensors").stat().st_size)
+    fs.makedirs(root, exist_ok=True)
+    fs.pipe_file(f"{root}/model.safetensors", theirs)
+    with pytest.raises(InvalidInputError, match=r"holds another model\.safetensors"):
+        _mirror(tiny_model, uri)
+    assert fs.find(root) == [f"{root}/model.safetensors"]
+    assert fs.cat_file(f"{root}/model.safetensors") == theirs
+
+
+def test_an_interrupted_mirror_is_continued(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination = tmp_path / "mirror"
+    copy = shutil.copyfileobj
+    left = [2]
+
+    def break_off(source: Any, target: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            target.write(source.read(10))
+            raise OSError(28, "No space left on device")
+        copy(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("encoder.model.mirror.shutil.copyfileobj", break_off)
+        with pytest.raises(InvalidInputError, match="No space left"):
+            _mirror(tiny_model, destination)
+    whole = _contents(destination)
+    assert len(whole) == 2
+    assert all(content == (tiny_model / name).read_bytes() for name, content in whole.items())
+    copied = mirror(EncoderSettings(model=str(tiny_model)), str(destination)).copied
+    assert not set(copied) & set(whole)
+    assert _space(str(destination)) == _space(str(tiny_model))
+
+
+def test_a_mirror_can_be_read_by_others_though_safetensors_files_are_private(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    (model / "model.safetensors").chmod(0o600)
+    _mirror(model, tmp_path / "mirror")
+    modes = {path.stat().st_mode for path in (tmp_path / "mirror").iterdir()}
+    (tmp_path / "plain").touch()
+    assert modes == {(tmp_path / "plain").stat().st_mode}
+
+
+def test_a_model_that_is_refused_leaves_nothing_at_the_destination(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelLoadError):
+        _mirror(tiny_model, tmp_path / "mirror", truncate_dim=1000)
+    assert not (tmp_path / "mirror").exists()
+
+
+def test_a_broken_record_at_the_destination_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "embedding_space.json").write_text("{")
+    with pytest.raises(ModelLoadError, match=r"embedding_space\.json is not valid JSON"):
+        _mirror(tiny_model, tmp_path)

@@ -1,0 +1,187 @@
+"""The forward of a shard: bad rows alone are rejected, a broken backend rejects nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from encoder.errors import BackendError
+from encoder.space import Role
+from pipelines.actor.forward import Forward
+from pipelines.actor.prepare import LongTexts, PreparedBatch, prepare
+from pipelines.settings import OnLong
+from pipelines.source.documents import DocumentBatch
+from support.corpora import CARRIED, FakeEncoder, vector_of
+
+REPOSITORY = Path(__file__).resolve().parents[4]
+BAD = "this text is poison"
+
+
+def prepared(texts: Sequence[str], policy: OnLong = OnLong.TRUNCATE) -> PreparedBatch:
+    rows = list(range(len(texts)))
+    carried = pa.RecordBatch.from_pylist([{"id": f"doc {row}"} for row in rows], CARRIED)
+    batch = DocumentBatch(0, len(texts), list(texts), rows, carried, [])
+    return prepare(batch, FakeEncoder(), Role.DOCUMENT, LongTexts(policy))
+
+
+def forward_of(encoder: FakeEncoder) -> Forward:
+    return Forward(encoder, Role.DOCUMENT, batch_timeout_s=60.0)
+
+
+def test_rows_get_their_vectors_in_order_in_one_call():
+    encoder, texts = FakeEncoder(), ["one", "two words", "three"]
+    embedded = forward_of(encoder).embed(prepared(texts))
+    np.testing.assert_array_equal(embedded.vectors, [vector_of(text) for text in texts])
+    assert embedded.padded_tokens == 8
+    assert encoder.forwards == [3]
+
+
+def test_a_shard_without_rows_has_no_vectors():
+    embedded = forward_of(FakeEncoder()).embed(prepared([]))
+    assert embedded.vectors.shape == (0, 4)
+    assert embedded.batch.rejects == []
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.booleans(), max_size=30))
+def test_just_the_rows_that_raise_are_rejected_and_the_others_keep_their_vectors(bad):
+    texts = [BAD if is_bad else f"text {'x ' * (n % 5)}{n}" for n, is_bad in enumerate(bad)]
+    embedded = forward_of(FakeEncoder()).embed(prepared(texts))
+    kept = [n for n, is_bad in enumerate(bad) if not is_bad]
+    assert embedded.batch.rows.tolist() == kept
+    assert embedded.batch.carried["id"].to_pylist() == [f"doc {n}" for n in kept]
+    assert len(embedded.vectors) == len(kept)
+    for n, vector in zip(kept, embedded.vectors, strict=True):
+        np.testing.assert_array_equal(vector, vector_of(texts[n]))
+    assert {(reject.row, reject.id, reject.stage) for reject in embedded.batch.rejects} == {
+        (n, f"doc {n}", "encode") for n, is_bad in enumerate(bad) if is_bad
+    }
+    assert (embedded.batch.row_start, embedded.batch.row_stop) == (0, len(bad))
+
+
+def test_the_reason_is_the_error_in_one_line():
+    embedded = forward_of(FakeEncoder()).embed(prepared([BAD]))
+    (reject,) = embedded.batch.rejects
+    assert reject.reason == "the model raised RuntimeError: a kernel said no and more lines"
+
+
+def test_finding_one_bad_row_takes_few_forwards():
+    encoder = FakeEncoder()
+    forward_of(encoder).embed(prepared([*(f"text {n}" for n in range(1023)), BAD]))
+    assert len(encoder.forwards) < 2 * 10 + 5
+
+
+def test_all_chunks_of_a_document_go_when_one_of_them_raises():
+    long = " ".join([*(f"w{n}" for n in range(10)), "poison", "poison"])
+    texts = ["before", long, "after"]
+    embedded = forward_of(FakeEncoder()).embed(prepared(texts, OnLong.CHUNK))
+    assert embedded.batch.rows.tolist() == [0, 2]
+    np.testing.assert_array_equal(embedded.vectors, [vector_of("before"), vector_of("after")])
+    assert [(reject.row, reject.id) for reject in embedded.batch.rejects] == [(1, "doc 1")]
+
+
+def test_a_backend_that_fails_for_every_text_rejects_nothing():
+    encoder = FakeEncoder()
+
+    def broken() -> None:
+        raise RuntimeError("device lost\nat line 3")
+
+    encoder.on_forward = broken
+    with pytest.raises(BackendError, match=r"fails for every text \(RuntimeError: device lost at"):
+        forward_of(encoder).embed(prepared([f"text {n}" for n in range(64)]))
+    assert len(encoder.forwards) < 12, "every text was tried"
+
+
+def test_a_backend_that_fails_once_loses_no_row():
+    encoder, failures = FakeEncoder(), [True]
+
+    def flaky() -> None:
+        if failures and failures.pop():
+            raise RuntimeError("out of memory")
+
+    encoder.on_forward = flaky
+    embedded = forward_of(encoder).embed(prepared(["a", "b", "c"]))
+    np.testing.assert_array_equal(embedded.vectors, [vector_of(text) for text in "abc"])
+    assert embedded.batch.rejects == []
+
+
+HANGS = """
+import time
+from encoder.space import Role
+from pipelines.actor.forward import Forward
+from support.corpora import FakeEncoder
+from test_forward import prepared
+
+encoder = FakeEncoder()
+encoder.on_forward = lambda: time.sleep({sleep_s})
+forward = Forward(encoder, Role.DOCUMENT, batch_timeout_s={timeout_s})
+for _ in range(2):
+    forward.embed(prepared(["a"]))
+    time.sleep({idle_s})
+print("came back")
+"""
+
+
+def run(**seconds: float) -> subprocess.CompletedProcess[str]:
+    paths = [REPOSITORY, REPOSITORY / "tests", Path(__file__).parent]
+    return subprocess.run(
+        [sys.executable, "-c", HANGS.format(**seconds)],
+        env={"PYTHONPATH": ":".join(map(str, paths))},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_a_forward_beyond_its_deadline_ends_the_process_with_a_traceback():
+    ended = run(sleep_s=60, timeout_s=0.5, idle_s=0)
+    assert ended.returncode != 0
+    assert "Timeout" in ended.stderr
+    assert "encode_tokenized" in ended.stderr
+    assert "came back" not in ended.stdout
+
+
+def test_time_between_forwards_does_not_count_against_the_deadline():
+    ended = run(sleep_s=0, timeout_s=1, idle_s=1.5)
+    assert ended.returncode == 0
+    assert "came back" in ended.stdout
+
+
+def test_the_deadline_starts_anew_with_every_finished_batch(monkeypatch):
+    calls: list[str] = []
+
+    class Watchdog:
+        @staticmethod
+        def dump_traceback_later(timeout_s: float, *, exit: bool, file: int) -> None:
+            calls.append(f"{timeout_s:g} s, exit {exit}")
+
+        @staticmethod
+        def cancel_dump_traceback_later() -> None:
+            calls.append("cancel")
+
+    monkeypatch.setattr("pipelines.actor.forward.faulthandler", Watchdog)
+    forward_of(FakeEncoder()).embed(prepared(["a"]))
+    assert calls == ["60 s, exit True", "60 s, exit True", "cancel"]
+
+
+def test_a_row_that_fails_for_a_passing_reason_is_not_rejected():
+    class Flaky(FakeEncoder):
+        failed = 0
+
+        def encode_tokenized(self, tokenized, roles, *, heartbeat=None):
+            if self.failed < 2:
+                self.failed += 1
+                raise RuntimeError("out of memory for once")
+            return super().encode_tokenized(tokenized, roles, heartbeat=heartbeat)
+
+    embedded = forward_of(Flaky()).embed(prepared(["one"]))
+    assert embedded.batch.rejects == []
+    np.testing.assert_array_equal(embedded.vectors, [vector_of("one")])

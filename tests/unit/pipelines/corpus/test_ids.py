@@ -1,0 +1,98 @@
+"""Whether (id, chunk_index) is unique, for more rows than fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from pipelines.corpus import ids as ids_module
+from pipelines.corpus.ids import DuplicateId, find_duplicate_ids
+from pipelines.corpus.shards import DATA, ShardName, serialize_shard
+from pipelines.storage import Storage
+from support.corpora import SPACE, a_footer, a_shard_table
+
+
+class Corpus:
+    """Shards of one output folder, with chosen ids."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.names: list[ShardName] = []
+        self.rows = 0
+
+    def add(self, ids: Sequence[str], chunks: Sequence[int] | None = None) -> str:
+        name = ShardName("a" * 32, len(self.names), last=False)
+        data = serialize_shard(a_shard_table(ids, chunks), a_footer(), SPACE)
+        self.storage.create(f"{DATA}/{name}", data)
+        self.names.append(name)
+        self.rows += len(ids)
+        return str(name)
+
+    def duplicates(self, most: int = 10) -> list[DuplicateId]:
+        return find_duplicate_ids(
+            self.storage, self.names, id_column="id", rows=self.rows, most=most
+        )
+
+
+@pytest.fixture(params=[4_000_000, 7], ids=["one part", "many parts"])
+def corpus(request, tmp_path, monkeypatch) -> Corpus:
+    monkeypatch.setattr(ids_module, "_HASHES_PER_PART", request.param)
+    return Corpus(Storage(str(tmp_path)))
+
+
+def test_ids_that_differ_are_no_duplicates(corpus):
+    corpus.add([f"a{n}" for n in range(50)])
+    corpus.add([f"b{n}" for n in range(50)])
+    assert corpus.duplicates() == []
+
+
+def test_no_shards_have_no_duplicates(corpus):
+    assert corpus.duplicates() == []
+
+
+def test_an_id_that_occurs_in_two_shards_is_found_with_both(corpus):
+    first = corpus.add([f"a{n}" for n in range(50)])
+    corpus.add(["c"])
+    third = corpus.add(["b", "a7"])
+    assert corpus.duplicates() == [("a7", 0, [first, third])]
+
+
+def test_an_id_that_occurs_twice_in_one_shard_is_found(corpus):
+    name = corpus.add(["x", "y", "x"])
+    assert corpus.duplicates() == [("x", 0, [name])]
+
+
+def test_chunks_of_one_document_are_no_duplicates_but_the_same_chunk_twice_is(corpus):
+    first = corpus.add(["x", "x", "x"], chunks=[0, 1, 2])
+    assert corpus.duplicates() == []
+    second = corpus.add(["x"], chunks=[1])
+    assert corpus.duplicates() == [("x", 1, [first, second])]
+
+
+def test_an_id_that_ends_like_a_chunk_is_not_taken_for_one(corpus):
+    corpus.add(["1:x", "x"], chunks=[0, 1])
+    corpus.add(["0:1:x"], chunks=[0])
+    assert corpus.duplicates() == []
+
+
+@pytest.mark.parametrize("different_hashes", [1, 3])
+def test_a_collision_of_hashes_is_never_reported(corpus, monkeypatch, different_hashes):
+    monkeypatch.setattr(ids_module, "_hash", lambda key: len(key[0]) % different_hashes)
+    corpus.add(["x", "yy", "zzz", "uuuu"])
+    assert corpus.duplicates() == []
+    corpus.add(["yy"])
+    assert [found[0] for found in corpus.duplicates()] == ["yy"]
+
+
+def test_the_first_duplicates_are_returned_and_no_more_than_asked_for(corpus):
+    corpus.add([f"{n}" for n in range(30)])
+    corpus.add([f"{n}" for n in range(30)])
+    assert [identity for identity, _, _ in corpus.duplicates(most=3)] == ["0", "1", "2"]
+
+
+def test_when_all_ids_are_doubled_only_some_are_looked_up(corpus, monkeypatch):
+    monkeypatch.setattr(ids_module, "_MOST_SUSPECTS", 5)
+    corpus.add([f"{n}" for n in range(100)])
+    corpus.add([f"{n}" for n in range(100)])
+    assert 1 <= len(corpus.duplicates(most=10)) <= 5

@@ -1,0 +1,185 @@
+"""What an output folder is pinned to, and who is refused."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, fields, replace
+from threading import Barrier
+
+import pyarrow as pa
+import pytest
+
+from encoder.errors import SpaceMismatchError
+from encoder.space import EmbeddingSpace, Pooling, RoleEncoding
+from pipelines.corpus.pin import (
+    SPACE_FILE,
+    CorpusLayout,
+    Pin,
+    check_pin,
+    pin_output,
+    read_pin,
+    require_pin,
+)
+from pipelines.errors import CorpusError, LayoutMismatchError
+from pipelines.settings import EmbedCorpusSettings
+from pipelines.source.corpus_columns import CorpusColumns
+from pipelines.storage import Storage
+from support.corpora import SPACE, a_layout, a_pin
+
+OTHER_SPACE = {
+    "weights_sha256": "c" * 64,
+    "tokenizer_sha256": "d" * 64,
+    "query": RoleEncoding(Pooling.CLS),
+    "document": RoleEncoding(Pooling.CLS, "passage: "),
+    "normalize": False,
+    "max_seq_length": 512,
+    "truncate_dim": 2,
+    "dimension": 2,
+}
+OTHER_LAYOUT = {
+    "role": "query",
+    "id_column": "key",
+    "text_columns": ("title", "text"),
+    "carried": (("id", "string"), ("lang", "string")),
+    "embedding_dtype": "float16",
+    "on_long": "chunk",
+    "chunk_overlap": 7,
+    "rows_per_shard": 4,
+    "unit_bytes": 5,
+}
+
+
+@pytest.fixture
+def storage(tmp_path) -> Storage:
+    return Storage(str(tmp_path / "out"))
+
+
+def shown(value: object) -> str:
+    return json.dumps(asdict(value) if isinstance(value, RoleEncoding) else value)
+
+
+def test_every_field_has_another_value_to_be_tested_with():
+    assert set(OTHER_SPACE) == {field.name for field in fields(EmbeddingSpace)}
+    assert set(OTHER_LAYOUT) == {field.name for field in fields(CorpusLayout)}
+
+
+@pytest.mark.parametrize("field", OTHER_SPACE)
+def test_another_space_is_refused_with_the_field_and_both_values(storage, field):
+    pin_output(storage, a_pin())
+    other = replace(SPACE, **{field: OTHER_SPACE[field]})
+    with pytest.raises(SpaceMismatchError) as raised:
+        pin_output(storage, a_pin(other))
+    there, here = shown(getattr(SPACE, field)), shown(OTHER_SPACE[field])
+    assert f"{field}: there {there}, here {here}" in str(raised.value)
+    assert SPACE.fingerprint in str(raised.value)
+    assert other.fingerprint in str(raised.value)
+    assert read_pin(storage) == a_pin()
+
+
+@pytest.mark.parametrize("field", OTHER_LAYOUT)
+def test_another_layout_is_refused_with_the_field_and_both_values(storage, field):
+    pin_output(storage, a_pin())
+    with pytest.raises(LayoutMismatchError) as raised:
+        pin_output(storage, a_pin(**{field: OTHER_LAYOUT[field]}))
+    name, there, here = field, getattr(a_layout(), field), OTHER_LAYOUT[field]
+    if field == "carried":
+        name, there, here = "columns", ["id"], ["id", "lang"]
+    assert f"{name}: there {json.dumps(there)}, here {json.dumps(here)}" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_all_fields_that_differ_are_named_at_once(storage):
+    pin_output(storage, a_pin())
+    with pytest.raises(LayoutMismatchError, match=r"role: .*; rows_per_shard: "):
+        pin_output(storage, a_pin(role="query", rows_per_shard=9))
+
+
+def test_of_carried_columns_the_pinned_types_win(storage):
+    pinned = replace(a_pin(), carried=pa.schema([("id", pa.int64())]))
+    pinned = replace(pinned, layout=a_layout(carried=(("id", "int64"),)))
+    pin_output(storage, pinned)
+    assert pin_output(storage, a_pin()) == pinned
+    assert check_pin(storage, a_pin()).columns.carried.field("id").type == pa.int64()
+
+
+def test_provenance_is_recorded_but_not_compared(storage):
+    pin_output(storage, a_pin())
+    assert pin_output(storage, replace(a_pin(), provenance={"model": "s3"})) == a_pin()
+
+
+def test_shards_without_a_pin_are_refused(storage):
+    storage.create("data/x.parquet", b"shard")
+    with pytest.raises(CorpusError, match=r"has a data folder but no _space\.json"):
+        check_pin(storage, a_pin())
+
+
+def test_checking_writes_nothing(storage):
+    assert check_pin(storage, a_pin()) == a_pin()
+    assert read_pin(storage) is None
+
+
+def test_of_two_spaces_pinned_at_once_one_wins_and_the_other_is_refused(storage):
+    together = Barrier(2)
+    pins = [a_pin(), a_pin(replace(SPACE, max_seq_length=9))]
+
+    def try_to_pin(pin: Pin) -> Pin | None:
+        together.wait()
+        try:
+            return pin_output(storage, pin)
+        except SpaceMismatchError:
+            return None
+
+    with ThreadPoolExecutor(2) as pool:
+        won = list(pool.map(try_to_pin, pins))
+    assert sorted(pin is None for pin in won) == [False, True]
+    assert [pin for pin in won if pin] == [read_pin(storage)]
+
+
+def test_a_pin_comes_back_with_its_exact_arrow_types(storage):
+    carried = pa.schema(
+        [
+            ("id", pa.int64()),
+            ("tags", pa.list_(pa.string())),
+            pa.field("at", pa.timestamp("us", "UTC"), metadata={"k": "v"}),
+        ]
+    )
+    layout = a_layout(carried=tuple((field.name, str(field.type)) for field in carried))
+    pin = Pin(SPACE, layout, carried, {"model": "x"})
+    pin_output(storage, pin)
+    found = read_pin(storage)
+    assert found == pin
+    assert found.carried.equals(carried, check_metadata=True)
+
+
+def test_an_overlap_counts_only_where_texts_are_chunked():
+    def layout(on_long: str, overlap: int) -> CorpusLayout:
+        settings = EmbedCorpusSettings(
+            input=("x",), output="y", on_long=on_long, chunk_overlap=overlap
+        )
+        return CorpusLayout.of(settings, CorpusColumns("id", ("text",), a_pin().carried))
+
+    assert layout("truncate", 10) == layout("truncate", 20)
+    assert layout("chunk", 10).differences(layout("chunk", 20)) == {"chunk_overlap": (10, 20)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"format": 2}',
+        a_pin().to_json().replace("rows_per_shard", "rows"),
+        a_pin().to_json().replace('"arrow_schema": "', '"arrow_schema": "AAAA'),
+    ],
+)
+def test_a_damaged_pin_is_named_with_what_to_do(storage, text):
+    storage.create(SPACE_FILE, text.encode())
+    with pytest.raises(CorpusError, match=r"_space\.json is not a corpus pin .* another folder"):
+        read_pin(storage)
+
+
+def test_a_folder_that_must_be_a_corpus_but_is_none_is_named(storage):
+    with pytest.raises(CorpusError, match=f"{storage.uri} is no corpus"):
+        require_pin(storage)

@@ -1,0 +1,83 @@
+"""Reading a shard wherever it is: whole or piece by piece, and what is said of a damaged one."""
+
+from __future__ import annotations
+
+import io
+import uuid
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.corpus import shard_file
+from pipelines.corpus.shard_file import ShardFile
+from pipelines.corpus.shards import DATA, ShardName
+from pipelines.errors import CorpusError
+from pipelines.storage import Storage
+from support.vectors import VectorRow, make_pin, make_space, write_vectors
+
+PIN = make_pin(make_space(4))
+ROWS = [VectorRow(f"d{number}", (number, 0, 0, 0)) for number in range(10)]
+
+
+@pytest.fixture(params=["local", "remote", "remote and large"])
+def shard(request, tmp_path, monkeypatch) -> tuple[Storage, ShardName]:
+    (name,) = write_vectors(tmp_path, PIN, [ROWS])
+    if request.param == "local":
+        return Storage(str(tmp_path)), name
+    if request.param == "remote and large":
+        monkeypatch.setattr(shard_file, "_WHOLE_FILE_BYTES", 10)
+    storage = Storage(f"memory://{uuid.uuid4().hex}")
+    storage.create(f"{DATA}/{name}", (tmp_path / DATA / str(name)).read_bytes())
+    return storage, name
+
+
+def damage(storage: Storage, name: ShardName, content: bytes) -> None:
+    storage.replace(f"{DATA}/{name}", content)
+
+
+def test_all_rows_come_in_order_in_batches_of_the_size_asked_for(shard):
+    with ShardFile(*shard) as file:
+        assert file.num_rows == 10
+        assert file.said()[1] == PIN.space
+        batches = list(file.batches(["id"], batch_rows=4))
+    assert [batch.num_rows for batch in batches] == [4, 4, 2]
+    ids = [identity for batch in batches for identity in batch.column("id").to_pylist()]
+    assert ids == [row.id for row in ROWS]
+
+
+def test_a_file_that_is_gone_is_named(shard):
+    storage, name = shard
+    storage.delete(f"{DATA}/{name}")
+    with pytest.raises(CorpusError, match=f"{storage.uri}/data/{name} is not there"):
+        ShardFile(storage, name)
+
+
+def test_a_file_that_is_no_parquet_file_is_named(shard):
+    storage, name = shard
+    damage(storage, name, b"PAR1 and then nothing of the kind")
+    with pytest.raises(CorpusError, match=f"{name} is not readable"):
+        ShardFile(storage, name)
+
+
+def test_a_damaged_page_ends_the_reading_with_the_files_name(shard):
+    storage, name = shard
+    content = bytearray(storage.read(f"{DATA}/{name}") or b"")
+    content[20] ^= 0xFF
+    damage(storage, name, bytes(content))
+    with (
+        ShardFile(storage, name, verify_checksums=True) as file,
+        pytest.raises(CorpusError, match=f"{name} is not readable"),
+    ):
+        list(file.batches(batch_rows=4))
+
+
+@pytest.mark.parametrize("entry", [b"twofold.shard", b"twofold.space"])
+@pytest.mark.parametrize("value", [b"{", b"[1]", b"\xff", b'{"a": 1}'])
+def test_a_footer_that_is_not_the_jobs_is_named(shard, entry, value):
+    storage, name = shard
+    table = pq.read_table(io.BytesIO(storage.read(f"{DATA}/{name}") or b""))
+    sink = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, entry: value}), sink)
+    damage(storage, name, sink.getvalue())
+    with ShardFile(storage, name) as file, pytest.raises(CorpusError, match=str(name)):
+        file.said()

@@ -1,0 +1,251 @@
+"""The end of a run: the index is published before anything is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from dataclasses import replace as with_changes
+
+import pytest
+
+from pipelines.corpus.index import INDEX_FILE, IndexedShard, list_shards, read_index
+from pipelines.corpus.shards import DATA, REJECTS
+from pipelines.driver import publish as publish_module
+from pipelines.driver.publish import publish
+from pipelines.driver.report import RunReport
+from pipelines.errors import ConservationError, CorpusError, DuplicateIdError, PruneLimitError
+from pipelines.settings import EmbedCorpusSettings
+from pipelines.source.units import WorkUnit
+from pipelines.storage import Storage
+from support.corpora import a_pin, a_source, a_unit, an_indexed_shard, write_shards
+
+A, B = a_unit(a_source("/in/a")), a_unit(a_source("/in/b"))
+NEW_A = a_unit(a_source("/in/a", "v2"))
+
+
+@dataclass
+class Output:
+    storage: Storage
+    operations: list[str] = field(default_factory=list)
+    report: RunReport = field(default_factory=lambda: RunReport("run", "f" * 16, "out", 0, 0))
+
+    def publish(
+        self, units: Sequence[WorkUnit], done: Sequence[WorkUnit] = (), **settings: object
+    ) -> CorpusError | None:
+        return publish(
+            EmbedCorpusSettings(input=("/in",), output=self.storage.uri, **settings),
+            self.storage,
+            a_pin(),
+            {unit.key: unit for unit in units},
+            {unit.key for unit in done},
+            self.report,
+        )
+
+    def live(self) -> list[str]:
+        index = read_index(self.storage)
+        assert index is not None
+        return [str(shard.name) for shard in index.shards]
+
+
+@pytest.fixture
+def output(tmp_path, monkeypatch) -> Output:
+    """An output folder of which replacements and deletions are recorded."""
+    output = Output(Storage(str(tmp_path / "out")))
+    for verb in ("replace", "delete"):
+        original = getattr(Storage, verb)
+
+        def recorded(self, name, *rest, verb=verb, original=original):
+            output.operations.append(f"{verb} {name}")
+            return original(self, name, *rest)
+
+        monkeypatch.setattr(Storage, verb, recorded)
+    return output
+
+
+def names(shards: Sequence[IndexedShard]) -> list[str]:
+    return sorted(str(shard.name) for shard in shards)
+
+
+def test_what_was_committed_is_published(output):
+    shards = write_shards(output.storage, [an_indexed_shard(A), an_indexed_shard(B)])
+    assert output.publish([A, B]) is None
+    assert output.live() == names(shards)
+    index = read_index(output.storage)
+    assert index.ids_checked
+    assert index.fingerprint == a_pin().space.fingerprint
+    assert index.totals()["size_bytes"] == sum(shard.size_bytes for shard in shards)
+    assert output.operations == [f"replace {INDEX_FILE}"]
+
+
+def test_an_unchanged_index_is_not_written_and_no_footer_read_again(output, monkeypatch):
+    write_shards(output.storage, [an_indexed_shard(A), an_indexed_shard(B)])
+    output.publish([A, B])
+    output.operations.clear()
+    monkeypatch.setattr(Storage, "open", lambda *_: pytest.fail("a shard is read"))
+    assert output.publish([A, B], done=[A, B]) is None
+    assert output.operations == []
+
+
+def test_the_index_is_published_before_old_shards_are_deleted(output):
+    (old,) = write_shards(output.storage, [an_indexed_shard(A)])
+    output.publish([A])
+    output.storage.create(f"{REJECTS}/{old.name}", b"rejects")
+    (new,) = write_shards(output.storage, [an_indexed_shard(NEW_A)])
+    output.operations.clear()
+    assert output.publish([NEW_A]) is None
+    assert output.operations == [
+        f"replace {INDEX_FILE}",
+        f"delete {REJECTS}/{old.name}",
+        f"delete {DATA}/{old.name}",
+    ]
+    assert output.live() == names([new])
+    assert output.storage.sizes(REJECTS) == {}
+    assert output.report.retired_shards == 1
+
+
+def test_what_a_crash_left_undeleted_is_deleted_by_the_next_run(output, monkeypatch):
+    (old,) = write_shards(output.storage, [an_indexed_shard(A)])
+    output.publish([A])
+    (new,) = write_shards(output.storage, [an_indexed_shard(NEW_A)])
+
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "delete", crash)
+        with pytest.raises(Crash):
+            output.publish([NEW_A])
+    # A run over other inputs in between leaves it alone and does not take it for live.
+    (other,) = write_shards(output.storage, [an_indexed_shard(B)])
+    assert output.publish([B]) is None
+    assert output.live() == names([new, other])
+    assert output.publish([NEW_A], done=[NEW_A]) is None
+    assert old.name not in list_shards(output.storage)
+    assert output.live() == names([new, other])
+
+
+def test_a_source_whose_new_version_is_incomplete_keeps_its_old_one(output):
+    (old,) = write_shards(output.storage, [an_indexed_shard(A)])
+    output.publish([A])
+    write_shards(output.storage, [an_indexed_shard(NEW_A, last=False)])
+    assert output.publish([NEW_A]) is None
+    assert output.live() == names([old])
+    assert old.name in list_shards(output.storage)
+
+
+def test_a_shard_that_was_deleted_and_embedded_again_is_listed_with_its_new_footer(output):
+    (first,) = write_shards(output.storage, [an_indexed_shard(A)])
+    output.publish([A])
+    output.storage.delete(f"{DATA}/{first.name}")
+    write_shards(output.storage, [an_indexed_shard(A, run_id="run-2")])
+    assert output.publish([A], done=[]) is None
+    assert [shard.footer.run_id for shard in read_index(output.storage).shards] == ["run-2"]
+
+
+def test_duplicate_ids_are_an_error_after_everything_was_published(output):
+    write_shards(output.storage, [an_indexed_shard(A)])
+    write_shards(output.storage, [an_indexed_shard(B)], ids_of=A.key)
+    error = output.publish([A, B])
+    assert isinstance(error, DuplicateIdError)
+    assert f"'{A.key}-0'" in str(error)
+    assert all(str(an_indexed_shard(unit).name) in str(error) for unit in (A, B))
+    assert len(output.live()) == 2
+    assert not read_index(output.storage).ids_checked
+
+
+def test_duplicate_ids_are_reported_by_every_run_until_they_are_gone(output):
+    write_shards(output.storage, [an_indexed_shard(A)])
+    write_shards(output.storage, [an_indexed_shard(B)], ids_of=A.key)
+    output.publish([A, B])
+    assert isinstance(output.publish([A, B], done=[A, B]), DuplicateIdError)
+    assert output.publish([A, B], done=[A, B], check_ids=False) is None
+
+
+@pytest.mark.parametrize("first_checked", [True, False])
+def test_ids_are_looked_at_again_only_after_a_change_or_when_they_were_not(
+    output, monkeypatch, first_checked
+):
+    looked: list[int] = []
+    find = publish_module.find_duplicate_ids
+
+    def counted(*arguments, **named):
+        looked.append(1)
+        return find(*arguments, **named)
+
+    monkeypatch.setattr(publish_module, "find_duplicate_ids", counted)
+    write_shards(output.storage, [an_indexed_shard(A)])
+    output.publish([A], check_ids=first_checked)
+    output.publish([A], done=[A])
+    assert len(looked) == 1
+    output.publish([A], done=[A])
+    assert len(looked) == 1
+    write_shards(output.storage, [an_indexed_shard(B)])
+    output.publish([A, B], done=[A])
+    assert len(looked) == 2
+
+
+def test_rows_that_are_not_accounted_for_are_an_error_after_publishing(output):
+    write_shards(output.storage, [an_indexed_shard(A, rejected=1)])
+    error = output.publish([A])
+    assert isinstance(error, ConservationError)
+    assert "2 source rows, but 2 embedded and 1 rejected" in str(error)
+    assert len(output.live()) == 1
+
+
+def test_a_unit_that_knows_its_rows_must_have_just_as_many(output):
+    unit = with_changes(A, rows=3)
+    write_shards(output.storage, [an_indexed_shard(unit)])
+    assert isinstance(output.publish([unit]), ConservationError)
+
+
+def test_gone_sources_are_counted_and_pruned_when_asked(output):
+    (gone, kept) = write_shards(output.storage, [an_indexed_shard(A), an_indexed_shard(B)])
+    assert output.publish([B]) is None
+    assert output.report.sources_gone == 1
+    refused = output.publish([B], done=[B], prune=True)
+    assert isinstance(refused, PruneLimitError)
+    assert len(output.live()) == 2
+    assert output.publish([B], done=[B], prune=True, prune_max=0.5) is None
+    assert output.live() == names([kept])
+    assert gone.name not in list_shards(output.storage)
+
+
+def test_shards_that_another_job_commits_while_we_publish_are_listed_too(output, monkeypatch):
+    mine = write_shards(output.storage, [an_indexed_shard(A)])
+    theirs = []
+    original = publish_module.find_duplicate_ids
+
+    def slow_look(*args, **keywords):
+        if not theirs:
+            theirs.extend(write_shards(output.storage, [an_indexed_shard(B)]))
+        return original(*args, **keywords)
+
+    monkeypatch.setattr(publish_module, "find_duplicate_ids", slow_look)
+    assert output.publish([A, B]) is None
+    assert output.live() == names([*mine, *theirs])
+
+
+def test_a_damaged_index_is_rebuilt_from_the_shards(output, caplog):
+    shards = write_shards(output.storage, [an_indexed_shard(A)])
+    output.storage.replace(INDEX_FILE, b"{ not json")
+    assert output.publish([A]) is None
+    assert output.live() == names(shards)
+    assert "rebuilding it from the shards" in caplog.text
+
+
+def test_rejects_of_a_try_that_died_go_where_the_committed_one_rejected_nothing(output):
+    (shard,) = write_shards(output.storage, [an_indexed_shard(A)])
+    output.storage.create(f"{REJECTS}/{shard.name}", b"of the try that died")
+    assert output.publish([A]) is None
+    assert output.storage.sizes(REJECTS) == {}
+
+
+def test_a_shard_whose_event_was_lost_counts_in_the_report(output):
+    (shard,) = write_shards(output.storage, [an_indexed_shard(A)])
+    output.report.run_id = shard.footer.run_id
+    output.publish([A])
+    assert output.report.shards == 1
+    assert output.report.rows == shard.footer.rows

@@ -1,0 +1,99 @@
+"""The account of a run adds up from its events."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from pipelines.actor.events import Ending, ShardEvent, UnitEvent
+from pipelines.driver.report import RunReport, installed_versions
+from support.corpora import a_footer
+
+
+def a_report(**fields: object) -> RunReport:
+    return RunReport("run-1", "f" * 16, "s3://b/out", 5, 2, **fields)
+
+
+def a_shard(*, duplicate: bool = False, committed_at: float = 100.0, **footer: int) -> ShardEvent:
+    return ShardEvent(
+        unit="a" * 32,
+        name="x",
+        size_bytes=1000,
+        footer=a_footer(**footer),
+        duplicate=duplicate,
+        seconds={"encode": 1.5, "write": 0.25},
+        started_at=90.0,
+        committed_at=committed_at,
+        peak_rss_bytes=7,
+    )
+
+
+def shown(report: RunReport) -> str:
+    screen = io.StringIO()
+    Console(file=screen, width=200).print(report.table())
+    return screen.getvalue()
+
+
+def test_shards_are_summed_up():
+    report = a_report()
+    report.add(a_shard(rejected=1, documents=1, rows=4, truncated=1, unreadable=1))
+    report.add(a_shard(committed_at=90.0, tokens=20, padded_tokens=20))
+    report.add(UnitEvent("a" * 32, Ending.DONE))
+    found = report.to_dict()
+    assert {name: found[name] for name in ("shards", "source_rows", "documents", "rows")} == {
+        "shards": 2,
+        "source_rows": 4,
+        "documents": 3,
+        "rows": 6,
+    }
+    assert (found["rejected"], found["unreadable"], found["truncated"]) == (1, 1, 1)
+    assert (found["tokens"], found["padded_tokens"], found["size_bytes"]) == (30, 32, 2000)
+    assert found["padding_waste"] == pytest.approx(1 - 30 / 32, abs=1e-5)
+    assert found["seconds_by_stage"] == {"encode": 3.0, "write": 0.5}
+    assert (found["first_commit_at"], found["last_commit_at"]) == (90.0, 100.0)
+    assert found["provenance"] == {"model": "fake"}
+
+
+def test_what_another_job_committed_first_is_its_and_only_its_time_is_ours():
+    report = a_report()
+    report.add(a_shard(duplicate=True))
+    assert (report.shards, report.duplicate_shards, report.rows, report.tokens) == (0, 1, 0, 0)
+    assert report.seconds_by_stage == {"encode": 1.5, "write": 0.25}
+    assert "computed twice" in shown(report)
+
+
+def test_rates_are_over_the_whole_run():
+    report = a_report(started_at=100.0, finished_at=104.0)
+    report.add(a_shard())
+    found = report.to_dict()
+    assert (found["wall_s"], found["documents_per_s"], found["tokens_per_s"]) == (4.0, 0.5, 2.5)
+
+
+def test_a_run_that_did_nothing_has_a_report_too():
+    report = a_report()
+    assert report.padding_waste == 0
+    assert json.loads(report.to_json())["documents_per_s"] == 0
+    assert "2 of 5" in shown(report)
+
+
+def test_the_file_is_json_and_names_the_versions():
+    report = a_report(failures={"a": "why"})
+    found = json.loads(report.to_json())
+    assert found["failures"] == {"a": "why"}
+    assert found["versions"] == installed_versions()
+    assert {"python", "ray", "torch", "pyarrow"} <= set(found["versions"])
+
+
+def test_the_table_shows_what_there_is_and_leaves_out_what_there_is_not():
+    quiet = shown(a_report())
+    assert "rows in" in quiet
+    for name in ("units failed", "shards retired", "sources gone", "files unreadable"):
+        assert name not in quiet
+    loud = shown(
+        a_report(failures={"a": "why"}, retired_shards=3, sources_gone=4, unreadable=5, rows=1234)
+    )
+    for name in ("units failed", "shards retired", "sources gone", "files unreadable", "1,234"):
+        assert name in loud
