@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from queue import SimpleQueue
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -35,8 +34,14 @@ _Vectors = npt.NDArray[np.float32]
 
 
 class _Request(Protocol):
-    """What is read of `openvino.InferRequest`."""
+    """What is used of `openvino.InferRequest`.
 
+    `AsyncInferQueue` is not used: it crashes when it is dropped with requests under way, and after
+    one error it raises that error for ever.
+    """
+
+    def start_async(self, inputs: list[npt.NDArray[Any]]) -> None: ...
+    def wait(self) -> None: ...
     def get_output_tensor(self, index: int) -> Any: ...  # noqa: ANN401 - OpenVINO has no types
 
 
@@ -71,7 +76,7 @@ class OpenVinoBackend:
         self.pad_token_id = model.pad_token_id
         self.max_batch_tokens = max_batch_tokens or _BATCH_TOKENS
         try:
-            self._compiled = openvino.Core().compile_model(
+            compiled = openvino.Core().compile_model(
                 _convert(openvino, model),
                 "CPU",
                 {
@@ -87,53 +92,47 @@ class OpenVinoBackend:
                 f"expected a model that OpenVINO can convert, found: {_cause(error)}; "
                 "use backend torch"
             ) from error
-        self._open_requests: Callable[[], Any] = partial(
-            openvino.AsyncInferQueue, self._compiled, streams
-        )
-        self._start_afresh()
+        # Twice the streams: none is idle while results are taken in order.
+        self._requests: list[_Request] = [
+            compiled.create_infer_request() for _ in range(2 * streams)
+        ]
 
     def forward(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[int, _Vectors]]:
-        """Yield (position, vectors (B, H)) as the streams finish."""
-        is_finished = False
+        """Yield (position, vectors (B, H)) in the order of the batches."""
+        idle = list(self._requests)
+        running: deque[tuple[int, _Request]] = deque()
         try:
             for position, batch in enumerate(batches):
-                inputs = [batch.input_ids, batch.attention_mask, batch.is_cls]
+                if not idle:
+                    finished, vectors = self._take(running)
+                    idle.append(finished)
+                    yield vectors
+                request = idle.pop()
                 with _errors_reported():
-                    # Waits, without the GIL, until a stream is free.
-                    self._requests.start_async(inputs, position)
-                yield from self._drained()
-            with _errors_reported():
-                self._requests.wait_all()
-            yield from self._drained()
-            is_finished = True
+                    request.start_async([batch.input_ids, batch.attention_mask, batch.is_cls])
+                running.append((position, request))
+            while running:
+                yield self._take(running)[1]
         finally:
-            if not is_finished:
-                self._start_afresh()
+            # After an error, or for a caller that stopped early: requests come to rest.
+            for _, request in running:
+                with suppress(RuntimeError):
+                    request.wait()
 
-    def _drained(self) -> Iterator[tuple[int, _Vectors]]:
-        """Yield what the streams have finished by now."""
-        while not self._done.empty():
-            yield self._done.get()
-
-    def _start_afresh(self) -> None:
-        """Open new requests and leave the old ones alone.
-
-        They may be at work for a caller that has stopped, and after an error OpenVINO's queue
-        raises that error for ever.
-        """
-        done: SimpleQueue[tuple[int, _Vectors]] = SimpleQueue()
-
-        def take(request: _Request, position: int) -> None:
-            # In OpenVINO's thread, before the request is used again: hence the copy.
-            done.put((position, np.array(request.get_output_tensor(0).data, dtype=np.float32)))
-
-        self._done = done
-        self._requests = self._open_requests()
-        self._requests.set_callback(take)
+    @staticmethod
+    def _take(
+        running: deque[tuple[int, _Request]],
+    ) -> tuple[_Request, tuple[int, _Vectors]]:
+        """Wait, without the GIL, for the oldest request; return it and a copy of its result."""
+        position, request = running.popleft()
+        with _errors_reported():
+            request.wait()
+        vectors = np.array(request.get_output_tensor(0).data, dtype=np.float32)  # (B, H)
+        return request, (position, vectors)
 
     def close(self) -> None:
         """Free the model."""
-        del self._requests, self._open_requests, self._compiled
+        self._requests.clear()
 
 
 @contextmanager
