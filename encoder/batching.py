@@ -53,7 +53,6 @@ def plan_batches(
     lengths: npt.ArrayLike,
     *,
     max_batch_tokens: int,
-    max_batch_rows: int | None = None,
     max_seq_length: int | None = None,
 ) -> list[Batch]:
     """Cut texts into batches of similar length, longest first.
@@ -61,7 +60,6 @@ def plan_batches(
     Args:
         lengths: Tokens of each text, (N,).
         max_batch_tokens: Budget of rows x padded length; a text beyond it is a batch by itself.
-        max_batch_rows: Rows per batch, or None for no limit.
         max_seq_length: The model's limit, which no padded length exceeds.
 
     Returns:
@@ -75,8 +73,6 @@ def plan_batches(
     while first < len(order):
         padded_length = bucket_length(max(1, int(tokens[order[first]])), max_seq_length)
         rows = max(1, max_batch_tokens // padded_length)
-        if max_batch_rows is not None:
-            rows = min(rows, max_batch_rows)
         batches.append(Batch(order[first : first + rows], padded_length))
         first += rows
     return batches

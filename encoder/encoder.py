@@ -8,7 +8,6 @@ in; neither Ray nor HTTP is known here.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,12 +31,10 @@ class EncodedVectors:
     Attributes:
         vectors: float32 (N, D).
         padded_tokens: Tokens computed, padding included.
-        forward_s: Seconds in the backend.
     """
 
     vectors: npt.NDArray[np.float32]
     padded_tokens: int
-    forward_s: float
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,6 @@ class Encoder:
         """
         is_cls = self._is_cls(roles, len(tokenized))
         pooled = np.empty((len(tokenized), self._backend.dimension), dtype=np.float32)  # (N, H)
-        started = time.perf_counter()
         with self._forward_lock:
             batches = plan_batches(
                 tokenized.n_tokens,
@@ -134,9 +130,8 @@ class Encoder:
                 f"expected vectors of {len(batches)} batches from {self._backend.name}, found "
                 f"{len(missing)} missing; encode them again or use another backend"
             )
-        forward_s = time.perf_counter() - started
         padded_tokens = sum(batch.padded_tokens for batch in batches)
-        return EncodedVectors(finish_vectors(pooled, self.space), padded_tokens, forward_s)
+        return EncodedVectors(finish_vectors(pooled, self.space), padded_tokens)
 
     def encode(self, texts: Sequence[str], role: Role) -> Encoded:
         """Tokenize and encode texts of one role.

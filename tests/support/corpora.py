@@ -104,7 +104,6 @@ class FakeEncoder:
         return EncodedVectors(
             np.array(vectors, np.float32).reshape(-1, DIMENSION),
             padded_tokens=2 * int(tokenized.n_tokens.sum()),
-            forward_s=0.0,
         )
 
 
@@ -171,6 +170,7 @@ def a_footer(unit: WorkUnit | None = None, ordinal: int = 0, **changes: Any) -> 
     footer = ShardFooter(
         source=unit.source.uri,
         version=unit.source.version,
+        format=unit.source.format.value,
         root=unit.source.root,
         range_kind=unit.kind.value,
         range_start=unit.start,

@@ -12,19 +12,14 @@ lengths = st.lists(st.integers(1, MAX_SEQ_LENGTH), max_size=200)
 budgets = st.integers(1, 5000)
 
 
-@given(lengths=lengths, budget=budgets, rows=st.none() | st.integers(1, 20))
-def test_every_text_is_in_one_batch_within_the_budget(
-    lengths: list[int], budget: int, rows: int | None
-) -> None:
-    batches = plan_batches(
-        lengths, max_batch_tokens=budget, max_batch_rows=rows, max_seq_length=MAX_SEQ_LENGTH
-    )
+@given(lengths=lengths, budget=budgets)
+def test_every_text_is_in_one_batch_within_the_budget(lengths: list[int], budget: int) -> None:
+    batches = plan_batches(lengths, max_batch_tokens=budget, max_seq_length=MAX_SEQ_LENGTH)
 
     indices = [int(index) for batch in batches for index in batch.indices]
     assert sorted(indices) == list(range(len(lengths)))
     for batch in batches:
         assert batch.padded_tokens <= budget or len(batch.indices) == 1
-        assert rows is None or len(batch.indices) <= rows
         assert all(lengths[index] <= batch.padded_length for index in batch.indices)
         assert batch.padded_length <= MAX_SEQ_LENGTH
 
