@@ -14,9 +14,6 @@ from typing import NamedTuple, cast
 
 __all__ = ["COMMANDS", "Command", "main"]
 
-_INTERRUPTED = 130
-"""What a shell reports for a process that SIGINT ended: 128 + 2."""
-
 
 class Command(NamedTuple):
     """A command: `entry_point` is "module:function"; it takes arguments, returns an exit code."""
@@ -58,11 +55,7 @@ def main(argv: list[str] | None = None) -> int:
             "see twofold --help\n"
         )
         return 2
-    try:
-        return _load(COMMANDS[name])(rest)
-    except KeyboardInterrupt:
-        sys.stderr.write("twofold: interrupted; the same command continues where it stopped\n")
-        return _INTERRUPTED
+    return _load(COMMANDS[name])(rest)
 
 
 def _load(command: Command) -> Callable[[list[str]], int]:

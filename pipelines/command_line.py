@@ -44,6 +44,9 @@ __all__ = ["parse_settings", "run_command"]
 
 M = TypeVar("M", bound=BaseModel)
 
+_INTERRUPTED = 130
+"""What a shell reports for a process that SIGINT ended: 128 + 2."""
+
 
 def parse_settings(model: type[M], argv: Sequence[str] | None, *, prog: str, description: str) -> M:
     """Return the settings that flags, environment, `--config FILE.yaml` and defaults add up to.
@@ -79,13 +82,16 @@ def run_command(function: Callable[[], int]) -> int:
     """Run a command and return its exit code: the boundary at which errors become messages.
 
     What twofold raises on purpose is one line (one a problem) on stderr; anything else is a defect
-    and keeps its traceback.
+    and keeps its traceback. An interrupt says that nothing which was committed is lost.
     """
     try:
         return function()
     except TwofoldError as error:
         sys.stderr.write(f"twofold: error: {error}\n")
         return exit_code(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("twofold: interrupted; run the same command again to go on\n")
+        return _INTERRUPTED
 
 
 class _Parser(argparse.ArgumentParser):

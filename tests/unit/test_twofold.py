@@ -33,15 +33,6 @@ def test_a_command_gets_the_arguments_after_its_name_and_its_exit_code_comes_bac
     assert seen == [["--output", "o"]]
 
 
-def test_an_interrupt_is_130_without_a_traceback(command, capsys):
-    def interrupt(argv):
-        raise KeyboardInterrupt
-
-    command.outcome = interrupt
-    assert twofold.main(["fake"]) == 130
-    assert "continues where it stopped" in capsys.readouterr().err
-
-
 def test_help_lists_every_command_with_one_line(capsys):
     assert twofold.main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -247,6 +247,16 @@ def test_the_exit_code_follows_the_error_and_success_passes_through():
     assert run_command(lambda: 0) == 0
 
 
+def test_an_interrupt_is_130_and_one_line_without_a_traceback(capsys: pytest.CaptureFixture[str]):
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    assert run_command(interrupt) == 130
+    assert capsys.readouterr().err == (
+        "twofold: interrupted; run the same command again to go on\n"
+    )
+
+
 def test_a_defect_keeps_its_traceback():
     def fail() -> int:
         raise ZeroDivisionError
