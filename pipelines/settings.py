@@ -150,10 +150,16 @@ class EmbedCorpusSettings(BaseModel):
         None, description="Actor pool, MIN[:MAX]; unset: as many as the cluster holds"
     )
     num_gpus_per_actor: float | None = Field(
-        None, ge=0, description="unset: 1 where the cluster has GPUs, else 0; 0.5 puts two on a GPU"
+        None,
+        ge=0,
+        description="unset: 1 where the cluster has GPUs and device and backend allow one, "
+        "else 0; 0.5 puts two on a GPU",
     )
     num_cpus_per_actor: float | None = Field(
-        None, gt=0, description="unset: a node's CPUs shared out over its actors, 8 at most"
+        None,
+        gt=0,
+        description="unset: a node's CPUs shared out over its actors, 8 at most where "
+        "they have no GPU",
     )
     units_in_flight: int = Field(
         2,

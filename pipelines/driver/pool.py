@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from encoder.settings import BackendName, EncoderSettings
 from pipelines.settings import EmbedCorpusSettings
 
 __all__ = ["Pool", "plan_pool"]
 
-_MOST_CPUS_PER_ACTOR = 8
-"""Beyond this an actor's forward and tokenizer gain little; a second actor gains more."""
+_MOST_CPUS_PER_CPU_ACTOR = 8
+"""Where the forward runs on CPUs, a second actor gains more than the ninth thread of one. An actor
+with a GPU takes all of its share: tokenizing is what limits it, and grows with the threads."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Pool:
         num_gpus: GPUs that each reserves; may be a fraction.
         units_in_flight: Units that an actor works on at once.
         fits_now: Whether some node that is alive can hold one actor.
+        device: Device of each actor's encoder, as in `EncoderSettings.device`. "auto" only where
+            Ray shows an actor the GPU that it reserved and no other.
     """
 
     min_actors: int
@@ -33,6 +37,7 @@ class Pool:
     num_gpus: float
     units_in_flight: int
     fits_now: bool
+    device: str = "auto"
 
     @property
     def threads(self) -> int:
@@ -51,11 +56,12 @@ def plan_pool(
         units: Units to embed: more actors than that would idle.
 
     Returns:
-        A pool of one GPU an actor where there are GPUs, else of a node's CPUs, 8 at the most.
+        A pool of one GPU an actor where there are GPUs and the encoder may use them, else of a
+        node's CPUs, 8 at the most.
     """
     gpus = settings.num_gpus_per_actor
     if gpus is None:
-        gpus = 1.0 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
+        gpus = _gpus_per_actor(settings.encoder, nodes)
     hosts = [node for node in nodes if node.get("GPU", 0) >= gpus] if gpus else list(nodes)
     cpus = settings.num_cpus_per_actor
     if cpus is None:
@@ -73,14 +79,27 @@ def plan_pool(
         num_gpus=gpus,
         units_in_flight=settings.units_in_flight,
         fits_now=fitting > 0,
+        device=_device(settings.encoder, gpus),
     )
+
+
+def _gpus_per_actor(encoder: EncoderSettings, nodes: Sequence[Mapping[str, float]]) -> float:
+    on_cpu = encoder.device == "cpu" or encoder.backend is BackendName.OPENVINO
+    return 1.0 if not on_cpu and any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
+
+
+def _device(encoder: EncoderSettings, gpus: float) -> str:
+    # Ray hides no GPU from an actor that reserves none: left to choose, all would take the first.
+    return "cpu" if encoder.device == "auto" and not gpus else encoder.device
 
 
 def _cpu_share(node: Mapping[str, float], gpus: float) -> float:
     # As many actors as it takes to leave no CPU idle: 12 CPUs are two actors of 6, not one of 8.
-    actors = node["GPU"] / gpus if gpus else node["CPU"] / _MOST_CPUS_PER_ACTOR
-    share = math.floor(node["CPU"] / max(1, math.floor(actors) if gpus else math.ceil(actors)))
-    return float(max(1, min(_MOST_CPUS_PER_ACTOR, share)))
+    if gpus:
+        actors = math.floor(node["GPU"] / gpus)
+    else:
+        actors = math.ceil(node["CPU"] / _MOST_CPUS_PER_CPU_ACTOR)
+    return float(max(1, math.floor(node["CPU"] / max(1, actors))))
 
 
 def _fit(node: Mapping[str, float], cpus: float, gpus: float) -> int:

@@ -47,13 +47,35 @@ def test_without_gpus_the_cpus_are_shared_out(nodes, actors, num_cpus):
         ([cpus(16, gpus=2)], 2, 8),
         ([cpus(6, gpus=4)], 4, 1),
         ([cpus(2, gpus=4)], 2, 1),
-        ([cpus(64, gpus=1)], 1, 8),
+        ([cpus(64, gpus=1)], 1, 64),
         ([cpus(32), cpus(8, gpus=1)], 1, 8),
     ],
 )
 def test_with_gpus_every_actor_has_one_and_a_share_of_its_nodes_cpus(nodes, actors, num_cpus):
     pool = plan(*nodes)
     assert (pool.max_actors, pool.num_cpus, pool.num_gpus) == (actors, num_cpus, 1)
+
+
+@pytest.mark.parametrize("encoder", [{"device": "cpu"}, {"backend": "openvino"}])
+def test_an_encoder_that_runs_on_cpus_reserves_no_gpu(encoder):
+    pool = plan(cpus(16, gpus=2), encoder=encoder)
+    assert (pool.max_actors, pool.num_cpus, pool.num_gpus, pool.device) == (2, 8, 0, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "expected"),
+    [
+        ("auto", None, "auto"),
+        ("auto", 0.5, "auto"),
+        ("auto", 0, "cpu"),
+        ("cuda", 0, "cuda"),
+        ("cuda:1", 1, "cuda:1"),
+        ("cpu", 1, "cpu"),
+    ],
+)
+def test_actors_that_reserve_no_gpu_take_none_unless_one_is_named(device, gpus, expected):
+    pool = plan(cpus(8, gpus=1), encoder={"device": device}, num_gpus_per_actor=gpus)
+    assert pool.device == expected
 
 
 def test_two_actors_may_share_a_gpu():
@@ -95,4 +117,5 @@ def test_a_pool_that_is_chosen_fits_its_nodes(nodes, units):
     )
     assert pool.max_actors <= room
     assert pool.fits_now
-    assert 1 <= pool.num_cpus <= 8
+    assert pool.num_cpus >= 1
+    assert pool.num_gpus or pool.num_cpus <= 8
