@@ -79,11 +79,38 @@ def test_when_all_units_are_done_nothing_is_left(hands):
     assert progress.line().endswith("100% of 4.0 MB, 0 s left")
 
 
-def test_events_of_units_that_were_planned_later_are_counted_by_their_rows(hands):
+def test_a_unit_without_known_rows_is_judged_by_the_bytes_a_row_of_units_that_ended(hands):
+    first, second = (replace(a_unit(a_source(f"/in/{n}.csv")), size_bytes=10**6) for n in "12")
+    progress, _ = a_progress(first, second)
+    hands.now += 10
+    progress.add(a_shard(first, row_stop=100))
+    assert progress.line().endswith("0% of 2.0 MB, time left unknown")
+    progress.add(UnitEvent(first.key, Ending.DONE))
+    assert progress.line().endswith("50% of 2.0 MB, 10 s left")
+    progress.add(a_shard(second, row_stop=50))
+    assert progress.line().endswith("75% of 2.0 MB, 3 s left")
+    progress.add(a_shard(second, row_stop=900))
+    # It has shorter rows, and no more bytes than it has.
+    assert "100% of 2.0 MB" in progress.line()
+
+
+def test_units_that_a_changed_source_was_planned_into_replace_those_of_its_old_version(hands):
+    progress, _ = a_progress(KNOWN, STREAM)
+    progress.add(a_shard(KNOWN, row_stop=4))
+    newer = replace(KNOWN, source=replace(KNOWN.source, version="newer"), size_bytes=5_000_000)
+    progress.add_units([newer])
+    assert "0% of 6.0 MB" in progress.line()
+    for unit in (newer, STREAM):
+        progress.add(UnitEvent(unit.key, Ending.DONE))
+    assert "100% of 6.0 MB" in progress.line()
+
+
+def test_events_of_units_that_nobody_announced_are_counted_by_their_rows(hands):
     progress, _ = a_progress(KNOWN)
     progress.add(a_shard(STREAM))
     progress.add(UnitEvent(STREAM.key, Ending.DONE))
     assert progress.line().startswith("2 rows")
+    assert ", 0% of 3.0 MB" in progress.line()
 
 
 def test_empty_inputs_are_done(hands):
