@@ -39,7 +39,7 @@ def texts(count: int) -> Iterator[str]:
 def peak_bytes(inputs: Path, output: Path, model: Path) -> int:
     """Embed and return the largest memory of the worker."""
     # Few tokens a text, and large shards: what is measured is the stream.
-    more = ["--max-seq-length", "16", "--actors", "1", "--rows-per-shard", "10000"]
+    more = ["--max-seq-length", "16", "--rows-per-shard", "10000"]
     assert main([*arguments(inputs, output, model), *more]) == 0
     report = OutputFolder(output).json("_report.json")
     return int(report["peak_rss_bytes"])

@@ -11,13 +11,23 @@ from support.processes import Finished, Running, run_module, running_module
 __all__ = ["MODULE", "arguments", "embed", "embedding"]
 
 MODULE = "pipelines.embed_corpus"
-# Torch: it loads in a second less than OpenVINO, and every run here loads the model anew.
-_LIGHT = ("--backend", "torch", "--num-cpus-per-actor", "1", "--rows-per-shard", "10")
+# One actor: loading the libraries takes a core 7 s, and every run here does it anew.
+_LIGHT = ("--backend", "torch", "--num-cpus-per-actor", "1", "--actors", "1")
+_SMALL = ("--rows-per-shard", "10")
 
 
 def arguments(inputs: Path | str, output: Path | str, model: Path | str) -> list[str]:
     """Return the arguments of a job of small shards; what follows them wins over them."""
-    return ["--input", str(inputs), "--output", str(output), "--model", str(model), *_LIGHT]
+    return [
+        "--input",
+        str(inputs),
+        "--output",
+        str(output),
+        "--model",
+        str(model),
+        *_LIGHT,
+        *_SMALL,
+    ]
 
 
 def embed(
