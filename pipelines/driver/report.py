@@ -38,6 +38,9 @@ _COUNTED = (
     "padded_tokens",
     "truncated",
 )
+_LIMITING_STAGES = {"wait": "reading and tokenizing", "encode": "forward", "write": "writing"}
+"""What an actor's main thread spends its time on. It waits where reading and tokenizing, which run
+ahead of it on threads, did not keep up; their own seconds overlap with the forward."""
 
 
 def installed_versions() -> dict[str, str]:
@@ -87,6 +90,7 @@ class RunReport:
     sources_replanned: int = 0
     seconds_by_stage: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
     provenance: dict[str, str] = field(default_factory=dict)
     started_at: float = field(default_factory=time.time)
     first_commit_at: float | None = None
@@ -133,6 +137,16 @@ class RunReport:
         """Share of the tokens in the forward that were padding."""
         return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
 
+    @property
+    def limited_by(self) -> str:
+        """The stage that took the most of the actors' time, and its share: "forward (97%)"."""
+        seconds = {stage: self.seconds_by_stage.get(stage, 0.0) for stage in _LIMITING_STAGES}
+        total = sum(seconds.values())
+        if not total:
+            return ""
+        longest = max(seconds, key=seconds.__getitem__)
+        return f"{_LIMITING_STAGES[longest]} ({seconds[longest] / total:.0%})"
+
     def to_dict(self) -> dict[str, Any]:
         """Return what `_report.json` holds."""
         wall_s = self.wall_s
@@ -142,6 +156,7 @@ class RunReport:
             "documents_per_s": round(self.documents / wall_s, 2),
             "tokens_per_s": round(self.tokens / wall_s, 1),
             "padding_waste": round(self.padding_waste, 5),
+            "limited_by": self.limited_by,
             "seconds_by_stage": {k: round(v, 3) for k, v in self.seconds_by_stage.items()},
             "versions": installed_versions(),
         }
@@ -176,6 +191,7 @@ class RunReport:
         ]
         stages = ", ".join(f"{k} {v:,.1f}" for k, v in sorted(self.seconds_by_stage.items()))
         optional = [
+            ("limited by", self.limited_by),
             ("actor seconds by stage", stages),
             ("files unreadable", f"{self.unreadable:,}" if self.unreadable else ""),
             ("computed twice", f"{self.duplicate_shards} shards" if self.duplicate_shards else ""),

@@ -72,6 +72,26 @@ def test_rates_are_over_the_whole_run():
     assert (found["wall_s"], found["documents_per_s"], found["tokens_per_s"]) == (4.0, 0.5, 2.5)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        # Reading and tokenizing overlap with the forward: how long they took says nothing.
+        ({"wait": 2, "encode": 97, "write": 1, "read": 500, "tokenize": 900}, "forward (97%)"),
+        ({"wait": 3, "encode": 1}, "reading and tokenizing (75%)"),
+        ({"wait": 1, "encode": 1, "write": 2}, "writing (50%)"),
+    ],
+)
+def test_the_stage_that_limits_the_run_is_named_with_its_share(seconds, expected):
+    report = a_report(seconds_by_stage=seconds)
+    assert report.to_dict()["limited_by"] == expected
+    assert f"limited by {expected}" in " ".join(shown(report).replace("│", " ").split())
+
+
+def test_nothing_limits_a_run_that_did_nothing():
+    assert a_report().to_dict()["limited_by"] == ""
+    assert "limited by" not in shown(a_report())
+
+
 def test_a_run_that_did_nothing_has_a_report_too():
     report = a_report()
     assert report.padding_waste == 0
