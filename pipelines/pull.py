@@ -8,74 +8,43 @@ space: the mirror's `embedding_space.json` says which.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from encoder.errors import InvalidInputError, TwofoldError
 from encoder.model.mirror import MirroredModel, mirror
 from encoder.settings import EncoderSettings
-from encoder.space import Pooling
-from pipelines.errors import exit_code
+from pipelines.command_line import parse_settings, run_command
 
-__all__ = ["main"]
-
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "query_pooling": {"choices": [pooling.value for pooling in Pooling]},
-    "document_pooling": {"choices": [pooling.value for pooling in Pooling]},
-    "query_prompt": {},
-    "document_prompt": {},
-    "normalize": {"action": argparse.BooleanOptionalAction},
-    "max_seq_length": {"type": int},
-    "truncate_dim": {"type": int},
-}
+__all__ = ["PullSettings", "main"]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command and return its exit code.
+class PullSettings(BaseModel):
+    """What `twofold pull` does. Field descriptions are the command's help."""
 
-    Args:
-        argv: Arguments after `twofold pull`.
-    """
-    arguments = vars(_parser().parse_args(argv))
-    destination = arguments.pop("to")
-    try:
-        mirrored = mirror(_settings(arguments), destination)
-    except TwofoldError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return exit_code(error)
-    sys.stdout.write(_summary(mirrored, destination) + "\n")
-    return 0
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    to: str = Field(min_length=1, description="Destination: a folder or any fsspec URI")
+    encoder: EncoderSettings = Field(default_factory=EncoderSettings)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code (`pipelines.errors.exit_code`)."""
+    return run_command(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    settings = parse_settings(
+        PullSettings,
+        argv,
         prog="twofold pull",
-        description="Mirror a model, with a record of its embedding space, to a folder or a bucket",
+        description="Mirror a model, with a record of its embedding space, to a folder or a "
+        "bucket. What only runs a model (backend, dtype, device, batches) is not recorded.",
     )
-    fields = EncoderSettings.model_fields
-    parser.add_argument(
-        "--model", default=fields["model"].default, help=fields["model"].description
-    )
-    parser.add_argument(
-        "--to", required=True, metavar="URI", help="Destination: a folder or any fsspec URI"
-    )
-    for name, options in _OPTIONS.items():
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, default=None, help=fields[name].description, **options)
-    return parser
-
-
-def _settings(arguments: dict[str, Any]) -> EncoderSettings:
-    try:
-        return EncoderSettings(**arguments)
-    except ValidationError as error:
-        first = error.errors()[0]
-        flag = "--" + "-".join(map(str, first["loc"])).replace("_", "-")
-        raise InvalidInputError(f"{flag}: {first['msg']}, found {first['input']!r}") from error
+    mirrored = mirror(settings.encoder, settings.to)
+    sys.stdout.write(_summary(mirrored, settings.to) + "\n")
+    return 0
 
 
 def _summary(mirrored: MirroredModel, destination: str) -> str:
@@ -88,4 +57,4 @@ def _summary(mirrored: MirroredModel, destination: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -57,10 +57,26 @@ def test_a_failure_is_one_line_on_stderr_and_its_exit_code(
 ) -> None:
     assert main(["--model", str(tiny_model), "--to", str(tmp_path / "m"), *overrides]) == code
     captured = capsys.readouterr()
-    assert captured.err.startswith("error: ")
+    assert captured.err.startswith("twofold: error: ")
     assert shown in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_variables_and_a_file_of_settings_count_as_with_every_command(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "pull.yaml"
+    config.write_text(f"to: {tmp_path / 'm'}\nencoder:\n  truncate_dim: 8\n")
+    monkeypatch.setenv("TWOFOLD_MODEL", str(tiny_model))
+    assert main(["--config", str(config)]) == 0
+    space = json.loads((tmp_path / "m" / "embedding_space.json").read_text())["space"]
+    assert space["truncate_dim"] == 8
+
+
+def test_a_destination_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", "org/name"]) == 2
+    assert "--to: expected a value, found none" in capsys.readouterr().err
 
 
 def test_another_space_at_the_destination_exits_with_3(
