@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 
 import ray
 
@@ -15,6 +14,8 @@ from pipelines.storage import Storage
 __all__ = ["start_ray"]
 
 _LOG = logging.getLogger(__name__)
+_STARTED_HERE = {"twofold": 1.0}
+"""Marks the node of a cluster that is started here; nothing asks for it."""
 
 
 def start_ray(settings: EmbedCorpusSettings, storage: Storage, *, units: int) -> Pool:
@@ -32,9 +33,7 @@ def start_ray(settings: EmbedCorpusSettings, storage: Storage, *, units: int) ->
         InvalidInputError: The output is a folder of one of several nodes, or an actor asks for
             more than this machine has.
     """
-    joined = ray.is_initialized() or "RAY_ADDRESS" in os.environ
-    if not ray.is_initialized():
-        ray.init(logging_level=logging.ERROR)
+    joined = _connect()
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     if storage.is_local and len(alive) > 1 and not settings.shared_filesystem:
         raise InvalidInputError(
@@ -51,5 +50,25 @@ def start_ray(settings: EmbedCorpusSettings, storage: Storage, *, units: int) ->
         )
     if not pool.fits_now:
         _LOG.warning("no node has %s free of other use; waiting for one to join", wanted)
+    if joined and settings.actors is None:
+        _LOG.info(
+            "the pool is sized by the %d nodes alive now; an elastic cluster needs --actors "
+            "MIN:MAX",
+            len(alive),
+        )
     _LOG.info("%d to %d actors of %s", pool.min_actors, pool.max_actors, wanted)
     return pool
+
+
+def _connect() -> bool:
+    """Return whether a cluster was there; else one is started here."""
+    if ray.is_initialized():
+        return True
+    try:
+        # Ray finds a cluster by RAY_ADDRESS or by a file of `ray start`, and does not say which
+        # way it went. But resources are refused for a cluster that is there.
+        ray.init(resources=_STARTED_HERE, logging_level=logging.ERROR)
+    except (ValueError, ConnectionAbortedError):  # the second: refused by a ray:// address
+        ray.init(logging_level=logging.ERROR)
+        return True
+    return False

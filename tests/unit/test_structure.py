@@ -18,7 +18,6 @@ MODULES = sorted(
 READS_ENVIRONMENT = {
     Path("pipelines/setting_sources.py"),
     Path("pipelines/command_line.py"),
-    Path("pipelines/driver/cluster.py"),
     Path("pipelines/demo.py"),
 }
 """Entry points and what they call to fill their settings."""

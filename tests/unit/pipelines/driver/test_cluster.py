@@ -1,0 +1,95 @@
+"""Whether a cluster was there is found out from Ray; what does not fit is said accordingly."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from encoder.errors import InvalidInputError
+from pipelines.driver import cluster
+from pipelines.driver.cluster import start_ray
+from pipelines.driver.pool import Pool
+from pipelines.settings import EmbedCorpusSettings
+from pipelines.storage import Storage
+
+ELASTIC = "an elastic cluster needs --actors MIN:MAX"
+
+
+class FakeRay:
+    """A Ray of 4 CPUs that is connected, that waits to be joined, or that is not there."""
+
+    def __init__(self, *, connected: bool = False, refusal: Exception | None = None) -> None:
+        self.connected = connected
+        self.started = False
+        self._refusal = refusal
+
+    def is_initialized(self) -> bool:
+        return self.connected
+
+    def init(self, **options: Any) -> None:
+        assert not self.connected
+        if self._refusal and "resources" in options:
+            raise self._refusal
+        self.connected = True
+        self.started = self._refusal is None
+
+    def nodes(self) -> list[dict[str, Any]]:
+        dead = {"Alive": False, "Resources": {"CPU": 64.0}}
+        return [{"Alive": True, "Resources": {"CPU": 4.0}}, dead] if self.connected else []
+
+
+THERE = [
+    FakeRay(connected=True),
+    FakeRay(refusal=ValueError("resources must not be provided")),
+    FakeRay(refusal=ConnectionAbortedError("Initialization failure from server")),
+]
+
+
+@pytest.fixture(autouse=True)
+def messages_are_seen(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+def start(fake: FakeRay, monkeypatch: pytest.MonkeyPatch, folder: Path, **settings: object) -> Pool:
+    monkeypatch.setattr(cluster, "ray", fake)
+    chosen = EmbedCorpusSettings(input=("x",), output=str(folder), **settings)
+    return start_ray(chosen, Storage(chosen.output), units=9)
+
+
+@pytest.mark.parametrize("fake", THERE, ids=["connected", "found", "client"])
+def test_a_cluster_that_is_there_is_joined_and_may_yet_grow(fake, monkeypatch, caplog, tmp_path):
+    pool = start(fake, monkeypatch, tmp_path, num_cpus_per_actor=8)
+    assert fake.connected
+    assert not fake.started
+    assert not pool.fits_now
+    assert "waiting for one to join" in caplog.text
+    assert f"sized by the 1 nodes alive now; {ELASTIC}" in caplog.text
+
+
+def test_where_no_cluster_is_one_is_started_and_what_does_not_fit_is_refused(
+    monkeypatch, caplog, tmp_path
+):
+    fake = FakeRay()
+    assert start(fake, monkeypatch, tmp_path).num_cpus == 4
+    assert fake.started
+    assert ELASTIC not in caplog.text
+    with pytest.raises(InvalidInputError, match="this machine has not as much"):
+        start(FakeRay(), monkeypatch, tmp_path, num_cpus_per_actor=8)
+
+
+def test_who_fixed_the_actors_is_not_told_to(monkeypatch, caplog, tmp_path):
+    start(FakeRay(connected=True), monkeypatch, tmp_path, actors="1:4")
+    assert ELASTIC not in caplog.text
+    assert "1 to 4 actors" in caplog.text
+
+
+def test_ray_refuses_resources_for_a_cluster_that_is_there(monkeypatch):
+    # What `start_ray` rests on. Ray judges this before it connects: nobody listens there.
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ValueError, match="must not be provided"):
+        ray.init(resources={"twofold": 1.0}, configure_logging=False)
+    assert not ray.is_initialized()
