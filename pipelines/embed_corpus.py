@@ -31,9 +31,9 @@ from pipelines.driver.execute import Outcome, run_units
 from pipelines.driver.progress import Progress
 from pipelines.driver.publish import publish
 from pipelines.driver.report import REPORT_FILE, RunReport
-from pipelines.errors import UnitFailedError
+from pipelines.errors import CorpusError, UnitFailedError
 from pipelines.settings import EmbedCorpusSettings
-from pipelines.source.sources import list_sources
+from pipelines.source.sources import current_version
 from pipelines.source.units import Source, WorkUnit
 from pipelines.storage import Storage, store_errors
 
@@ -73,13 +73,18 @@ def embed_corpus(settings: EmbedCorpusSettings, console: Console | None = None) 
         units = {k: u for k, u in units.items() if u.source.uri != uri or k in outcome.units}
     report.failures = outcome.failures
     report.sources_replanned = len(outcome.replanned)
-    problem = publish(settings, storage, plan.pin, units, plan.done, report)
-    report.finished_at = time.time()
-    storage.replace(REPORT_FILE, report.to_json().encode())
+    problems: list[CorpusError] = []
     if outcome.failures:
-        raise UnitFailedError(_failed(outcome.failures, len(units)))
-    if problem is not None:
-        raise problem
+        problems.append(UnitFailedError(_failed(outcome.failures, len(units))))
+    try:
+        with store_errors("publish the index"):
+            problems += publish(settings, storage, plan.pin, units, plan.done, report)
+    finally:
+        report.problems = [str(problem) for problem in problems]
+        report.finished_at = time.time()
+        storage.replace(REPORT_FILE, report.to_json().encode())
+    if problems:
+        raise type(problems[0])("; and ".join(report.problems))
     return report
 
 
@@ -98,7 +103,10 @@ def _embed_units(
         output=storage.uri,
         pin=plan.pin,
         encoder=settings.encoder.model_copy(
-            update={"num_threads": settings.encoder.num_threads or pool.threads}
+            update={
+                "num_threads": settings.encoder.num_threads or pool.threads,
+                "device": pool.device,
+            }
         ),
         on_invalid=settings.on_invalid,
         batch_timeout_s=settings.batch_timeout_s,
@@ -111,8 +119,11 @@ def _embed_units(
 
         def replan(source: Source) -> list[WorkUnit]:
             with store_errors(f"plan {source.uri} again"):
-                found = list_sources([source.root], settings.input_format)
-                return units_of([s for s in found if s.uri == source.uri], settings)
+                version, size_bytes = current_version(source.uri)
+                now = replace(source, version=version, size_bytes=size_bytes)
+                fresh = units_of([now], settings)
+            progress.add_units(fresh)
+            return fresh
 
         def on_event(event: Event) -> None:
             report.add(event)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import fsspec
+from aiohttp import ClientError
 from botocore.exceptions import BotoCoreError
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -30,7 +31,7 @@ __all__ = ["STORE_ERRORS", "Storage", "store_errors"]
 
 # s3fs cuts a PUT of twice `chunksize` into parts; a shard is one conditional PUT up to S3's limit.
 _S3_SINGLE_PUT_BYTES = 5 * 2**30
-STORE_ERRORS = (OSError, BotoCoreError, TimeoutError)
+STORE_ERRORS = (OSError, BotoCoreError, TimeoutError, ClientError)
 """What a store, its client or the network raise; asyncio's timeouts are OSErrors since 3.11."""
 
 
@@ -96,11 +97,7 @@ class Storage:
             self.fs.invalidate_cache()
             try:
                 if isinstance(self.fs, LocalFileSystem):
-                    found = {
-                        entry.name: entry.stat().st_size
-                        for entry in os.scandir(path)
-                        if entry.is_file() and entry.name.startswith(prefix)
-                    }
+                    found = _local_sizes(path, prefix)
                 else:
                     # s3fs.find takes a key prefix, so a unit's shards are one small LIST.
                     details = self.fs.find(path, prefix=prefix, detail=True)
@@ -110,7 +107,7 @@ class Storage:
                         if name.rsplit("/", 1)[-1].startswith(prefix)
                     }
             except FileNotFoundError:
-                return {}
+                return {}  # the folder itself; a file that vanishes is passed over
         return dict(sorted(found.items()))
 
     def create(self, relative: str, data: bytes) -> bool:
@@ -232,6 +229,17 @@ def store_errors(doing: str) -> Iterator[None]:
         raise StorageError(
             f"cannot {doing}: {_one_line(error)}; check the endpoint and the credentials"
         ) from error
+
+
+def _local_sizes(path: str, prefix: str) -> dict[str, int]:
+    found = {}
+    for entry in os.scandir(path):
+        # Temporary files of other writers come and go while we look.
+        if entry.name.startswith(prefix) and not entry.name.startswith("."):
+            with contextlib.suppress(FileNotFoundError):
+                if entry.is_file():
+                    found[entry.name] = entry.stat().st_size
+    return found
 
 
 def _write_synced(path: Path, data: bytes) -> None:

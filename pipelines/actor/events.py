@@ -21,6 +21,8 @@ class Ending(str, Enum):
     """The unit cannot be done; the others can."""
     INTERRUPTED = "interrupted"
     """The store or the network failed it; it may be done another time."""
+    BROKEN = "broken"
+    """This worker's model or device fails for every text: it ends, another takes the unit."""
     CHANGED = "changed"
     """Its source is not the version that was planned."""
     FATAL = "fatal"

@@ -72,7 +72,10 @@ class ShardWriter:
         check_version(unit.source)
         if embedded.batch.rejects:
             rejects = serialize_rejects(_rejects(unit, embedded))
-            if not self._storage.create(f"{REJECTS}/{name}", rejects):
+            if not (
+                self._storage.create(f"{REJECTS}/{name}", rejects)
+                or self._storage.exists(f"{DATA}/{name}")
+            ):
                 # Left by a try that died before its commit; it may have rejected other rows.
                 self._storage.replace(f"{REJECTS}/{name}", rejects)
         created = self._storage.create(f"{DATA}/{name}", data)
@@ -119,6 +122,7 @@ class ShardWriter:
         return ShardFooter(
             source=unit.source.uri,
             version=unit.source.version,
+            format=unit.source.format.value,
             root=unit.source.root,
             range_kind=unit.kind.value,
             range_start=unit.start,

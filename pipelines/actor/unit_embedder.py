@@ -8,6 +8,7 @@ has committed it already (another job on the same output, an earlier try) and go
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,7 @@ from functools import partial
 import numpy as np
 
 from encoder.encoder import Encoder, load_encoder
-from encoder.errors import ModelLoadError, SpaceMismatchError, TwofoldError
+from encoder.errors import BackendError, ModelLoadError, SpaceMismatchError, TwofoldError
 from pipelines.actor.events import Ending, Event, ShardEvent, UnitEvent, event_to_row
 from pipelines.actor.forward import Embedded, Forward
 from pipelines.actor.prepare import PreparedBatch, prepare
@@ -55,6 +56,10 @@ class UnitEmbedder:
         unit = WorkUnit.from_json(str(batch["unit"][0]))
         for event in self.events(unit):
             yield event_to_row(event)
+            if isinstance(event, UnitEvent) and event.ending is Ending.BROKEN:
+                # A lost device fails every unit at once, and would so be given most of them.
+                _LOG.error("%s; ending this worker", event.message)
+                os._exit(1)
 
     def events(self, unit: WorkUnit) -> Iterator[Event]:
         """Embed a unit; yield an event for each shard and one for the unit's end."""
@@ -154,7 +159,10 @@ class UnitEmbedder:
         with self._load_lock:
             if self._loaded is None:
                 job = self._job
-                encoder = load_encoder(job.encoder)
+                try:
+                    encoder = load_encoder(job.encoder)
+                except (RuntimeError, MemoryError) as error:
+                    raise BackendError(f"the model does not load here: {error}") from error
                 differences = job.pin.space.differences(encoder.space)
                 if differences:
                     raise SpaceMismatchError(
@@ -210,6 +218,8 @@ def _ending(unit: WorkUnit, error: Exception) -> UnitEvent:
         return UnitEvent(unit.key, Ending.CHANGED, message)
     if isinstance(error, (ModelLoadError, SpaceMismatchError)):
         return UnitEvent(unit.key, Ending.FATAL, message)
+    if isinstance(error, BackendError):
+        return UnitEvent(unit.key, Ending.BROKEN, message)
     if isinstance(error, TwofoldError):
         kind = Ending.INTERRUPTED if isinstance(error, StorageError) else Ending.FAILED
         return UnitEvent(unit.key, kind, message)

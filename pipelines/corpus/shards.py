@@ -97,6 +97,7 @@ class ShardFooter:
     Attributes:
         source: URI of the source file.
         version: Version of the source that was read (ETag, or size and mtime).
+        format: How its rows are stored (`Format`).
         root: Input argument under which the source was found.
         range_kind: What `range_start` and `range_stop` count (`RangeKind`).
         range_start: Start of the unit's range.
@@ -118,6 +119,7 @@ class ShardFooter:
 
     source: str
     version: str
+    format: str
     root: str
     range_kind: str
     range_start: int

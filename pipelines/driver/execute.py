@@ -21,7 +21,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
 from encoder.errors import ModelLoadError, TwofoldError
-from pipelines.actor.events import Ending, Event, UnitEvent, event_from_row
+from pipelines.actor.events import Ending, Event, ShardEvent, UnitEvent, event_from_row
 from pipelines.actor.unit_embedder import UnitEmbedder
 from pipelines.actor.unit_job import UnitJob
 from pipelines.driver.pool import Pool
@@ -32,6 +32,10 @@ from pipelines.storage import STORE_ERRORS
 __all__ = ["MOST_TRIES", "Outcome", "run_units"]
 
 _LOG = logging.getLogger(__name__)
+
+_TRIED_AGAIN = (Ending.INTERRUPTED, Ending.BROKEN, Ending.FATAL)
+"""A model that does not load is fatal only while it has loaded nowhere: after that it is a worker
+whose store, hub or device fails it."""
 
 MOST_TRIES = 3
 """A unit that kills its worker is tried again twice."""
@@ -79,13 +83,15 @@ def run_units(
     """
     outcome = Outcome(dict(units))
     tries: Counter[str] = Counter()
+    done: set[str] = set()
     pending = dict(units)
     while pending:
-        endings = _run_round(job, pending, pool, on_event)
+        endings = _run_round(job, pending, pool, on_event, has_worked=bool(done))
+        done |= {key for key, ending in endings.items() if ending.ending is Ending.DONE}
         again = {}
         for key, unit in pending.items():
             ending = endings.get(key) or UnitEvent(key, Ending.INTERRUPTED, _killed(unit))
-            if ending.ending is Ending.INTERRUPTED:
+            if ending.ending in _TRIED_AGAIN:
                 tries[key] += 1
                 if tries[key] < MOST_TRIES:
                     again[key] = unit
@@ -145,13 +151,16 @@ def _run_round(
     units: Mapping[str, WorkUnit],
     pool: Pool,
     on_event: Callable[[Event], None],
+    *,
+    has_worked: bool,
 ) -> dict[str, UnitEvent]:
     endings = {}
     for event in _stream(job, list(units.values()), pool):
         if isinstance(event, UnitEvent):
-            if event.ending is Ending.FATAL:
+            if event.ending is Ending.FATAL and not has_worked:
                 raise ModelLoadError(event.message)
             endings[event.unit] = event
+        has_worked |= isinstance(event, ShardEvent) or event.ending is Ending.DONE
         on_event(event)
     return endings
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pipelines.corpus.conservation import conservation_problems
 from pipelines.corpus.ids import find_duplicate_ids
@@ -21,6 +22,7 @@ from pipelines.driver.report import RunReport
 from pipelines.driver.retire import Retirement, plan_retirement
 from pipelines.errors import ConservationError, CorpusError, DuplicateIdError
 from pipelines.settings import EmbedCorpusSettings
+from pipelines.source.sources import current_version
 from pipelines.source.units import WorkUnit
 from pipelines.storage import Storage
 
@@ -37,7 +39,7 @@ def publish(
     units: Mapping[str, WorkUnit],
     done: Collection[str],
     report: RunReport,
-) -> CorpusError | None:
+) -> list[CorpusError]:
     """Publish the index of what is live, then delete what is retired.
 
     Args:
@@ -49,17 +51,17 @@ def publish(
         report: Takes note of what was retired.
 
     Returns:
-        What is wrong with the corpus as it is published, if anything: the caller raises it once
-        the report is written.
+        What is wrong with the corpus as it is published: the caller raises it once the report is
+        written.
     """
-    problem = None
+    problems: list[CorpusError] = []
     for _ in range(_MOST_LOOKS):
         sizes = list_shards(storage)
-        problem = _publish_listed(settings, storage, pin, units, done, report, sizes)
-        if list_shards(storage).keys() <= sizes.keys():
+        problems, left = _publish_listed(settings, storage, pin, units, done, report, sizes)
+        if list_shards(storage).keys() == left:
             break
-        # Another job committed meanwhile and may have published before us: its shards count too.
-    return problem
+        # Another job committed or retired meanwhile, and may have published before us.
+    return problems
 
 
 def _publish_listed(
@@ -70,7 +72,8 @@ def _publish_listed(
     done: Collection[str],
     report: RunReport,
     sizes: dict[ShardName, int],
-) -> CorpusError | None:
+) -> tuple[list[CorpusError], set[ShardName]]:
+    """Publish what a listing holds; return what is wrong, and the shards that are left."""
     published = _published(storage)
     listed = published.shards if published else ()
     # A shard that was deleted and embedded again has its old name and another footer.
@@ -82,19 +85,38 @@ def _publish_listed(
         for key, unit in units.items()
         if key not in committed or not committed[key].complete
     }
+    now = _versions_now(shards.values(), units, incomplete)
     retirement = plan_retirement(
         shards.values(),
         units=units,
         incomplete=incomplete,
         roots={unit.source.root for unit in units.values()},
         listed={shard.footer.source: shard.footer.version for shard in listed},
+        now=now,
         prune_max=settings.prune_max if settings.prune else None,
     )
     report.complete(shards.values())
     report.retired_shards += len(retirement.retired)
     report.sources_gone = len(retirement.gone)
-    problems = conservation_problems(retirement.live, units.values())
+    problems: list[CorpusError] = []
+    missing = [
+        unit.label
+        for key, unit in sorted(units.items())
+        if not (key in committed and committed[key].complete)
+        and unit.label not in report.failures
+        and now.get(unit.source.uri, unit.source.version) == unit.source.version
+    ]
+    unaccounted = conservation_problems(retirement.live, units.values())
+    unaccounted += [f"{label}: not complete, though nothing failed it" for label in missing]
+    if unaccounted:
+        problems.append(
+            ConservationError(
+                f"rows in are not rows out plus rejected in {len(unaccounted)} places: "
+                f"{unaccounted[0]}; run `twofold verify`"
+            )
+        )
     duplicates, checked = _check_ids(settings, storage, pin, published, retirement)
+    problems += [found for found in (duplicates, retirement.refused) if found is not None]
     index = Index(
         pin.space.fingerprint,
         tuple(sorted(retirement.live, key=lambda shard: shard.name)),
@@ -108,12 +130,20 @@ def _publish_listed(
         # In this order: a shard that is still there after a crash is retired by the next run.
         storage.delete(f"{REJECTS}/{shard.name}")
         storage.delete(f"{DATA}/{shard.name}")
-    if problems:
-        return ConservationError(
-            f"rows in are not rows out plus rejected in {len(problems)} places: {problems[0]}; "
-            "run `twofold verify`"
-        )
-    return duplicates or retirement.refused
+    return problems, sizes.keys() - {shard.name for shard in retirement.retired}
+
+
+def _versions_now(
+    shards: Iterable[IndexedShard], units: Mapping[str, WorkUnit], incomplete: Collection[str]
+) -> dict[str, str]:
+    """Look up the version of planned sources that have shards of another plan, or lack some."""
+    planned = {unit.source.uri for unit in units.values()}
+    foreign = {shard.footer.source for shard in shards if shard.name.unit not in units}
+    now = {}
+    for uri in sorted((foreign & planned) | set(incomplete)):
+        with contextlib.suppress(FileNotFoundError):
+            now[uri] = current_version(uri)[0]
+    return now
 
 
 def _published(storage: Storage) -> Index | None:
@@ -158,10 +188,19 @@ def _check_ids(
             f"ids are not unique: {identity!r}{chunk_note} occurs in shards "
             f"{' and '.join(sorted(set(where)))}"
             f"{f', and {len(found) - 1} more ids or so' if len(found) > 1 else ''}; all rows are "
-            "written. Make --id-column unique in the source and run again, or pass --no-check-ids"
+            "written. {_advice(retirement)}"
         ),
         False,
     )
+
+
+def _advice(retirement: Retirement) -> str:
+    if retirement.gone:
+        return (
+            f"{len(retirement.gone)} sources are gone but live ({retirement.gone[0]}): if their "
+            "rows have moved, --prune retires the old ones"
+        )
+    return "Make --id-column unique in the source and run again, or pass --no-check-ids"
 
 
 def _rows(shards: tuple[IndexedShard, ...]) -> int:

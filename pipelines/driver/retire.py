@@ -41,6 +41,7 @@ def plan_retirement(
     incomplete: Collection[str],
     roots: Collection[str],
     listed: Mapping[str, str],
+    now: Mapping[str, str],
     prune_max: float | None,
 ) -> Retirement:
     """Decide for every shard. What is neither live nor retired waits for the rest of its source.
@@ -51,13 +52,15 @@ def plan_retirement(
         incomplete: URIs of sources of which not all units are complete.
         roots: Inputs of this run, as sources name them.
         listed: Version of each source that the published index lists.
+        now: Version that sources have by now, of those that have shards of another one than the
+            plan's: shards of a version that is newer than the plan are another job's, and stay.
         prune_max: Largest share of the sources under `roots` that may be retired because they are
             gone; None: none is.
     """
     by_source: dict[str, list[IndexedShard]] = defaultdict(list)
     for shard in shards:
         by_source[shard.footer.source].append(shard)
-    planned = {unit.source.uri for unit in units.values()}
+    planned = {unit.source.uri: unit.source.version for unit in units.values()}
     live: list[IndexedShard] = []
     retired: list[IndexedShard] = []
     under: set[str] = set()
@@ -65,13 +68,17 @@ def plan_retirement(
         if any(_is_under(shard, roots) for shard in found):
             under.add(uri)
         current = [shard for shard in found if shard.name.unit in units]
-        old = [shard for shard in found if shard.name.unit not in units]
-        if uri not in planned or (uri in incomplete and old):
+        others = [shard for shard in found if shard.name.unit not in units]
+        newer = [s for s in others if planned.get(uri) != s.footer.version == now.get(uri)]
+        old = [shard for shard in others if shard not in newer]
+        if newer and listed.get(uri) == now[uri]:
+            live += newer
+        elif uri not in planned or (uri in incomplete and old):
             live += _one_version(old, listed.get(uri))
         else:
             live += current
             retired += old
-    gone = sorted(under - planned)
+    gone = sorted(under - planned.keys())
     refused = None
     if prune_max is not None and gone:
         if len(gone) > prune_max * len(under):

@@ -1,6 +1,6 @@
 """The nouns of a plan: a source file, the version of it that was seen, a work unit of it.
 
-A work unit is (source URI, version, range). Its `key` is a hash of the three, so a unit's shards
+A work unit is (source URI, version, format, range). Its `key` is a hash of them, so a unit's shards
 carry the same names on every run, on every machine; a changed source has other keys.
 This module reads nothing.
 """
@@ -88,8 +88,10 @@ class WorkUnit:
 
     @property
     def key(self) -> str:
-        """32 hex digits that name the unit: sha256 over source URI, version and range."""
-        identity = [self.source.uri, self.source.version, self.kind.value, self.start, self.stop]
+        """32 hex digits that name the unit: sha256 over source URI, version, format and range."""
+        source = self.source
+        identity = [source.uri, source.version, source.format.value]
+        identity += [self.kind.value, str(self.start), str(self.stop)]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:_KEY_HEX_DIGITS]
 
     @property

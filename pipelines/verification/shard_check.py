@@ -137,16 +137,19 @@ def _footer_problems(
         )
     key = _unit_key(footer)
     if key != name.unit:
-        yield f"its footer's source, version and range belong to unit {key}, its name to another"
+        yield (
+            f"its footer's source, version, format and range belong to unit {key}, its name to "
+            "another"
+        )
 
 
 def _unit_key(footer: ShardFooter) -> str:
-    kinds = {kind.value: kind for kind in RangeKind}
-    if footer.range_kind not in kinds:
-        return f"none (range of {footer.range_kind!r})"
-    # Format and size are not part of a unit's identity.
-    source = Source(footer.source, footer.version, 0, Format.PARQUET)
-    kind, start, stop = kinds[footer.range_kind], footer.range_start, footer.range_stop
+    try:
+        kind, stored_as = RangeKind(footer.range_kind), Format(footer.format)
+    except ValueError as error:
+        return f"none ({error})"
+    source = Source(footer.source, footer.version, 0, stored_as)
+    start, stop = footer.range_start, footer.range_stop
     return WorkUnit(source, kind, start, stop, rows=None, first_row=None, size_bytes=0).key
 
 

@@ -128,7 +128,8 @@ def _table(pin: Pin, rows: Sequence[VectorRow]) -> pa.Table:
 def _footer(unit: WorkUnit, rows: Sequence[VectorRow]) -> ShardFooter:
     documents = sum(row.chunk_index == 0 for row in rows)
     empty = ShardFooter(
-        *(unit.source.uri, unit.source.version, unit.source.root, unit.kind.value),
+        *(unit.source.uri, unit.source.version, unit.source.format.value, unit.source.root),
+        unit.kind.value,
         *(unit.start, unit.stop, 0, True, 0, 0, 0, 0, 0, 0, 0, 0, 0, "run", {"dtype": "float32"}),
     )
     return replace(

@@ -7,7 +7,6 @@ OSError or client error that it is: it says nothing about the file.
 
 from __future__ import annotations
 
-import errno
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import IO, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from s3fs.utils import FileExpired
 
 from encoder.errors import InvalidInputError
 from pipelines.errors import SourceChangedError, UnreadableSourceError
@@ -115,8 +115,9 @@ def translated(error: Exception, label: str, rows_before: int | None) -> Excepti
         label: The file or unit.
         rows_before: Rows of the unit that were read before it; None when it was opened.
     """
-    if isinstance(error, FileNotFoundError) or getattr(error, "errno", None) == errno.EBUSY:
-        # EBUSY is s3fs's FileExpired: another ETag than when the file was opened.
+    # FileExpired: another ETag than when the file was opened. Its errno, EBUSY, is also that of a
+    # store that asks to slow down.
+    if isinstance(error, (FileNotFoundError, FileExpired)):
         return SourceChangedError(f"{label}: gone or replaced since it was planned")
     if not _is_decoding(error):
         return error

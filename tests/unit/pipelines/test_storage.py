@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -216,3 +217,24 @@ def test_a_storage_travels_as_its_uri_alone(storage):
     storage.create("a", b"x")
     assert pickle.loads(pickle.dumps(storage)).read("a") == b"x"
     assert len(pickle.dumps(storage)) < 500
+
+
+def test_a_local_listing_is_whole_while_others_write_and_their_temporary_files_vanish(tmp_path):
+    storage = Storage(str(tmp_path))
+    for number in range(20):
+        storage.create(f"data/{number}", b"x")
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(300):
+            storage.create(f"data/new-{number}", b"x")
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    lengths = []
+    while not done.is_set():
+        lengths.append(len(storage.sizes("data")))
+    writer.join()
+    assert min(lengths) >= 20
+    assert not any(name.startswith(".") for name in storage.sizes("data"))

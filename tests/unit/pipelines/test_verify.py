@@ -78,7 +78,7 @@ def embed(sources: Path, output: Path, model: Path, *, index: bool = True, **cha
         assert [ending.message for ending in endings] == [""]
     if index:
         report = RunReport("run", pin.space.fingerprint, storage.uri, len(plan.units), 0)
-        assert publish(settings, storage, pin, plan.units, plan.done, report) is None
+        assert publish(settings, storage, pin, plan.units, plan.done, report) == []
 
 
 @pytest.fixture(scope="module")

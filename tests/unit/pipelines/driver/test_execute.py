@@ -131,6 +131,22 @@ def test_a_model_that_does_not_load_ends_the_run(run):
         run(rounds, [A, B])
 
 
+def test_a_model_that_does_not_load_on_one_worker_later_is_that_workers_trouble(run):
+    rounds = Rounds(
+        lambda _: [done(B), UnitEvent(A.key, Ending.FATAL, "the store says 503")],
+        lambda _: [done(A)],
+    )
+    outcome, _ = run(rounds, [A, B])
+    assert outcome.failures == {}
+    assert len(rounds.units) == 2
+
+
+def test_a_unit_whose_worker_is_broken_is_tried_on_another(run):
+    rounds = Rounds(lambda _: [ended(A, Ending.BROKEN), done(B)], lambda _: [done(A)])
+    outcome, _ = run(rounds, [A, B])
+    assert outcome.failures == {}
+
+
 def test_a_source_that_changed_is_planned_again_once_for_all_its_units(run):
     second = a_unit(A.source, start=10)
     fresh = new_version(A)

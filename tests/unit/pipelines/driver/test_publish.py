@@ -32,7 +32,7 @@ class Output:
     def publish(
         self, units: Sequence[WorkUnit], done: Sequence[WorkUnit] = (), **settings: object
     ) -> CorpusError | None:
-        return publish(
+        problems = publish(
             EmbedCorpusSettings(input=("/in",), output=self.storage.uri, **settings),
             self.storage,
             a_pin(),
@@ -40,6 +40,8 @@ class Output:
             {unit.key for unit in done},
             self.report,
         )
+        assert len(problems) <= 1
+        return problems[0] if problems else None
 
     def live(self) -> list[str]:
         index = read_index(self.storage)
@@ -131,6 +133,7 @@ def test_a_source_whose_new_version_is_incomplete_keeps_its_old_one(output):
     (old,) = write_shards(output.storage, [an_indexed_shard(A)])
     output.publish([A])
     write_shards(output.storage, [an_indexed_shard(NEW_A, last=False)])
+    output.report.failures = {NEW_A.label: "its worker died"}
     assert output.publish([NEW_A]) is None
     assert output.live() == names([old])
     assert old.name in list_shards(output.storage)
@@ -249,3 +252,27 @@ def test_a_shard_whose_event_was_lost_counts_in_the_report(output):
     output.publish([A])
     assert output.report.shards == 1
     assert output.report.rows == shard.footer.rows
+
+
+def test_a_planned_unit_that_is_not_complete_though_nothing_failed_is_an_error(output):
+    write_shards(output.storage, [an_indexed_shard(A)])
+    error = output.publish([A, B])
+    assert isinstance(error, ConservationError)
+    assert B.label in str(error)
+
+
+def test_shards_of_a_version_newer_than_the_plan_are_another_jobs_and_stay(output, monkeypatch):
+    (ours,) = write_shards(output.storage, [an_indexed_shard(A)])
+    (theirs,) = write_shards(output.storage, [an_indexed_shard(NEW_A, last=False)])
+    monkeypatch.setattr(publish_module, "current_version", lambda uri: ("v2", 100))
+    assert output.publish([A]) is None
+    assert output.live() == names([ours])
+    assert theirs.name in list_shards(output.storage)
+
+
+def test_a_newer_version_that_is_published_already_stays_live(output, monkeypatch):
+    (theirs,) = write_shards(output.storage, [an_indexed_shard(NEW_A)])
+    output.publish([NEW_A])
+    monkeypatch.setattr(publish_module, "current_version", lambda uri: ("v2", 100))
+    assert output.publish([A]) is None
+    assert output.live() == names([theirs])

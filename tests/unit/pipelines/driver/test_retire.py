@@ -25,6 +25,7 @@ def decide(
     *,
     incomplete: Collection[str] = (),
     listed: dict[str, str] | None = None,
+    now: dict[str, str] | None = None,
     prune_max: float | None = None,
 ) -> Retirement:
     return plan_retirement(
@@ -33,6 +34,7 @@ def decide(
         incomplete=incomplete,
         roots={unit.source.root for unit in units},
         listed=listed or {},
+        now=now or {},
         prune_max=prune_max,
     )
 

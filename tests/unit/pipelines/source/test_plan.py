@@ -127,3 +127,16 @@ def test_a_file_that_vanished_after_the_listing_is_a_changed_source(tmp_path):
     path.unlink()
     with pytest.raises(SourceChangedError, match=r"a\.parquet"):
         plan_units(sources, unit_bytes=100, tolerate_unreadable=True)
+
+
+def test_the_same_bytes_read_as_another_format_are_another_unit(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"id": 1}\n')
+    keys = {
+        unit.key
+        for found in (Format.JSONL, Format.TEXT)
+        for unit in plan_units(
+            list_sources([str(file)], found), unit_bytes=100, tolerate_unreadable=False
+        )
+    }
+    assert len(keys) == 2

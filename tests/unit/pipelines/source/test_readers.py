@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 from itertools import pairwise
@@ -14,6 +15,7 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from s3fs.utils import FileExpired
 
 from encoder.errors import InvalidInputError
 from pipelines.errors import SourceChangedError, UnreadableSourceError
@@ -467,3 +469,13 @@ def ids_of(unit: WorkUnit) -> list[object]:
         return [row.values["id"] for row in read_csv(unit.source, ["id"])]
     stop = unit.stop if unit.kind is RangeKind.BYTES else None
     return [row.values["id"] for row in read_jsonl(unit.source, unit.start, stop)]
+
+
+def test_a_store_that_asks_to_slow_down_does_not_count_as_a_changed_source():
+    slow_down = OSError(errno.EBUSY, "Please reduce your request rate.")
+    assert translated(slow_down, "s3://b/x", rows_before=3) is slow_down
+
+
+def test_another_etag_than_when_the_file_was_opened_is_a_changed_source():
+    found = translated(FileExpired("s3://b/x", "etag"), "s3://b/x", rows_before=3)
+    assert isinstance(found, SourceChangedError)

@@ -12,7 +12,7 @@ from pipelines.verification.sample_check import choose_rows
 
 def a_shard(number: int, rows: int) -> IndexedShard:
     footer = ShardFooter(
-        *("/in/a.csv", "v1", "/in", "file", 0, 0, number, False, 0, rows, rows, rows),
+        *("/in/a.csv", "v1", "csv", "/in", "file", 0, 0, number, False, 0, rows, rows, rows),
         *(0, 0, 0, 0, 0, "run", {}),
     )
     return IndexedShard(ShardName("0" * 32, number, False), 1, footer)
