@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import fsspec
 import pytest
 
 if TYPE_CHECKING:
@@ -159,3 +160,12 @@ def on_cluster(ray_cluster: None, faults: FaultPlan) -> dict[str, str]:
 
     address = ray.get_runtime_context().gcs_address
     return {**faults.environment(), "RAY_ADDRESS": address}
+
+
+@pytest.fixture
+def fresh_clients():
+    """File systems are cached with the credentials that they were made with."""
+    cls = fsspec.get_filesystem_class("s3")
+    cls.clear_instance_cache()
+    yield
+    cls.clear_instance_cache()

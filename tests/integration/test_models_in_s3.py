@@ -48,7 +48,11 @@ def test_a_bucket_or_folder_that_is_not_there_is_said(s3_store: S3Store, tmp_pat
 
 
 def test_wrong_credentials_are_called_so(
-    s3_store: S3Store, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_store: S3Store,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fresh_clients: None,
 ) -> None:
     uri = f"{s3_store.fresh_prefix()}/secret"
     mirror(EncoderSettings(model=str(tiny_model)), uri)

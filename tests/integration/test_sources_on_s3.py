@@ -111,15 +111,6 @@ def test_nothing_at_a_uri_is_one_clear_line(s3_store, uri):
     assert "\n" not in str(error.value)
 
 
-@pytest.fixture
-def fresh_clients():
-    """File systems are cached with the credentials that they were made with."""
-    cls = fsspec.get_filesystem_class("s3")
-    cls.clear_instance_cache()
-    yield
-    cls.clear_instance_cache()
-
-
 @pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
 def test_wrong_credentials_are_one_clear_line(folder, monkeypatch, fresh_clients, name):
     monkeypatch.setenv(name, "wrong")
