@@ -11,7 +11,7 @@ import os
 import sys
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any, Protocol
@@ -76,31 +76,33 @@ class OpenVinoBackend:
         self.pad_token_id = model.pad_token_id
         self.max_batch_tokens = max_batch_tokens or _BATCH_TOKENS
         try:
-            compiled = openvino.Core().compile_model(
-                _convert(openvino, model),
-                "CPU",
-                {
-                    "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[dtype],
-                    "NUM_STREAMS": streams,
-                    "INFERENCE_NUM_THREADS": streams,
-                    # Several actors on a machine would all be pinned to the same first cores.
-                    "ENABLE_CPU_PINNING": False,
-                },
-            )
+            converted = _convert(openvino, model)
         except RuntimeError as error:
-            raise ModelLoadError(
-                f"expected a model that OpenVINO can convert, found: {_cause(error)}; "
-                "use backend torch"
-            ) from error
-        # Twice the streams: none is idle while results are taken in order.
-        self._requests: list[_Request] = [
-            compiled.create_infer_request() for _ in range(2 * streams)
-        ]
+            raise _not_convertible(error) from error
+        options = {
+            "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[dtype],
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": streams,
+            # Several actors on a machine would all be pinned to the same first cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+
+        def open_requests() -> list[_Request]:
+            try:
+                compiled = openvino.Core().compile_model(converted, "CPU", options)
+            except RuntimeError as error:
+                raise _not_convertible(error) from error
+            # Twice the streams: none is idle while results are taken in order.
+            return [compiled.create_infer_request() for _ in range(2 * streams)]
+
+        self._open_requests: Callable[[], list[_Request]] = open_requests
+        self._requests = open_requests()
 
     def forward(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[int, _Vectors]]:
         """Yield (position, vectors (B, H)) in the order of the batches."""
         idle = list(self._requests)
         running: deque[tuple[int, _Request]] = deque()
+        is_finished = False
         try:
             for position, batch in enumerate(batches):
                 if not idle:
@@ -113,11 +115,16 @@ class OpenVinoBackend:
                 running.append((position, request))
             while running:
                 yield self._take(running)[1]
+            is_finished = True
         finally:
             # After an error, or for a caller that stopped early: requests come to rest.
             for _, request in running:
                 with suppress(RuntimeError):
                     request.wait()
+            if not is_finished:
+                # A compiled model that has failed fails again for good texts, also with new
+                # requests (273 to 299 of 300 times measured): compile afresh.
+                self._requests = self._open_requests()
 
     @staticmethod
     def _take(
@@ -133,6 +140,13 @@ class OpenVinoBackend:
     def close(self) -> None:
         """Free the model."""
         self._requests.clear()
+        del self._open_requests
+
+
+def _not_convertible(error: RuntimeError) -> ModelLoadError:
+    return ModelLoadError(
+        f"expected a model that OpenVINO can convert, found: {_cause(error)}; use backend torch"
+    )
 
 
 @contextmanager
