@@ -95,7 +95,18 @@ def reference(
 
 @pytest.fixture(
     scope="module",
-    params=["torch-float32", "torch-bfloat16", "openvino-float32", "openvino-bfloat16"],
+    params=[
+        "torch-float32",
+        "torch-bfloat16",
+        pytest.param(
+            "openvino-float32",
+            marks=pytest.mark.xfail(
+                strict=False,
+                reason="a known defect: about 1 run in 20 has a wrong vector (docs/decisions.md)",
+            ),
+        ),
+        "openvino-bfloat16",
+    ],
 )
 def model(request: pytest.FixtureRequest, reference: Reference) -> Iterator[Encoder]:
     backend, dtype = request.param.split("-")
