@@ -102,7 +102,7 @@ def reference(
             "openvino-float32",
             marks=pytest.mark.xfail(
                 strict=False,
-                reason="a known defect: about 1 run in 20 has a wrong vector (docs/decisions.md)",
+                reason="a known defect, not reproduced at will, cause open (docs/decisions.md)",
             ),
         ),
         "openvino-bfloat16",
