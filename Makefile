@@ -27,7 +27,7 @@ lint: .venv/installed-dev  ## style, import contracts, docstrings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/python .ci/docstrings.py encoder pipelines twofold.py
+	$(BIN)/python .ci/docstrings.py command_line encoder pipelines serving twofold.py
 
 typecheck: .venv/installed-dev  ## mypy --strict
 	$(BIN)/mypy

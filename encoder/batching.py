@@ -15,6 +15,9 @@ import numpy.typing as npt
 
 __all__ = ["Batch", "bucket_length", "padding_waste", "plan_batches"]
 
+_MIN_STREAM_TOKENS = 64
+"""Below this, two batches on two cores are slower than one: each has its fixed cost."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -54,6 +57,7 @@ def plan_batches(
     *,
     max_batch_tokens: int,
     max_seq_length: int | None = None,
+    streams: int = 1,
 ) -> list[Batch]:
     """Cut texts into batches of similar length, longest first.
 
@@ -61,12 +65,16 @@ def plan_batches(
         lengths: Tokens of each text, (N,).
         max_batch_tokens: Budget of rows x padded length; a text beyond it is a batch by itself.
         max_seq_length: The model's limit, which no padded length exceeds.
+        streams: Batches that are computed at once: few texts are shared out over all of them,
+            because a stream without a batch is an idle core.
 
     Returns:
         Batches that hold every index exactly once, the longest texts first: memory runs out at
         once if it does, and the last batches of parallel streams are short.
     """
     tokens = np.asarray(lengths, dtype=np.int64)
+    share = -(-int(tokens.sum()) // streams)
+    max_batch_tokens = min(max_batch_tokens, max(share, _MIN_STREAM_TOKENS))
     order = np.argsort(-tokens, kind="stable")
     batches = []
     first = 0

@@ -82,13 +82,32 @@ class Encoder:
         """Padded tokens per forward, as it stands by now."""
         return self._backend.max_batch_tokens
 
-    def tokenize(self, texts: Sequence[str], role: Role) -> Tokenized:
+    @property
+    def max_concurrent_tokens(self) -> int:
+        """Padded tokens that are computed at once, all streams of the backend together."""
+        return self._backend.max_batch_tokens * self._backend.streams
+
+    def tokenize(self, texts: Sequence[str], role: Role, *, keep_end: bool = False) -> Tokenized:
         """Tokenize texts with the role's prompt in front.
+
+        Args:
+            texts: N texts.
+            role: Whose prompt.
+            keep_end: Keep the end of a text that is too long, not its beginning.
 
         Raises:
             InvalidInputError: A text is not a string or not valid Unicode; names its index.
         """
-        return self._tokenizer.tokenize(texts, self.space.role(role).prompt)
+        prompt = self.space.role(role).prompt
+        return self._tokenizer.tokenize(texts, prompt, keep_end=keep_end)
+
+    def tokenize_ids(self, id_rows: Sequence[Sequence[int]], role: Role) -> Tokenized:
+        """Take texts that a client has tokenized, without special tokens; see `Tokenizer`.
+
+        Raises:
+            InvalidInputError: An id is not one of this model's vocabulary; names its index.
+        """
+        return self._tokenizer.tokenize_ids(id_rows, self.space.role(role).prompt)
 
     def encode_tokenized(
         self,
@@ -116,6 +135,7 @@ class Encoder:
                 tokenized.n_tokens,
                 max_batch_tokens=self._backend.max_batch_tokens,
                 max_seq_length=self.space.max_seq_length,
+                streams=self._backend.streams,
             )
             padded = self._padded(batches, tokenized, is_cls)
             missing = set(range(len(batches)))

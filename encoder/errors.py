@@ -19,6 +19,7 @@ __all__ = [
     "NonFiniteVectorsError",
     "SpaceMismatchError",
     "TwofoldError",
+    "one_line",
 ]
 
 
@@ -60,3 +61,8 @@ class NonFiniteVectorsError(BackendError):
     def __reduce__(self) -> tuple[type[NonFiniteVectorsError], tuple[list[int]]]:
         # By default exceptions are unpickled from their message: Ray sends them between processes.
         return type(self), (self.indices,)
+
+
+def one_line(error: BaseException) -> str:
+    """Return somebody else's error as "Type: message" without line breaks."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -112,12 +112,15 @@ class Tokenizer:
         added = (len(token["content"]) for token in settings.get("added_tokens") or [])
         self._margin = 1 + max(added, default=0)
 
-    def tokenize(self, texts: Sequence[str], prompt: str = "") -> Tokenized:
+    def tokenize(
+        self, texts: Sequence[str], prompt: str = "", *, keep_end: bool = False
+    ) -> Tokenized:
         """Tokenize texts, each with `prompt` in front.
 
         Args:
             texts: N texts of any length; a text of 1 MB costs what its first tokens cost.
             prompt: Put in front of every text.
+            keep_end: Keep the last tokens of a text that is too long, not the first ones.
 
         Returns:
             The ids, lengths and cuts of the N texts, in input order.
@@ -146,11 +149,37 @@ class Tokenizer:
                         again.append(index)
                         continue
                     truncated[index] = len(encoding) > self._content_tokens
-                    input_ids[index] = self._with_special_tokens(encoding)
+                    input_ids[index] = self._with_special_tokens(encoding.ids)
             pending = again
             characters *= _GROWTH
-        n_tokens = np.fromiter((len(ids) for ids in input_ids), np.int32, len(input_ids))
-        return Tokenized(input_ids, n_tokens, truncated)
+        if keep_end:
+            for index in np.flatnonzero(truncated).tolist():
+                input_ids[index] = self._last_tokens(texts[index], prompt)
+        return _tokenized(input_ids, truncated)
+
+    def tokenize_ids(self, id_rows: Sequence[Sequence[int]], prompt: str = "") -> Tokenized:
+        """Take texts that were tokenized elsewhere with this very tokenizer.
+
+        Args:
+            id_rows: N rows of ids; the special tokens around a text may be there or not.
+            prompt: Put in front of every text.
+
+        Raises:
+            InvalidInputError: An id is outside the vocabulary; names the row.
+        """
+        vocabulary = self._fast.get_vocab_size()
+        prompt_ids = self._encode(prompt).ids if prompt else []
+        input_ids, truncated = [], np.zeros(len(id_rows), dtype=np.bool_)
+        for index, row in enumerate(id_rows):
+            if any(not 0 <= token < vocabulary for token in row):
+                raise InvalidInputError(
+                    f"expected token ids of 0 to {vocabulary - 1} at index {index}, found others; "
+                    "tokenize with this model's tokenizer, or send text"
+                )
+            content = [*prompt_ids, *self._without_special_tokens(row)]
+            truncated[index] = len(content) > self._content_tokens
+            input_ids.append(self._with_special_tokens(content))
+        return _tokenized(input_ids, truncated)
 
     def windows(self, text: str, *, overlap: int, prompt: str = "") -> list[tuple[int, int]]:
         """Cut a long text into windows that each fit the model.
@@ -197,12 +226,38 @@ class Tokenizer:
         found = self._boundary.search(text, characters)
         return found.end() if found else len(text)
 
-    def _with_special_tokens(self, encoding: Encoding) -> npt.NDArray[np.int32]:
-        ids = encoding.ids[: self._content_tokens]
-        return np.array([*self._before, *ids, *self._after], dtype=np.int32)
+    def _last_tokens(self, text: str, prompt: str) -> npt.NDArray[np.int32]:
+        """Return the ids of the prompt and of the end of a text that is too long."""
+        prompt_ids = self._encode(prompt).ids if prompt else []
+        room = max(0, self._content_tokens - len(prompt_ids))
+        characters = _CHARACTERS_PER_TOKEN * (room + self._margin)
+        while True:
+            # Where `_cut` may end a text another may begin: words are whole on both sides.
+            start = self._cut(text, len(text) - characters) if characters < len(text) else 0
+            ids = self._encode(text[start:] if start < len(text) else text).ids
+            if start in (0, len(text)) or len(ids) >= room + self._margin:
+                return self._with_special_tokens([*prompt_ids, *ids[len(ids) - room :]])
+            characters *= _GROWTH
+
+    def _with_special_tokens(self, ids: Sequence[int]) -> npt.NDArray[np.int32]:
+        return np.array([*self._before, *ids[: self._content_tokens], *self._after], dtype=np.int32)
+
+    def _without_special_tokens(self, ids: Sequence[int]) -> Sequence[int]:
+        before, after = len(self._before), len(self._after)
+        has_both = len(ids) >= before + after and (
+            list(ids[:before]) == self._before and list(ids[len(ids) - after :]) == self._after
+        )
+        return ids[before : len(ids) - after] if has_both else ids
 
 
 _NO_IDS = np.empty(0, dtype=np.int32)
+
+
+def _tokenized(
+    input_ids: list[npt.NDArray[np.int32]], truncated: npt.NDArray[np.bool_]
+) -> Tokenized:
+    n_tokens = np.fromiter((len(ids) for ids in input_ids), np.int32, len(input_ids))
+    return Tokenized(input_ids, n_tokens, truncated)
 
 
 def _special_tokens(fast: FastTokenizer) -> tuple[list[int], list[int]]:

@@ -21,10 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.text import Text
 
+from command_line.parse import parse_settings, run_command
 from encoder.encoder import load_encoder
 from encoder.errors import InvalidInputError, ModelLoadError
 from encoder.settings import EncoderSettings
-from pipelines.command_line import parse_settings, run_command
 from pipelines.docstrings import (
     collect_docstrings,
     docstring_table,
@@ -33,6 +33,7 @@ from pipelines.docstrings import (
 )
 from pipelines.driver.report import RunReport
 from pipelines.embed_corpus import embed_corpus
+from pipelines.errors import exit_code
 from pipelines.search import Hit, search
 from pipelines.settings import EmbedCorpusSettings
 
@@ -69,7 +70,7 @@ class DemoSettings(BaseModel):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (`pipelines.errors.exit_code`)."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    return run_command(lambda: _run(argv))
+    return run_command(lambda: _run(argv), exit_code)
 
 
 def _run(argv: Sequence[str] | None) -> int:

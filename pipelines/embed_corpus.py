@@ -21,9 +21,9 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from command_line.parse import parse_settings, run_command
 from pipelines.actor.events import Event
 from pipelines.actor.unit_job import UnitJob
-from pipelines.command_line import parse_settings, run_command
 from pipelines.corpus.pin import pin_output
 from pipelines.driver.cluster import start_ray
 from pipelines.driver.corpus_plan import Plan, plan_corpus, units_of
@@ -31,7 +31,7 @@ from pipelines.driver.execute import Outcome, run_units
 from pipelines.driver.progress import Progress
 from pipelines.driver.publish import publish
 from pipelines.driver.report import REPORT_FILE, RunReport
-from pipelines.errors import CorpusError, UnitFailedError
+from pipelines.errors import CorpusError, UnitFailedError, exit_code
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.source.sources import current_version
 from pipelines.source.units import Source, WorkUnit
@@ -145,7 +145,7 @@ def _failed(failures: Mapping[str, str], units: int) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (`pipelines.errors.exit_code`)."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    return run_command(lambda: _run(argv))
+    return run_command(lambda: _run(argv), exit_code)
 
 
 def _run(argv: Sequence[str] | None) -> int:

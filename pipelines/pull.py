@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from command_line.parse import parse_settings, run_command
 from encoder.model.mirror import MirroredModel, mirror
 from encoder.settings import EncoderSettings
-from pipelines.command_line import parse_settings, run_command
+from pipelines.errors import exit_code
 
 __all__ = ["PullSettings", "main"]
 
@@ -31,7 +32,7 @@ class PullSettings(BaseModel):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (`pipelines.errors.exit_code`)."""
-    return run_command(lambda: _run(argv))
+    return run_command(lambda: _run(argv), exit_code)
 
 
 def _run(argv: Sequence[str] | None) -> int:

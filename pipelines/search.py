@@ -23,19 +23,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from command_line.fields import OneOrMore
+from command_line.parse import parse_settings, run_command
 from encoder.encoder import load_encoder
 from encoder.errors import InvalidInputError
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace
 from pipelines.columns import CHAR_END, CHAR_START
-from pipelines.command_line import parse_settings, run_command
 from pipelines.corpus.corpus_model import check_space, find_corpus_model
 from pipelines.corpus.pin import Pin, require_pin
 from pipelines.corpus.shards import ShardName
 from pipelines.corpus_blocks import live_shards, read_rows, stream_blocks
-from pipelines.errors import CorpusError
+from pipelines.errors import CorpusError, exit_code
 from pipelines.ranking import Ranked, Ranking
-from pipelines.settings import OneOrMore
 from pipelines.storage import Storage
 
 __all__ = ["Hit", "QueryEncoder", "SearchSettings", "main", "search"]
@@ -161,7 +161,7 @@ def _hit(ranked: Ranked, values: dict[str, Any], pin: Pin) -> Hit:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (`pipelines.errors.exit_code`)."""
-    return run_command(lambda: _run(argv))
+    return run_command(lambda: _run(argv), exit_code)
 
 
 def _run(argv: Sequence[str] | None) -> int:

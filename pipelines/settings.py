@@ -5,23 +5,21 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from command_line.fields import AUTO_IS_UNSET, CommaSeparated, OneOrMore
 from encoder.settings import EncoderSettings
 from encoder.space import Role
 from pipelines.columns import RESERVED
 from pipelines.source.units import Format
 
 __all__ = [
-    "AUTO_IS_UNSET",
     "DEFAULT_UNIT_BYTES",
     "Actors",
-    "CommaSeparated",
     "EmbedCorpusSettings",
     "EmbeddingDtype",
     "OnInvalid",
     "OnLong",
-    "OneOrMore",
 ]
 
 DEFAULT_ROWS_PER_SHARD = 10_000
@@ -44,25 +42,6 @@ class OnInvalid(str, Enum):
 
 
 EmbeddingDtype = Literal["float32", "float16"]
-
-
-def _one_or_more(value: object) -> object:
-    """Accept `input: docs/` in YAML and the environment, where a flag gives a list of one."""
-    return (value,) if isinstance(value, str) else value
-
-
-def _comma_separated(value: object) -> object:
-    """Accept "a,b", and the ("a,b", "c") of a flag that was given more than once."""
-    parts = _one_or_more(value)
-    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
-        return value
-    return tuple(name.strip() for part in parts for name in part.split(",") if name.strip())
-
-
-OneOrMore = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
-CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
-AUTO_IS_UNSET = BeforeValidator(lambda value: None if value == "auto" else value)
-"""Stands beside an optional field that also takes the word "auto"."""
 
 
 class Actors(BaseModel):

@@ -25,6 +25,7 @@ from botocore.exceptions import BotoCoreError
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from encoder.errors import one_line
 from pipelines.errors import StorageError
 
 __all__ = ["STORE_ERRORS", "Storage", "store_errors"]
@@ -134,7 +135,7 @@ class Storage:
             if self.exists(relative):
                 return False
             raise StorageError(
-                f"{self.uri}/{relative} could not be written: {_one_line(error)}; check "
+                f"{self.uri}/{relative} could not be written: {one_line(error)}; check "
                 "credentials, the endpoint and free space, then start the job again: it goes on "
                 "where it stopped"
             ) from error
@@ -213,7 +214,7 @@ class Storage:
             raise
         except (*STORE_ERRORS, ImportError, ValueError) as error:
             where = f"{self.uri}/{relative}" if relative else self.uri
-            raise StorageError(f"cannot {verb} {where}: {_one_line(error)}") from error
+            raise StorageError(f"cannot {verb} {where}: {one_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -227,7 +228,7 @@ def store_errors(doing: str) -> Iterator[None]:
         yield
     except STORE_ERRORS as error:
         raise StorageError(
-            f"cannot {doing}: {_one_line(error)}; check the endpoint and the credentials"
+            f"cannot {doing}: {one_line(error)}; check the endpoint and the credentials"
         ) from error
 
 
@@ -255,7 +256,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -19,16 +19,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
+from command_line.fields import AUTO_IS_UNSET
+from command_line.parse import parse_settings, run_command
 from encoder.settings import EncoderSettings
-from pipelines.command_line import parse_settings, run_command
 from pipelines.corpus.conservation import conservation_problems
 from pipelines.corpus.corpus_model import CorpusModel, find_corpus_model
 from pipelines.corpus.ids import find_duplicate_ids
 from pipelines.corpus.index import IndexedShard, list_shards
 from pipelines.corpus.pin import Pin, require_pin
 from pipelines.corpus.shards import DATA, REJECTS, ShardName
-from pipelines.errors import CorpusError, VerificationError
-from pipelines.settings import AUTO_IS_UNSET
+from pipelines.errors import CorpusError, VerificationError, exit_code
 from pipelines.source.units import Format
 from pipelines.storage import Storage
 from pipelines.verification.index_check import (
@@ -216,7 +216,7 @@ def _duplicates(storage: Storage, pin: Pin, shards: Sequence[IndexedShard]) -> I
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (`pipelines.errors.exit_code`)."""
-    return run_command(lambda: _run(argv))
+    return run_command(lambda: _run(argv), exit_code)
 
 
 def _run(argv: Sequence[str] | None) -> int:

@@ -87,6 +87,7 @@ class Backend(Protocol):
         pad_token_id: What the model expects in padding.
         max_batch_tokens: Padded tokens per forward that suit this device; may fall when memory
             runs out.
+        streams: Forwards that are computed at once.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Backend(Protocol):
     dimension: int
     pad_token_id: int
     max_batch_tokens: int
+    streams: int
 
     def forward(
         self, batches: Iterable[TokenBatch]

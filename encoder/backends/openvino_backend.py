@@ -71,6 +71,7 @@ class OpenVinoBackend:
     ) -> None:
         openvino = _import_openvino()
         streams = num_threads or _usable_cpus()
+        self.streams = streams
         self.dtype = dtype
         self.dimension = model.dimension
         self.pad_token_id = model.pad_token_id

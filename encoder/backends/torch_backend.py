@@ -58,6 +58,7 @@ class TorchBackend:
     ) -> None:
         if num_threads is not None and device == "cpu":
             torch.set_num_threads(num_threads)
+        self.streams = 1
         self.dtype = dtype
         self.device = device
         self.dimension = model.dimension

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from encoder.errors import ModelLoadError
+from encoder.errors import ModelLoadError, one_line
 from encoder.model.folder import MODEL_FILE_PATTERNS
 
 __all__ = ["download_from_hub"]
@@ -65,11 +65,11 @@ def _explain(error: Exception, name: str, revision: str | None) -> str:
             "a tag or a full commit, or none for the default branch"
         )
     if isinstance(error, HFValidationError):
-        return f"{name!r} is not a Hugging Face id (org/name[@revision]): {_one_line(error)}"
+        return f"{name!r} is not a Hugging Face id (org/name[@revision]): {one_line(error)[:300]}"
     if _is_refusal(error):
         return (
             f"the Hugging Face hub refused {name} with these credentials: check HF_TOKEN, or unset "
-            f"it for a public model ({_one_line(error)})"
+            f"it for a public model ({one_line(error)[:300]})"
         )
     return _out_of_reach(error, name, revision)
 
@@ -84,13 +84,9 @@ def _is_refusal(error: Exception) -> bool:
 
 def _out_of_reach(error: Exception, name: str, revision: str | None) -> str:
     reference = f"{name}@{revision}" if revision else name
-    why = "" if isinstance(error, LocalEntryNotFoundError) else f" ({_one_line(error)})"
+    why = "" if isinstance(error, LocalEntryNotFoundError) else f" ({one_line(error)[:300]})"
     return (
         f"model {reference} is not complete in the local cache and the Hugging Face hub cannot be "
         f"reached{why}: run `twofold pull --model {reference} --to URI` on a connected machine and "
         "give that URI as --model, or give a local folder"
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -19,7 +19,7 @@ from typing import BinaryIO
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from encoder.errors import InvalidInputError, SpaceMismatchError, TwofoldError
+from encoder.errors import InvalidInputError, SpaceMismatchError, TwofoldError, one_line
 from encoder.model.declarations import parse_space_file, render_space_file
 from encoder.model.declared_space import load_space
 from encoder.model.files import read_model_files
@@ -178,7 +178,7 @@ def _explained(uri: str) -> Iterator[None]:
         raise
     except Exception as error:
         # Each store's client raises classes of its own; all of them mean: not written.
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = one_line(error)[:300]
         raise InvalidInputError(
             f"cannot mirror to {uri} ({reason}): check that the place exists, that it may be "
             "written, and the store's credentials and address"

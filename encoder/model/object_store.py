@@ -18,7 +18,7 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 
-from encoder.errors import ModelLoadError
+from encoder.errors import ModelLoadError, one_line
 from encoder.model.folder import is_model_file
 
 __all__ = ["download_folder", "list_model_files", "open_uri"]
@@ -137,7 +137,7 @@ def _explained(uri: str) -> Iterator[None]:
         raise ModelLoadError(f"nothing at {uri}: check the bucket and the folder") from error
     except Exception as error:
         # Each store's client raises classes of its own; all of them mean that there is no model.
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = one_line(error)[:300]
         if isinstance(error, PermissionError) or type(error).__name__ in _CREDENTIAL_ERRORS:
             raise ModelLoadError(
                 f"{uri} may not be read with these credentials ({reason}): set the store's "

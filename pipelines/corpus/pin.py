@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from encoder.corpus_space import CORPUS_SPACE_FILE
 from encoder.errors import InvalidInputError, SpaceMismatchError
 from encoder.space import EmbeddingSpace
 from pipelines.corpus.shards import DATA
@@ -22,7 +23,6 @@ from pipelines.source.documents import CorpusColumns
 from pipelines.storage import Storage
 
 __all__ = [
-    "SPACE_FILE",
     "CorpusLayout",
     "Pin",
     "check_pin",
@@ -31,7 +31,6 @@ __all__ = [
     "require_pin",
 ]
 
-SPACE_FILE = "_space.json"
 _FORMAT = 1
 
 
@@ -158,8 +157,8 @@ class Pin:
 
 def read_pin(storage: Storage) -> Pin | None:
     """Return the pin of an output folder, or None where there is none yet."""
-    text = storage.read(SPACE_FILE)
-    return None if text is None else Pin.from_json(text, f"{storage.uri}/{SPACE_FILE}")
+    text = storage.read(CORPUS_SPACE_FILE)
+    return None if text is None else Pin.from_json(text, f"{storage.uri}/{CORPUS_SPACE_FILE}")
 
 
 def require_pin(storage: Storage) -> Pin:
@@ -171,8 +170,8 @@ def require_pin(storage: Storage) -> Pin:
     pin = read_pin(storage)
     if pin is None:
         raise CorpusError(
-            f"{storage.uri} is no corpus: expected {SPACE_FILE} in it; give the --output of an "
-            "earlier `twofold embed`"
+            f"{storage.uri} is no corpus: expected {CORPUS_SPACE_FILE} in it; give the --output of "
+            "an earlier `twofold embed`"
         )
     return pin
 
@@ -196,8 +195,8 @@ def check_pin(storage: Storage, wanted: Pin) -> Pin:
     if existing is None:
         if storage.sizes(DATA):
             raise CorpusError(
-                f"{storage.uri} has a data folder but no {SPACE_FILE}, so its space is unknown; "
-                "restore the file or choose an empty output"
+                f"{storage.uri} has a data folder but no {CORPUS_SPACE_FILE}, so its space is "
+                "unknown; restore the file or choose an empty output"
             )
         return wanted
     _refuse(
@@ -221,7 +220,7 @@ def pin_output(storage: Storage, pin: Pin) -> Pin:
         SpaceMismatchError: Another job, started at the same time, pinned another space.
         LayoutMismatchError: Likewise with another layout.
     """
-    storage.create(SPACE_FILE, pin.to_json().encode())
+    storage.create(CORPUS_SPACE_FILE, pin.to_json().encode())
     return check_pin(storage, pin)
 
 

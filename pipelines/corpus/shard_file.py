@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from botocore.exceptions import BotoCoreError
 
+from encoder.errors import one_line
 from encoder.space import EmbeddingSpace
 from pipelines.corpus.shards import DATA, ShardFooter, ShardName, footer_of
 from pipelines.errors import CorpusError
@@ -133,8 +134,4 @@ class ShardFile:
         except FileNotFoundError as error:
             raise CorpusError(f"{self.where} is not there") from error
         except (pa.ArrowException, OSError, BotoCoreError) as error:
-            raise CorpusError(f"{self.where} is not readable: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+            raise CorpusError(f"{self.where} is not readable: {one_line(error)}") from error

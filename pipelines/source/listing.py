@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from encoder.errors import InvalidInputError
+from encoder.errors import InvalidInputError, one_line
 
 __all__ = ["files_of", "is_local", "open_filesystem"]
 
@@ -42,7 +42,7 @@ def open_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         fs, path = url_to_fs(uri, use_listings_cache=False)
     except (ValueError, ImportError) as error:
-        raise InvalidInputError(f"input {uri}: {_one_line(error)}") from error
+        raise InvalidInputError(f"input {uri}: {one_line(error)}") from error
     return fs, str(path)
 
 
@@ -68,7 +68,7 @@ def files_of(root: str) -> dict[str, Mapping[str, Any]]:
         ) from error
     except (OSError, BotoCoreError) as error:
         raise InvalidInputError(
-            f"input {root}: cannot be listed: {type(error).__name__}: {_one_line(error)};"
+            f"input {root}: cannot be listed: {one_line(error)};"
             " check the name, the credentials and the endpoint"
         ) from error
     if not found:
@@ -146,7 +146,3 @@ def _uri(fs: fsspec.AbstractFileSystem, root: str, name: str) -> str:
             f"input {root}: expected file names in UTF-8, found {os.fsencode(uri)!r}: rename it"
         ) from error
     return uri
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

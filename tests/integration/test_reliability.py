@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from command_line.parse import parse_settings
 from encoder.model.mirror import mirror
 from encoder.settings import EncoderSettings
-from pipelines.command_line import parse_settings
 from pipelines.corpus.pin import pin_output
 from pipelines.driver.corpus_plan import plan_corpus
 from pipelines.driver.report import RunReport

@@ -1,13 +1,9 @@
-"""What tests of the corpus job are made of: a fake encoder, a job, footers, prepared rows.
-
-The fake encoder's vectors are a hash of the tokens: equal texts, and only they, have equal ones.
-"""
+"""What tests of the corpus job are made of: a job, a pin, units, footers, shards."""
 
 from __future__ import annotations
 
 import json
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from encoder.encoder import EncodedVectors
 from encoder.settings import EncoderSettings
-from encoder.space import EmbeddingSpace, Pooling, Role, RoleEncoding
-from encoder.tokenizer import Tokenized
+from encoder.space import EmbeddingSpace
 from pipelines.actor.unit_job import UnitJob
 from pipelines.columns import shard_schema
 from pipelines.corpus.index import IndexedShard
@@ -26,11 +20,9 @@ from pipelines.corpus.pin import CorpusLayout, Pin
 from pipelines.corpus.shards import DATA, ShardFooter, ShardName, serialize_shard
 from pipelines.source.units import Format, RangeKind, Source, WorkUnit
 from pipelines.storage import Storage
+from support.fake_encoder import DIMENSION, SPACE
 
 __all__ = [
-    "DIMENSION",
-    "SPACE",
-    "FakeEncoder",
     "a_footer",
     "a_job",
     "a_layout",
@@ -41,87 +33,10 @@ __all__ = [
     "an_indexed_shard",
     "jsonl",
     "units_of",
-    "vector_of",
     "write_shards",
 ]
 
-DIMENSION = 4
-MAX_SEQ_LENGTH = 8
 CARRIED = pa.schema([("id", pa.string())])
-SPACE = EmbeddingSpace(
-    weights_sha256="a" * 64,
-    tokenizer_sha256="b" * 64,
-    query=RoleEncoding(Pooling.MEAN),
-    document=RoleEncoding(Pooling.CLS),
-    normalize=True,
-    max_seq_length=MAX_SEQ_LENGTH,
-    truncate_dim=None,
-    dimension=DIMENSION,
-)
-
-
-class FakeEncoder:
-    """One token a word, cut at 8; texts that hold the word "poison" make the forward raise.
-
-    Attributes:
-        forwards: Number of texts of each forward.
-        on_forward: Called before every forward with its texts' words; may raise or wait.
-    """
-
-    def __init__(self, space: EmbeddingSpace = SPACE) -> None:
-        self.space = space
-        self.provenance = {"model": "fake", "backend": "fake", "dtype": "float32"}
-        self.forwards: list[int] = []
-        self.on_forward: Callable[[], None] = lambda: None
-
-    def tokenize(self, texts: Sequence[str], role: Role) -> Tokenized:
-        words = [text.split() for text in texts]
-        kept = [[_word_id(word) for word in line[:MAX_SEQ_LENGTH]] for line in words]
-        return Tokenized(
-            [np.array(ids, np.int32) for ids in kept],
-            np.array([len(ids) for ids in kept], np.int32),
-            np.array([len(line) > MAX_SEQ_LENGTH for line in words], bool),
-        )
-
-    def windows(self, text: str, *, overlap: int, role: Role) -> list[tuple[int, int]]:
-        """Cut at every 8 words, without an overlap."""
-        ends = [i for i, character in enumerate(f"{text} ") if character == " "]
-        cuts = [0, *(end for n, end in enumerate(ends, 1) if n % MAX_SEQ_LENGTH == 0)]
-        edges = cuts if cuts[-1] == len(text) else [*cuts, len(text)]
-        starts = [edge + 1 if edge else 0 for edge in edges[:-1]]
-        return list(zip(starts, edges[1:], strict=True))
-
-    def encode_tokenized(
-        self, tokenized: Tokenized, roles: Role, *, heartbeat: Callable[[], None] | None = None
-    ) -> EncodedVectors:
-        self.forwards.append(len(tokenized))
-        self.on_forward()
-        if any(_POISON in ids for ids in tokenized.input_ids):
-            raise RuntimeError("a kernel said no\n  and more lines")
-        vectors = [_vector(ids) for ids in tokenized.input_ids]
-        if heartbeat is not None:
-            heartbeat()
-        return EncodedVectors(
-            np.array(vectors, np.float32).reshape(-1, DIMENSION),
-            padded_tokens=2 * int(tokenized.n_tokens.sum()),
-        )
-
-
-def vector_of(text: str) -> np.ndarray:
-    """Return the fake encoder's vector of a text."""
-    return _vector(FakeEncoder().tokenize([text], Role.DOCUMENT).input_ids[0])
-
-
-def _vector(ids: np.ndarray) -> np.ndarray:
-    vector = np.random.default_rng([len(ids), *map(int, ids)]).normal(size=DIMENSION)
-    return (vector / np.linalg.norm(vector)).astype(np.float32)
-
-
-def _word_id(word: str) -> int:
-    return zlib.crc32(word.encode()) & 0x7FFFFFFF
-
-
-_POISON = _word_id("poison")
 
 
 def a_layout(**changes: Any) -> CorpusLayout:

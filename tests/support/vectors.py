@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from encoder.corpus_space import CORPUS_SPACE_FILE
 from encoder.space import EmbeddingSpace, Pooling, RoleEncoding
 from pipelines.columns import shard_schema
 from pipelines.corpus.index import INDEX_FILE, Index, collect_shards, list_shards
-from pipelines.corpus.pin import SPACE_FILE, CorpusLayout, Pin
+from pipelines.corpus.pin import CorpusLayout, Pin
 from pipelines.corpus.shards import DATA, ShardFooter, ShardName, serialize_shard
 from pipelines.source.units import Format, RangeKind, Source, WorkUnit
 from pipelines.storage import Storage
@@ -78,7 +79,7 @@ def write_vectors(
 ) -> list[ShardName]:
     """Write the pin and a unit of one shard for each list of rows; no index."""
     storage = Storage(str(folder))
-    storage.create(SPACE_FILE, pin.to_json().encode())
+    storage.create(CORPUS_SPACE_FILE, pin.to_json().encode())
     names = []
     for number, rows in enumerate(shards):
         unit = WorkUnit(

@@ -11,13 +11,15 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGED = sorted(
     ".".join(file.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
-    for package in ("encoder", "pipelines")
+    for package in ("command_line", "encoder", "pipelines", "serving")
     for file in (REPOSITORY / package).rglob("*.py")
     if file.name != "__init__.py" or "__all__" in file.read_text(encoding="utf-8")
 )
 MODULES = [*PACKAGED, "twofold"]
 
 PINNED = {
+    "command_line.fields": "AUTO_IS_UNSET CommaSeparated OneOrMore",
+    "command_line.parse": "parse_settings run_command",
     "encoder": """BackendError BackendName DtypeName EmbeddingSpace Encoded EncodedVectors Encoder
         EncoderSettings InvalidInputError ModelLoadError NonFiniteVectorsError Pooling
         Role RoleEncoding SpaceMismatchError Tokenized TwofoldError load_encoder""",
@@ -27,7 +29,6 @@ PINNED = {
     "encoder.space": "EmbeddingSpace Pooling Role RoleEncoding",
     "pipelines.columns": """CHAR_END CHAR_START CHUNK_INDEX EMBEDDING N_TOKENS REJECTS_SCHEMA
         RESERVED TEXT_HASH TEXT_HASH_BYTES TRUNCATED shard_schema""",
-    "pipelines.command_line": "parse_settings run_command",
     "pipelines.errors": """ClusterError ConservationError CorpusError DuplicateIdError
         LayoutMismatchError PruneLimitError SourceChangedError StorageError UnitFailedError
         UnreadableSourceError VerificationError exit_code""",

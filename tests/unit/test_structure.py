@@ -11,14 +11,15 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODULES = sorted(
     file.relative_to(REPOSITORY)
-    for package in ("encoder", "pipelines")
+    for package in ("command_line", "encoder", "pipelines", "serving")
     for file in (REPOSITORY / package).rglob("*.py")
 )
 
 READS_ENVIRONMENT = {
-    Path("pipelines/setting_sources.py"),
-    Path("pipelines/command_line.py"),
+    Path("command_line/sources.py"),
+    Path("command_line/parse.py"),
     Path("pipelines/demo.py"),
+    Path("serving/serve.py"),
 }
 """Entry points and what they call to fill their settings."""
 

@@ -41,6 +41,7 @@ class FakeBackend:
 
     def __init__(self, max_batch_tokens: int = 64) -> None:
         self.max_batch_tokens = max_batch_tokens
+        self.streams = 1
         self.calls: list[int] = []
         self.active = 0
         self.closed = False

@@ -19,7 +19,8 @@ from pipelines.actor.forward import Forward
 from pipelines.actor.prepare import LongTexts, PreparedBatch, prepare
 from pipelines.settings import OnLong
 from pipelines.source.documents import DocumentBatch
-from support.corpora import CARRIED, FakeEncoder, vector_of
+from support.corpora import CARRIED
+from support.fake_encoder import FakeEncoder, vector_of
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 BAD = "this text is poison"
@@ -117,7 +118,7 @@ HANGS = """
 import time
 from encoder.space import Role
 from pipelines.actor.forward import Forward
-from support.corpora import FakeEncoder
+from support.fake_encoder import FakeEncoder
 from test_forward import prepared
 
 encoder = FakeEncoder()

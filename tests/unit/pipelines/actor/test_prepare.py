@@ -16,7 +16,8 @@ from encoder.space import Pooling, Role, RoleEncoding
 from pipelines.actor.prepare import LongTexts, PreparedBatch, concatenate, prepare, text_hash
 from pipelines.settings import OnLong
 from pipelines.source.documents import DocumentBatch, Reject
-from support.corpora import CARRIED, SPACE, FakeEncoder
+from support.corpora import CARRIED
+from support.fake_encoder import SPACE, FakeEncoder
 
 SHORT = "three short words"
 LONG = " ".join(f"w{n}" for n in range(20))

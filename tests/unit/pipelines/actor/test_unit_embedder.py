@@ -26,7 +26,8 @@ from pipelines.errors import StorageError, UnreadableSourceError
 from pipelines.settings import OnInvalid
 from pipelines.source.units import RangeKind, WorkUnit
 from pipelines.storage import Storage
-from support.corpora import SPACE, FakeEncoder, a_job, jsonl, units_of, vector_of
+from support.corpora import a_job, jsonl, units_of
+from support.fake_encoder import SPACE, FakeEncoder, vector_of
 
 TEXTS = [f"text number {n}" for n in range(7)]
 

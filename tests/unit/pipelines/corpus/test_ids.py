@@ -10,7 +10,8 @@ from pipelines.corpus import ids as ids_module
 from pipelines.corpus.ids import DuplicateId, find_duplicate_ids
 from pipelines.corpus.shards import DATA, ShardName, serialize_shard
 from pipelines.storage import Storage
-from support.corpora import SPACE, a_footer, a_shard_table
+from support.corpora import a_footer, a_shard_table
+from support.fake_encoder import SPACE
 
 
 class Corpus:

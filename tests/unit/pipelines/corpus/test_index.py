@@ -19,7 +19,8 @@ from pipelines.corpus.index import (
 from pipelines.corpus.shards import DATA, ShardName
 from pipelines.errors import CorpusError
 from pipelines.storage import Storage
-from support.corpora import SPACE, a_source, a_unit, an_indexed_shard, write_shards
+from support.corpora import a_source, a_unit, an_indexed_shard, write_shards
+from support.fake_encoder import SPACE
 
 A, B = a_unit(a_source("/in/a.jsonl")), a_unit(a_source("/in/b.jsonl"))
 SHARDS = (

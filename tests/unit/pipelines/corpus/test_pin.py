@@ -10,10 +10,10 @@ from threading import Barrier
 import pyarrow as pa
 import pytest
 
+from encoder.corpus_space import CORPUS_SPACE_FILE
 from encoder.errors import SpaceMismatchError
 from encoder.space import EmbeddingSpace, Pooling, RoleEncoding
 from pipelines.corpus.pin import (
-    SPACE_FILE,
     CorpusLayout,
     Pin,
     check_pin,
@@ -25,7 +25,8 @@ from pipelines.errors import CorpusError, LayoutMismatchError
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.source.corpus_columns import CorpusColumns
 from pipelines.storage import Storage
-from support.corpora import SPACE, a_layout, a_pin
+from support.corpora import a_layout, a_pin
+from support.fake_encoder import SPACE
 
 OTHER_SPACE = {
     "weights_sha256": "c" * 64,
@@ -175,7 +176,7 @@ def test_an_overlap_counts_only_where_texts_are_chunked():
     ],
 )
 def test_a_damaged_pin_is_named_with_what_to_do(storage, text):
-    storage.create(SPACE_FILE, text.encode())
+    storage.create(CORPUS_SPACE_FILE, text.encode())
     with pytest.raises(CorpusError, match=r"_space\.json is not a corpus pin .* another folder"):
         read_pin(storage)
 

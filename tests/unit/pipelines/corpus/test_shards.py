@@ -25,7 +25,8 @@ from pipelines.corpus.shards import (
 )
 from pipelines.errors import CorpusError
 from pipelines.storage import Storage
-from support.corpora import SPACE, a_footer, a_shard_table
+from support.corpora import a_footer, a_shard_table
+from support.fake_encoder import SPACE
 
 NAME = ShardName("0" * 32, 0, last=True)
 names = st.builds(

@@ -28,9 +28,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from encoder.errors import InvalidInputError, TwofoldError
-from pipelines.errors import exit_code
-from pipelines.setting_sources import (
+from command_line.fields import AUTO_IS_UNSET
+from command_line.sources import (
     ENVIRONMENT_PREFIX,
     from_environment,
     from_yaml,
@@ -38,7 +37,7 @@ from pipelines.setting_sources import (
     merge,
     nested,
 )
-from pipelines.settings import AUTO_IS_UNSET
+from encoder.errors import InvalidInputError, TwofoldError
 
 __all__ = ["parse_settings", "run_command"]
 
@@ -78,7 +77,7 @@ def parse_settings(model: type[M], argv: Sequence[str] | None, *, prog: str, des
         raise InvalidInputError("\n".join(problems)) from error
 
 
-def run_command(function: Callable[[], int]) -> int:
+def run_command(function: Callable[[], int], exit_code: Callable[[TwofoldError], int]) -> int:
     """Run a command and return its exit code: the boundary at which errors become messages.
 
     What twofold raises on purpose is one line (one a problem) on stderr; anything else is a defect

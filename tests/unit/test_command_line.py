@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from command_line.parse import parse_settings, run_command
 from encoder.errors import InvalidInputError, SpaceMismatchError
 from encoder.settings import BackendName, DtypeName, EncoderSettings
 from encoder.space import Role
-from pipelines.command_line import parse_settings, run_command
-from pipelines.errors import UnitFailedError
+from pipelines.errors import UnitFailedError, exit_code
 from pipelines.settings import Actors, EmbedCorpusSettings
 from pipelines.source.units import Format
 
@@ -235,7 +235,7 @@ def test_an_error_of_ours_becomes_one_line_and_its_exit_code(capsys: pytest.Capt
     def fail() -> int:
         raise SpaceMismatchError("expected a, found b; choose one")
 
-    assert run_command(fail) == 3
+    assert run_command(fail, exit_code) == 3
     assert capsys.readouterr().err == "twofold: error: expected a, found b; choose one\n"
 
 
@@ -243,15 +243,15 @@ def test_the_exit_code_follows_the_error_and_success_passes_through():
     def fail() -> int:
         raise UnitFailedError("unit")
 
-    assert run_command(fail) == 6
-    assert run_command(lambda: 0) == 0
+    assert run_command(fail, exit_code) == 6
+    assert run_command(lambda: 0, exit_code) == 0
 
 
 def test_an_interrupt_is_130_and_one_line_without_a_traceback(capsys: pytest.CaptureFixture[str]):
     def interrupt() -> int:
         raise KeyboardInterrupt
 
-    assert run_command(interrupt) == 130
+    assert run_command(interrupt, exit_code) == 130
     assert capsys.readouterr().err == (
         "twofold: interrupted; run the same command again to go on\n"
     )
@@ -262,4 +262,4 @@ def test_a_defect_keeps_its_traceback():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_command(fail)
+        run_command(fail, exit_code)

@@ -1,0 +1,1 @@
+"""How every command reads its settings: flags, environment, YAML. Knows no command by name."""

@@ -1,0 +1,1 @@
+"""The query endpoint on Ray Serve: text in, vectors of the corpus' space out."""

@@ -1,0 +1,82 @@
+"""The Serve application: `serve run serving.app:build_app model=REF corpus=URI ...`.
+
+A Serve config gives the same settings below `args:`. This module must not use
+`from __future__ import annotations`: Ray looks at the builder's annotation to parse `args:`, and
+would silently pass a plain dict for one that it cannot evaluate.
+"""
+
+import os
+from typing import Any
+
+from ray import serve
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+from ray.serve.schema import LoggingConfig
+
+from serving.autoscaling import ReplicasForLoad
+from serving.endpoint import QueryEndpoint
+from serving.settings import ScalingSettings, ServingSettings
+
+__all__ = ["DEPLOYMENT_NAME", "build_app", "replica_cpus"]
+
+DEPLOYMENT_NAME = "QueryEndpoint"
+_DEFAULT_CPUS = 4
+_ONGOING_PER_QUEUED_TOKEN = 1
+_HEALTH_CHECK_PERIOD_S = 10.0
+
+
+def build_app(args: ServingSettings) -> serve.Application:
+    """Return the application that the settings describe.
+
+    Args:
+        args: From flags, or from `args:` of a Serve config.
+    """
+    scaling = args.scaling
+    cpus = replica_cpus(scaling)
+    deployment = serve.deployment(serve.ingress()(QueryEndpoint)).options(
+        name=DEPLOYMENT_NAME,
+        ray_actor_options={"num_cpus": cpus, "num_gpus": scaling.num_gpus_per_replica},
+        # Above our own admission: Serve's rejection is plain text, ours is what clients can read.
+        max_ongoing_requests=max(1_000, args.limits.admitted_tokens * _ONGOING_PER_QUEUED_TOKEN),
+        graceful_shutdown_timeout_s=scaling.drain_timeout_s,
+        health_check_period_s=_HEALTH_CHECK_PERIOD_S,
+        health_check_timeout_s=args.limits.request_timeout_s + _HEALTH_CHECK_PERIOD_S,
+        # One line for each request is ours, with what was embedded in it.
+        logging_config=LoggingConfig(enable_access_log=False),
+        max_replicas_per_node=scaling.max_replicas_per_node,
+        **_replicas(scaling),
+    )
+    return deployment.bind(args, max(1, int(cpus)))
+
+
+def replica_cpus(scaling: ScalingSettings) -> float:
+    """Return the CPUs of a replica: as set, else 4, or all but one of a smaller machine."""
+    if scaling.num_cpus_per_replica is not None:
+        return scaling.num_cpus_per_replica
+    return float(max(1, min(_DEFAULT_CPUS, (os.cpu_count() or 1) - 1)))
+
+
+def _replicas(scaling: ScalingSettings) -> dict[str, Any]:
+    if scaling.max_replicas == 1:
+        return {"num_replicas": 1}
+    policy = AutoscalingPolicy(
+        policy_function=ReplicasForLoad,
+        policy_kwargs={
+            "target_utilization": scaling.target_utilization,
+            "target_queue_wait_s": scaling.target_queue_wait_s,
+            "upscale_delay_s": scaling.upscale_delay_s,
+            "downscale_delay_s": scaling.downscale_delay_s,
+        },
+    )
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=scaling.min_replicas,
+            initial_replicas=scaling.min_replicas,
+            max_replicas=scaling.max_replicas,
+            metrics_interval_s=scaling.metrics_interval_s,
+            look_back_period_s=max(2.0, 2 * scaling.metrics_interval_s),
+            # The policy keeps its own delays: Serve's would come on top of them.
+            upscale_delay_s=0.0,
+            downscale_delay_s=0.0,
+            policy=policy,
+        )
+    }

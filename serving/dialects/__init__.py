@@ -1,0 +1,1 @@
+"""What clients speak, each mapped to `EmbeddingService.embed` and back; one module a dialect."""

@@ -1,0 +1,117 @@
+"""Cohere's embed API, version 2: `POST /v2/embed`."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import APIRouter, Request, Response
+from pydantic import Field, StrictStr
+
+from encoder.errors import InvalidInputError
+from serving.dialects.served_models import ServedModels
+from serving.dialects.wire import Body, PositiveInt, base64_floats, respond
+from serving.embedding import Embedding, EmbeddingService, EmbedRequest, Truncate
+from serving.request_record import record_of
+from serving.roles import agreed_role, role_of
+
+__all__ = ["CohereEmbed", "router"]
+
+_BITS = 8
+_EmbeddingType = Literal["float", "int8", "uint8", "binary", "ubinary", "base64"]
+_Vectors = npt.NDArray[np.float32]
+
+
+class CohereEmbed(Body):
+    """Body of `POST /v2/embed`."""
+
+    model: StrictStr | None = Field(None, description="A served name")
+    texts: list[StrictStr] = Field(description="Texts to embed")
+    input_type: StrictStr | None = Field(None, description="search_query, search_document, ...")
+    truncate: Literal["NONE", "START", "END"] = Field("END", description="Where long texts are cut")
+    embedding_types: list[_EmbeddingType] | None = Field(
+        None, description="float, base64 (of float32), binary, ubinary"
+    )
+    output_dimension: PositiveInt | None = Field(None, description="Leading dimensions to keep")
+    max_tokens: PositiveInt | None = Field(
+        None, description="Refused unless it is the model's own max_seq_length"
+    )
+
+
+def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
+    """Return the routes."""
+    routes = APIRouter(tags=["Cohere"])
+
+    @routes.post("/v2/embed", summary="Embed texts as Cohere does")
+    async def embed(body: CohereEmbed, request: Request) -> Response:
+        record_of(request.scope).dialect = "cohere"
+        _, suffix_role = models.find(body.model)
+        role = agreed_role(
+            {
+                "model": suffix_role,
+                "input_type": role_of(body.input_type, "input_type") if body.input_type else None,
+            },
+            models.default_role,
+        )
+        longest = service.space.max_seq_length
+        if body.max_tokens is not None and body.max_tokens != longest:
+            raise InvalidInputError(
+                f"max_tokens: expected {longest}, the model's own, found {body.max_tokens}: "
+                "vectors of texts cut elsewhere are of another space; leave it out"
+            )
+        types = _types(body.embedding_types, body.output_dimension or service.space.dimension)
+        embedding = await service.embed(
+            EmbedRequest(body.texts, role, Truncate(body.truncate.lower()), body.output_dimension)
+        )
+        return await respond(request, embedding, lambda: _content(embedding, body.texts, types))
+
+    return routes
+
+
+def _types(asked: list[_EmbeddingType] | None, dimension: int) -> list[str]:
+    types = [str(name) for name in asked or ["float"]]
+    for name in types:
+        if name in ("int8", "uint8"):
+            raise InvalidInputError(
+                f"embedding_types: {name} needs a calibration that the embedding space does not "
+                "hold; ask for float, base64, binary or ubinary"
+            )
+        if name in ("binary", "ubinary") and dimension % _BITS:
+            raise InvalidInputError(
+                f"embedding_types: {name} needs a dimension that is a multiple of {_BITS}, found "
+                f"{dimension}; choose another output_dimension"
+            )
+    return types
+
+
+def _ubinary(vectors: _Vectors) -> list[npt.NDArray[np.uint8]]:
+    return list(np.packbits(vectors > 0, axis=1))  # (N, D / 8)
+
+
+def _binary(vectors: _Vectors) -> list[npt.NDArray[np.int8]]:
+    return [(row.astype(np.int16) - 128).astype(np.int8) for row in _ubinary(vectors)]
+
+
+_WRITERS: dict[str, Callable[[_Vectors], list[Any]]] = {
+    "float": list,
+    "base64": lambda vectors: [base64_floats(vector) for vector in vectors],
+    "ubinary": _ubinary,
+    "binary": _binary,
+}
+
+
+def _content(embedding: Embedding, texts: list[str], types: list[str]) -> dict[str, Any]:
+    return {
+        "id": str(uuid.uuid4()),
+        "texts": texts,
+        "embeddings": {name: _WRITERS[name](embedding.vectors) for name in types},
+        "response_type": "embeddings_by_type",
+        "meta": {
+            "api_version": {"version": "2"},
+            "billed_units": {"input_tokens": int(embedding.n_tokens.sum())},
+            "truncated": np.flatnonzero(embedding.truncated).tolist(),
+        },
+    }

@@ -1,0 +1,327 @@
+"""The one call that every dialect makes: inputs and a role in, vectors and receipts out.
+
+Limits, tokenizing off the event loop, admission, the batcher, the deadline, `dimensions`. Knows
+nothing of HTTP or of any dialect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import partial
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from encoder.encoder import Encoder
+from encoder.errors import InvalidInputError, one_line
+from encoder.isolation import encode_each
+from encoder.space import EmbeddingSpace, Role
+from encoder.tokenizer import Tokenized
+from serving.batcher import Batched, TokenBatcher
+from serving.errors import (
+    OverloadedError,
+    RequestTimeoutError,
+    RequestTooLargeError,
+    ServeError,
+)
+from serving.load import LoadMeter
+from serving.metrics import Metrics
+from serving.settings import ServingSettings
+
+__all__ = ["EmbedRequest", "Embedding", "EmbeddingService", "Truncate"]
+
+_TOKENIZER_THREADS = 2
+_HEALTH_TEXT = "Is the model there?"
+_WARM_UP_LENGTHS = (1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64, 128, 256, 512)
+_WARM_UP_ROWS = (1, 2, 4, 8, 16)
+_MEASURED_FORWARDS = 3
+
+
+class Truncate(str, Enum):
+    """What happens to an input of more than `max_seq_length` tokens."""
+
+    END = "end"
+    """Its end is cut off; the receipt says so."""
+    START = "start"
+    """Its beginning is cut off; the receipt says so."""
+    NONE = "none"
+    """The request is refused."""
+
+
+@dataclass(frozen=True)
+class EmbedRequest:
+    """What a dialect asks for.
+
+    Attributes:
+        inputs: N texts, or N rows of token ids of this model's tokenizer.
+        role: How they are pooled and prompted.
+        truncate: What happens to long ones.
+        dimensions: Leading dimensions to keep, or None for all.
+    """
+
+    inputs: Sequence[str] | Sequence[Sequence[int]]
+    role: Role
+    truncate: Truncate = Truncate.END
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The vectors of one request, and their receipts.
+
+    Attributes:
+        vectors: float32 (N, D).
+        n_tokens: Tokens that were encoded, int32 (N,).
+        truncated: Which inputs were cut, bool (N,).
+        role: The role that was used.
+        space: The space of these vectors (of fewer dimensions than the endpoint's, where the
+            request asked for that).
+        tokenize_s: Seconds of tokenizing.
+        queue_s: Seconds of waiting for the encoder.
+        forward_s: Seconds of the forwards.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    n_tokens: npt.NDArray[np.int32]
+    truncated: npt.NDArray[np.bool_]
+    role: Role
+    space: EmbeddingSpace
+    tokenize_s: float
+    queue_s: float
+    forward_s: float
+
+
+class EmbeddingService:
+    """One model behind a queue.
+
+    Args:
+        encoder: The model.
+        settings: Limits and what the endpoint serves.
+        metrics: Is told of every request.
+    """
+
+    def __init__(self, encoder: Encoder, settings: ServingSettings, metrics: Metrics) -> None:
+        self.encoder = encoder
+        self.space = encoder.space
+        self.load = LoadMeter(encoder.max_concurrent_tokens)
+        self._settings = settings
+        self._limits = settings.limits
+        self._metrics = metrics
+        self._tokenizing = ThreadPoolExecutor(_TOKENIZER_THREADS, thread_name_prefix="tokenizer")
+        self._batcher = TokenBatcher(
+            partial(encode_each, encoder),
+            batch_tokens=lambda: encoder.max_concurrent_tokens,
+            max_queued_tokens=self._limits.admitted_tokens,
+            max_seq_length=encoder.space.max_seq_length,
+            load=self.load,
+        )
+        self._spaces = {encoder.space.dimension: encoder.space}
+
+    async def embed(self, request: EmbedRequest) -> Embedding:
+        """Embed a request's inputs.
+
+        Raises:
+            InvalidInputError: An input is not text, or too long for `truncate` none, or
+                `dimensions` does not fit.
+            RequestTooLargeError: The request has more inputs or tokens than are allowed.
+            OverloadedError: Too many tokens wait.
+            RequestTimeoutError: The vectors were not there in time.
+            TextFailedError: An input makes the model raise.
+            BackendError: The model fails for every text.
+        """
+        space = self._space_of(request.dimensions)
+        self._check_inputs(request)
+        try:
+            return await asyncio.wait_for(
+                self._embed(request, space), self._limits.request_timeout_s
+            )
+        except asyncio.TimeoutError as error:
+            self._metrics.rejected(request.role, "timeout")
+            raise RequestTimeoutError(
+                f"expected vectors within {self._limits.request_timeout_s:g} s, found none; send "
+                "fewer inputs at once, or ask the operator for more replicas"
+            ) from error
+
+    async def _embed(self, request: EmbedRequest, space: EmbeddingSpace) -> Embedding:
+        tokenized, tokenize_s = await self._tokenize(request)
+        self._check_tokens(request, tokenized)
+        batched = await self._submit(tokenized, request.role)
+        self._metrics.embedded(
+            request.role,
+            n_tokens=int(tokenized.n_tokens.sum()),
+            truncated=int(tokenized.truncated.sum()),
+            tokenize_s=tokenize_s,
+            queue_s=batched.queue_s,
+            forward_s=batched.forward_s,
+        )
+        return Embedding(
+            _cut(batched.vectors, space),
+            tokenized.n_tokens,
+            tokenized.truncated,
+            request.role,
+            space,
+            tokenize_s,
+            batched.queue_s,
+            batched.forward_s,
+        )
+
+    async def check(self) -> None:
+        """Run a forward, past the queue's limit, as the readiness and health checks do.
+
+        Raises:
+            ServeError: The model did not answer with a vector.
+        """
+        deadline_s = self._limits.request_timeout_s
+        if self._batcher.failure is not None:
+            raise ServeError(f"not ready: {one_line(self._batcher.failure)}")
+        if self._batcher.forward_age_s > deadline_s:
+            raise ServeError(f"not ready: a forward has not ended after {deadline_s:g} s")
+        if self.load.queued_tokens:
+            return  # forwards are under way, and the last one did not fail
+        tokenized = self.encoder.tokenize([_HEALTH_TEXT], Role.QUERY)
+        try:
+            await asyncio.wait_for(self._batcher.submit(tokenized, Role.QUERY), deadline_s)
+        except Exception as error:
+            raise ServeError(f"not ready: a forward raised {one_line(error)}") from error
+
+    async def warm_up(self) -> None:
+        """Prepare the shapes that short queries have, and measure a full forward."""
+        longest = self.space.max_seq_length
+        lengths = sorted({min(length, longest) for length in _WARM_UP_LENGTHS})
+        text = "warm " * longest
+        full = self.encoder.tokenize([text], Role.QUERY)
+        budget = self.encoder.max_batch_tokens
+        for length in lengths:
+            for rows in _WARM_UP_ROWS:
+                if rows > 1 and rows * length > budget:
+                    continue
+                ids = full.input_ids[0][:length]
+                tokenized = Tokenized(
+                    [ids] * rows,
+                    np.full(rows, len(ids), np.int32),
+                    np.zeros(rows, np.bool_),
+                )
+                await self._batcher.submit(tokenized, Role.QUERY)
+        self.load.restart()
+        rows = max(1, self.encoder.max_concurrent_tokens // longest)
+        for _ in range(_MEASURED_FORWARDS):
+            await self._batcher.submit(full.take([0] * rows), Role.QUERY)
+        self.load.report()
+
+    async def close(self) -> None:
+        """Wait for the forward under way and free the model."""
+        await self._batcher.close()
+        self._tokenizing.shutdown()
+        self.encoder.close()
+
+    async def _tokenize(self, request: EmbedRequest) -> tuple[Tokenized, float]:
+        # Under overload most requests end here, before they cost a tokenizer's time: with a guess
+        # of their tokens, which decides nothing else.
+        count = len(request.inputs)
+        expected = self.load.expected_tokens(count)
+        try:
+            self._batcher.check_room(count)
+        except OverloadedError:
+            self._reject_overloaded(request.role, expected, count)
+            raise
+        started = time.monotonic()
+        tokenized = await asyncio.get_running_loop().run_in_executor(
+            self._tokenizing, self._tokens_of, request
+        )
+        return tokenized, time.monotonic() - started
+
+    def _tokens_of(self, request: EmbedRequest) -> Tokenized:
+        if isinstance(request.inputs[0], str):
+            texts = cast("Sequence[str]", request.inputs)
+            return self.encoder.tokenize(
+                texts, request.role, keep_end=request.truncate is Truncate.START
+            )
+        if not self._settings.accept_token_arrays:
+            raise InvalidInputError(
+                "expected text, found arrays of token ids, which another tokenizer may have made; "
+                "send text (langchain: OpenAIEmbeddings(check_embedding_ctx_length=False)), or "
+                "start the endpoint with --accept-token-arrays if its clients use this model's "
+                "tokenizer"
+            )
+        return self.encoder.tokenize_ids(
+            cast("Sequence[Sequence[int]]", request.inputs), request.role
+        )
+
+    async def _submit(self, tokenized: Tokenized, role: Role) -> Batched:
+        n_tokens = int(tokenized.n_tokens.sum())
+        try:
+            batched = await self._batcher.submit(tokenized, role)
+        except OverloadedError:
+            self._reject_overloaded(role, n_tokens, len(tokenized))
+            raise
+        self.load.offered(n_tokens, len(tokenized))
+        return batched
+
+    def _reject_overloaded(self, role: Role, n_tokens: int, n_inputs: int) -> None:
+        self.load.offered(n_tokens, n_inputs)
+        self._metrics.rejected(role, "overloaded")
+
+    def _check_inputs(self, request: EmbedRequest) -> None:
+        count, limit = len(request.inputs), self._limits.max_inputs
+        if not count:
+            raise InvalidInputError("expected at least one input, found none; send text")
+        if count > limit:
+            self._metrics.rejected(request.role, "too_large")
+            raise RequestTooLargeError(
+                f"expected at most {limit} inputs, found {count}; send them in several requests"
+            )
+
+    def _check_tokens(self, request: EmbedRequest, tokenized: Tokenized) -> None:
+        longest = self.space.max_seq_length
+        if request.truncate is Truncate.NONE and tokenized.truncated.any():
+            indices = np.flatnonzero(tokenized.truncated).tolist()
+            raise InvalidInputError(
+                f"expected inputs of at most {longest} tokens, found longer ones at {indices[:10]}"
+                f"{', ...' if len(indices) > 10 else ''}; shorten them, or let them be truncated"
+            )
+        total, limit = int(tokenized.n_tokens.sum()), self._limits.max_request_tokens
+        if total > limit:
+            self._metrics.rejected(request.role, "too_large")
+            raise RequestTooLargeError(
+                f"expected at most {limit} tokens in a request, found {total}; send the inputs in "
+                "several requests"
+            )
+
+    def _space_of(self, dimensions: int | None) -> EmbeddingSpace:
+        if dimensions is None:
+            return self.space
+        if dimensions not in self._spaces:
+            if not 1 <= dimensions <= self.space.dimension:
+                raise InvalidInputError(
+                    f"dimensions: expected 1 to {self.space.dimension}, found {dimensions}"
+                )
+            if self._settings.corpus is not None:
+                raise InvalidInputError(
+                    f"dimensions: expected {self.space.dimension}, the corpus' own, found "
+                    f"{dimensions}: such vectors could not be compared with it; leave it out"
+                )
+            self._spaces[dimensions] = replace(
+                self.space, truncate_dim=dimensions, dimension=dimensions
+            )
+        return self._spaces[dimensions]
+
+
+def _cut(vectors: npt.NDArray[np.float32], space: EmbeddingSpace) -> npt.NDArray[np.float32]:
+    """Return the leading dimensions, unit length again where the space asks for it."""
+    if vectors.shape[1] == space.dimension:
+        return vectors
+    kept = np.ascontiguousarray(vectors[:, : space.dimension])  # (N, D)
+    if space.normalize:
+        norms = np.linalg.norm(kept.astype(np.float64), axis=1, keepdims=True)  # (N, 1)
+        if not norms.all():
+            raise InvalidInputError(
+                f"dimensions: the first {space.dimension} are all zero for an input; ask for more"
+            )
+        kept /= norms.astype(np.float32)
+    return kept

@@ -1,0 +1,104 @@
+"""Errors in OpenAI's shape, which every client of every dialect can show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from encoder.errors import InvalidInputError, TwofoldError
+from serving.errors import OverloadedError, error_type, http_status
+from serving.request_record import record_of
+
+__all__ = ["error_response", "shape_errors"]
+
+_SHOWN_PROBLEMS = 5
+_SHOWN_CHARACTERS = 200
+
+
+def error_response(error: TwofoldError) -> JSONResponse:
+    """Return an error of ours as a response."""
+    headers = {}
+    if isinstance(error, OverloadedError):
+        headers["retry-after"] = str(error.retry_after_s)
+    if http_status(error) == 401:
+        headers["www-authenticate"] = "Bearer"
+    return _shaped(http_status(error), str(error), error_type(error), headers)
+
+
+def shape_errors(app: FastAPI) -> None:
+    """Give the errors of the web framework the same shape: bad bodies, unknown paths."""
+
+    @app.exception_handler(TwofoldError)
+    async def ours(request: Request, error: TwofoldError) -> JSONResponse:
+        record_of(request.scope).error = str(error)
+        return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def bad_body(request: Request, error: RequestValidationError) -> JSONResponse:
+        message = _problems(error.errors())
+        record_of(request.scope).error = message
+        return error_response(InvalidInputError(message))
+
+    @app.exception_handler(HTTPException)
+    async def not_found(request: Request, error: HTTPException) -> JSONResponse:
+        message = f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is"
+        record_of(request.scope).error = message
+        return _shaped(
+            error.status_code, message, "invalid_request_error", dict(error.headers or {})
+        )
+
+
+def _shaped(status: int, message: str, kind: str, headers: dict[str, str]) -> JSONResponse:
+    # A lone surrogate of the client's own text must not break the answer that complains of it.
+    readable = message.encode("utf-8", "backslashreplace").decode("utf-8")
+    return JSONResponse(
+        {"error": {"message": readable, "type": kind, "param": None, "code": status}},
+        status,
+        headers,
+    )
+
+
+def _problems(problems: Sequence[Any]) -> str:
+    """One line of what is wrong with a body; of a union's branches each field is told once."""
+    told: dict[str, str] = {}
+    for problem in problems:
+        place = [str(part) for part in problem["loc"] if part != "body"]
+        field = place[0] if place else "body"
+        told.setdefault(field, _problem(problem, place))
+    shown = list(told.values())[:_SHOWN_PROBLEMS]
+    more = len(told) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def _problem(problem: dict[str, Any], place: list[str]) -> str:
+    field = place[0] if place else "body"
+    kind = str(problem["type"])
+    if kind == "json_invalid":
+        return f"body: expected JSON, found something else ({problem.get('ctx', {}).get('error')})"
+    if kind == "extra_forbidden":
+        return f"{field}: expected a field of this API, found an unknown one; leave it out"
+    if kind == "missing":
+        return f"{field}: expected a value, found none"
+    if kind == "string_unicode":
+        return f"{field}: expected text that can be written as UTF-8, found a lone surrogate"
+    if field in _INPUT_FIELDS:
+        return f"{field}: expected {_INPUT_FIELDS[field]}, found {_found(problem)}"
+    expected = str(problem["msg"]).removeprefix("Input should be ")
+    return f"{field}: expected {expected}, found {_found(problem)}"
+
+
+_INPUT_FIELDS = {
+    "input": "a text, a list of texts, or (lists of) token ids",
+    "inputs": "a text or a list of texts",
+    "texts": "a list of texts",
+}
+
+
+def _found(problem: dict[str, Any]) -> str:
+    found = problem.get("input")
+    return f"{type(found).__name__} {found!r:.{_SHOWN_CHARACTERS}}"

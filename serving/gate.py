@@ -1,0 +1,174 @@
+"""What stands before every route: request ids, keys, the body's limits, one shape of errors.
+
+Pure ASGI. The body is read here, whole and bounded in size and time, so that routes never meet a
+slow or an endless client. Whatever happens inside, the client gets OpenAI-shaped JSON.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from encoder.errors import TwofoldError, one_line
+from serving.body import read_body
+from serving.dialects.health import HEALTH_PREFIX
+from serving.error_response import error_response
+from serving.errors import (
+    UnauthorizedError,
+    UnsupportedMediaError,
+)
+from serving.metrics import Metrics
+from serving.request_record import RequestRecord, keep_record
+from serving.settings import ServingSettings
+
+__all__ = ["Gate"]
+
+_logger = logging.getLogger("ray.serve")
+"""Ray's logger: its records reach the replica's log file and, where configured, stderr."""
+_REQUEST_ID = "x-request-id"
+_MAX_ID_CHARACTERS = 128
+_CLIENT_GONE = 499
+
+
+class Gate:
+    """ASGI middleware around the routes.
+
+    Args:
+        app: The routes.
+        settings: Limits, keys, whether requests are logged.
+        metrics: Is told of every response.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServingSettings, metrics: Metrics) -> None:
+        self._app = app
+        self._limits = settings.limits
+        self._keys = [key.get_secret_value().encode() for key in settings.api_keys]
+        self._access_log = settings.access_log
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        headers = Headers(scope=scope)
+        given = headers.get(_REQUEST_ID, "")
+        is_usable = 0 < len(given) <= _MAX_ID_CHARACTERS and given.isprintable()
+        record = RequestRecord(given if is_usable else uuid.uuid4().hex)
+        keep_record(scope, record)
+        status = _CLIENT_GONE
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[_REQUEST_ID] = record.request_id
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, send_with_id, headers)
+        except TwofoldError as error:
+            record.error = str(error)
+            await error_response(error)(scope, receive, send_with_id)
+        except ClientDisconnect:
+            record.error = "the client went away before its request was complete"
+        except Exception as error:
+            record.error = one_line(error)
+            _logger.exception("request %s met a defect", record.request_id)
+            if status == _CLIENT_GONE:
+                await error_response(TwofoldError(_DEFECT.format(record.request_id)))(
+                    scope, receive, send_with_id
+                )
+        finally:
+            self._note(scope, record, status, time.monotonic() - started)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+        if not scope["path"].startswith(HEALTH_PREFIX):
+            self._check_key(headers)
+        if scope["method"] not in ("POST", "PUT", "PATCH"):
+            await self._app(scope, receive, send)
+            return
+        media_type = headers.get("content-type", "application/json").partition(";")[0].strip()
+        body = await read_body(receive, headers, self._limits)
+        if media_type.lower() != "application/json":
+            raise UnsupportedMediaError(
+                f"content-type: expected application/json, found {media_type!r}; send JSON"
+            )
+        await self._app(scope, _replay(body, receive), send)
+
+    def _check_key(self, headers: Headers) -> None:
+        if not self._keys:
+            return
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        offered = given.strip().encode()
+        # Every key is compared, each in constant time: how long it takes says nothing of them.
+        matches = [hmac.compare_digest(offered, key) for key in self._keys]
+        if scheme.lower() != "bearer" or not any(matches):
+            raise UnauthorizedError(
+                "expected a valid key in `Authorization: Bearer KEY`, found "
+                f"{'another one' if given else 'none'}; ask the operator for one"
+            )
+
+    def _note(self, scope: Scope, record: RequestRecord, status: int, seconds: float) -> None:
+        embedding = record.embedding
+        role = embedding.role.value if embedding else "-"
+        self._metrics.answered(role, record.dialect, status)
+        if embedding:
+            self._metrics.serialized(embedding.role, record.serialize_s)
+        if not self._access_log or scope["path"].startswith(HEALTH_PREFIX):
+            return
+        line: dict[str, object] = {
+            "request_id": record.request_id,
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "ms": round(seconds * 1e3, 2),
+            "client": _client(scope),
+            "dialect": record.dialect,
+        }
+        if embedding:
+            line |= {
+                "role": role,
+                "space": embedding.space.fingerprint,
+                "inputs": len(embedding.n_tokens),
+                "tokens": int(embedding.n_tokens.sum()),
+                "truncated": int(embedding.truncated.sum()),
+                "tokenize_ms": round(embedding.tokenize_s * 1e3, 2),
+                "queue_ms": round(embedding.queue_s * 1e3, 2),
+                "forward_ms": round(embedding.forward_s * 1e3, 2),
+                "serialize_ms": round(record.serialize_s * 1e3, 2),
+            }
+        if record.error is not None:
+            line["error"] = record.error
+        _logger.info(json.dumps(line))
+
+
+_DEFECT = "a defect in the endpoint; its log has the details under request id {}"
+
+
+def _client(scope: Scope) -> str:
+    client: Sequence[object] | None = scope.get("client")
+    return str(client[0]) if client else "-"
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Give the body once more, then whatever comes after it (that the client went away)."""
+    is_given = False
+
+    async def replayed() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed

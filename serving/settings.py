@@ -1,0 +1,155 @@
+"""Settings of the endpoint: one frozen model, filled by flags, variables, YAML, Serve's `args:`.
+
+Every limit is a setting, and every setting's help says what it trades.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from command_line.fields import OneOrMore
+from command_line.sources import nested
+from encoder.settings import EncoderSettings
+from encoder.space import Role
+
+__all__ = ["LimitSettings", "ScalingSettings", "ServingSettings"]
+
+
+class LimitSettings(BaseModel):
+    """What one request, and all waiting requests together, may ask of a replica."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_inputs: int = Field(
+        2048,
+        ge=1,
+        description="Inputs of one request (OpenAI allows 2,048); more is 413",
+    )
+    max_body_bytes: int = Field(
+        2**22, ge=1, description="Bytes of a request's body; more is 413, without reading the rest"
+    )
+    max_request_tokens: int = Field(
+        65_536,
+        ge=1,
+        description="Tokens of one request, after truncation; more is 413: larger requests hold "
+        "the others up",
+    )
+    max_queued_tokens: int = Field(
+        65_536,
+        ge=1,
+        description="Tokens that may wait in a replica; beyond it the answer is 429 with "
+        "Retry-After, at once. More absorbs bursts, less keeps the slowest answer fast; it is "
+        "never less than max-request-tokens",
+    )
+    request_timeout_s: float = Field(
+        60.0, gt=0, description="From the request's last byte to its vectors; longer is 504"
+    )
+    body_timeout_s: float = Field(
+        30.0, gt=0, description="For the whole body to arrive; a slower client gets 408"
+    )
+
+    @property
+    def admitted_tokens(self) -> int:
+        """Tokens that may wait: a request that is allowed alone always finds room when idle."""
+        return max(self.max_queued_tokens, self.max_request_tokens)
+
+
+class ScalingSettings(BaseModel):
+    """How many replicas, and what each takes of the cluster."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_replicas: int = Field(1, ge=1, description="Replicas that always run")
+    max_replicas: int = Field(1, ge=1, description="Replicas at most; 1 turns autoscaling off")
+    num_cpus_per_replica: float | None = Field(
+        None,
+        gt=0,
+        description="CPUs of a replica, and threads of its encoder; unset: 4, or all but one of "
+        "a smaller node",
+    )
+    num_gpus_per_replica: float = Field(
+        0.0, ge=0, description="GPUs of a replica; 0.5 puts two on one"
+    )
+    target_utilization: float = Field(
+        0.7,
+        gt=0,
+        le=1,
+        description="Offered tokens over what a replica can encode at which another is started; "
+        "lower leaves room for bursts",
+    )
+    target_queue_wait_s: float = Field(
+        0.25, gt=0, description="Mean wait at which one more replica is started"
+    )
+    upscale_delay_s: float = Field(
+        3.0, ge=0, description="How long the load must ask for more replicas before they start"
+    )
+    downscale_delay_s: float = Field(
+        120.0, ge=0, description="How long it must ask for fewer before one stops"
+    )
+    metrics_interval_s: float = Field(
+        1.0, gt=0, description="How often a replica reports its load to the autoscaler"
+    )
+    max_replicas_per_node: int | None = Field(
+        None, ge=1, description="1 spreads replicas, so that a lost node takes one"
+    )
+    drain_timeout_s: float = Field(
+        60.0, ge=0, description="How long a stopping replica may finish what it holds"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ScalingSettings:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(
+                f"expected min_replicas <= max_replicas, found {self.min_replicas} and "
+                f"{self.max_replicas}"
+            )
+        return self
+
+
+class ServingSettings(BaseModel):
+    """What the endpoint serves. Field descriptions are the command's help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoder: EncoderSettings = Field(default_factory=EncoderSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    scaling: ScalingSettings = Field(default_factory=ScalingSettings)
+
+    corpus: str | None = Field(
+        None,
+        description="Output folder of `twofold embed`, local or any fsspec URI: the endpoint "
+        "refuses to start unless its vectors are of the same space",
+    )
+    served_model_name: OneOrMore = Field(
+        (),
+        description="Names that requests may give as `model`, the first one is given back; unset: "
+        "the model reference. Each is also known with -query and -document behind it",
+    )
+    default_role: Role = Field(Role.QUERY, description="Role of requests that do not name one")
+    accept_token_arrays: bool = Field(
+        False,
+        description="Take arrays of token ids: only if all clients use this model's tokenizer",
+    )
+    api_keys: tuple[SecretStr, ...] = Field(
+        (),
+        description="Bearer keys, one of which a request must carry (health stays open); "
+        "give them in TWOFOLD_API_KEYS, flags are seen in process lists",
+    )
+    access_log: bool = Field(True, description="One JSON line for each request")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_flat(cls, values: object) -> object:
+        """Accept `model: x` beside `encoder: {model: x}`: Serve's `args:` and flags stand flat."""
+        if isinstance(values, Mapping):
+            flat: dict[str, Any] = {str(key): value for key, value in values.items()}
+            return nested(cls, flat)
+        return values
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Names that requests may give as `model`."""
+        return self.served_model_name or (self.encoder.model,)
