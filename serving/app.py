@@ -6,7 +6,7 @@ would silently pass a plain dict for one that it cannot evaluate.
 """
 
 import os
-from typing import Any
+from typing import Any, cast
 
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
@@ -32,7 +32,9 @@ def build_app(args: ServingSettings) -> serve.Application:
     """
     scaling = args.scaling
     cpus = replica_cpus(scaling)
-    deployment = serve.deployment(serve.ingress()(QueryEndpoint)).options(
+    # Ray's annotation of `deployment` knows its use with arguments only.
+    unnamed = cast(serve.Deployment, serve.deployment(serve.ingress()(QueryEndpoint)))
+    deployment = unnamed.options(
         name=DEPLOYMENT_NAME,
         ray_actor_options={"num_cpus": cpus, "num_gpus": scaling.num_gpus_per_replica},
         # Above our own admission: Serve's rejection is plain text, ours is what clients can read.
@@ -42,7 +44,6 @@ def build_app(args: ServingSettings) -> serve.Application:
         health_check_timeout_s=args.limits.request_timeout_s + _HEALTH_CHECK_PERIOD_S,
         # One line for each request is ours, with what was embedded in it.
         logging_config=LoggingConfig(enable_access_log=False),
-        max_replicas_per_node=scaling.max_replicas_per_node,
         **_replicas(scaling),
     )
     return deployment.bind(args, max(1, int(cpus)))
@@ -56,9 +57,14 @@ def replica_cpus(scaling: ScalingSettings) -> float:
 
 
 def _replicas(scaling: ScalingSettings) -> dict[str, Any]:
-    if scaling.max_replicas == 1:
-        return {"num_replicas": 1}
-    policy = AutoscalingPolicy(
+    spread: dict[str, Any] = (
+        {}
+        if scaling.max_replicas_per_node is None
+        else {"max_replicas_per_node": scaling.max_replicas_per_node}
+    )
+    if scaling.max_replicas == scaling.min_replicas:
+        return {"num_replicas": scaling.max_replicas, **spread}
+    policy = AutoscalingPolicy(  # type: ignore[no-untyped-call]  # Ray's, without types
         policy_function=ReplicasForLoad,
         policy_kwargs={
             "target_utilization": scaling.target_utilization,
@@ -68,6 +74,7 @@ def _replicas(scaling: ScalingSettings) -> dict[str, Any]:
         },
     )
     return {
+        **spread,
         "autoscaling_config": AutoscalingConfig(
             min_replicas=scaling.min_replicas,
             initial_replicas=scaling.min_replicas,
@@ -78,5 +85,5 @@ def _replicas(scaling: ScalingSettings) -> dict[str, Any]:
             upscale_delay_s=0.0,
             downscale_delay_s=0.0,
             policy=policy,
-        )
+        ),
     }

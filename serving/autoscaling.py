@@ -45,13 +45,13 @@ class ReplicasForLoad:
         state = dict(ctx.policy_state or {})
         direction = (wanted > current) - (wanted < current)
         if direction == 0:
-            return current, {}
+            return int(current), {}
         if state.get("direction") != direction:
             state = {"direction": direction, "since": ctx.current_time}
         delay = self._upscale_delay_s if direction > 0 else self._downscale_delay_s
         if ctx.current_time - state["since"] < delay:
-            return current, state
-        return wanted, {}
+            return int(current), state
+        return int(wanted), {}
 
     def _needed(self, ctx: Any) -> int:  # noqa: ANN401 - Serve's context
         metrics = ctx.aggregated_metrics or {}
@@ -61,7 +61,7 @@ class ReplicasForLoad:
         if not capacities:
             return int(ctx.target_num_replicas)
         capacity = sum(capacities) / len(capacities)
-        needed = math.ceil(offered / (capacity * self._target_utilization))
+        needed: int = math.ceil(offered / (capacity * self._target_utilization))
         if waits and sum(waits) / len(waits) > self._target_queue_wait_s:
             needed = max(needed, ctx.current_num_replicas + 1)
         return needed

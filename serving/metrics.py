@@ -15,6 +15,8 @@ twofold_padding_waste_ratio
 
 from __future__ import annotations
 
+from typing import Any
+
 from ray.serve import metrics
 
 from encoder.space import Role
@@ -26,6 +28,10 @@ _BUCKETS_S = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 _STAGES = ("tokenize", "queue", "forward", "serialize")
 
 
+def _keys(*names: str) -> Any:  # noqa: ANN401 - Ray's annotation says a tuple of one
+    return names
+
+
 class Metrics:
     """One replica's metrics; Ray adds deployment, replica and application to their labels."""
 
@@ -33,7 +39,7 @@ class Metrics:
         self._requests = metrics.Counter(
             "twofold_requests_total",
             description="Answered requests",
-            tag_keys=("role", "dialect", "status"),
+            tag_keys=_keys("role", "dialect", "status"),
         )
         self._tokens = metrics.Counter(
             "twofold_tokens_total", description="Tokens encoded", tag_keys=("role",)
@@ -46,7 +52,7 @@ class Metrics:
         self._rejected = metrics.Counter(
             "twofold_rejected_total",
             description="Requests refused for load, size or time",
-            tag_keys=("role", "reason"),
+            tag_keys=_keys("role", "reason"),
         )
         self._seconds = {
             stage: metrics.Histogram(

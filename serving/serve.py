@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -53,8 +53,8 @@ class ServeSettings(ServingSettings):
         description="A running Ray cluster (auto, HOST:PORT); unset: start one here",
     )
 
-    num_cpus: float | None = Field(
-        None, gt=0, description="CPUs that a Ray started here counts on; unset: those there are"
+    num_cpus: int | None = Field(
+        None, ge=1, description="CPUs that a Ray started here counts on; unset: those there are"
     )
     metrics_port: int | None = Field(
         None,
@@ -104,7 +104,7 @@ def _run(argv: Sequence[str] | None) -> int:
         stop.wait()
         sys.stderr.write("twofold: stopping; requests under way are finished\n")
         if settings.ray_address is None:
-            serve.shutdown()
+            serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's, without types
         else:
             serve.delete(_APP_NAME)
     finally:
@@ -115,17 +115,15 @@ def _run(argv: Sequence[str] | None) -> int:
 def _connect(settings: ServeSettings) -> None:
     import ray
 
-    quiet = {"log_to_driver": False, "configure_logging": False}
+    here = {"num_cpus": settings.num_cpus, "_metrics_export_port": settings.metrics_port}
+    options: dict[str, Any] = here if settings.ray_address is None else {}
     try:
-        if settings.ray_address is not None:
-            ray.init(address=settings.ray_address, **quiet)
-        else:
-            ray.init(
-                address="local",
-                num_cpus=settings.num_cpus,
-                _metrics_export_port=settings.metrics_port,
-                **quiet,
-            )
+        ray.init(
+            address=settings.ray_address or "local",
+            log_to_driver=False,
+            configure_logging=False,
+            **options,
+        )
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise ServeError(
             f"expected a Ray cluster at {settings.ray_address or 'this machine'}, found "

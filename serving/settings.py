@@ -63,7 +63,9 @@ class ScalingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_replicas: int = Field(1, ge=1, description="Replicas that always run")
-    max_replicas: int = Field(1, ge=1, description="Replicas at most; 1 turns autoscaling off")
+    max_replicas: int = Field(
+        1, ge=1, description="Replicas at most; as min-replicas: no autoscaling"
+    )
     num_cpus_per_replica: float | None = Field(
         None,
         gt=0,

@@ -98,13 +98,7 @@ def reference(
     params=[
         "torch-float32",
         "torch-bfloat16",
-        pytest.param(
-            "openvino-float32",
-            marks=pytest.mark.xfail(
-                strict=False,
-                reason="a known defect, not reproduced at will, cause open (docs/decisions.md)",
-            ),
-        ),
+        "openvino-float32",
         "openvino-bfloat16",
     ],
 )
