@@ -40,7 +40,6 @@ class ShardEvent:
         footer: What the shard says of itself.
         duplicate: Another job had committed the same shard first: this one's work was for nothing.
         seconds: Time by stage.
-        started_at: Unix time at which its forward began.
         committed_at: Unix time at which it was committed.
         peak_rss_bytes: Largest memory of the worker so far.
     """
@@ -51,7 +50,6 @@ class ShardEvent:
     footer: ShardFooter
     duplicate: bool
     seconds: dict[str, float]
-    started_at: float
     committed_at: float
     peak_rss_bytes: int
 

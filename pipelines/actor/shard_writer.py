@@ -50,7 +50,6 @@ class ShardWriter:
         name: ShardName,
         embedded: Embedded,
         *,
-        started_at: float,
         clock: StageClock,
     ) -> ShardEvent:
         """Write a shard, or find that somebody has committed it first.
@@ -59,7 +58,6 @@ class ShardWriter:
             unit: The unit that the shard belongs to.
             name: The shard's name.
             embedded: Its rows and vectors.
-            started_at: Unix time at which its forward began.
             clock: Counts the time taken here; what it holds goes into the event.
 
         Raises:
@@ -89,7 +87,6 @@ class ShardWriter:
             footer=footer,
             duplicate=not ours,
             seconds=clock.take(),
-            started_at=started_at,
             committed_at=time.time(),
             peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )

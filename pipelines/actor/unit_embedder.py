@@ -107,7 +107,6 @@ class UnitEmbedder:
             ):
                 if ordinal in self._committed(todo.unit).names:
                     return
-                started_at = time.time()
                 start = time.perf_counter()
                 embedded = self._forward(todo.unit, loaded, batch)
                 clock.add("encode", time.perf_counter() - start)
@@ -120,7 +119,6 @@ class UnitEmbedder:
                     todo.unit,
                     ShardName(todo.unit.key, ordinal, last),
                     embedded,
-                    started_at=started_at,
                     clock=clock,
                 )
                 writes.submit(write)

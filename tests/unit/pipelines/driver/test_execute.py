@@ -78,7 +78,7 @@ def new_version(unit: WorkUnit, version: str = "v2") -> WorkUnit:
 
 def test_units_that_are_done_are_run_once_and_all_events_are_passed_on(run):
     shard = an_indexed_shard(A)
-    event = ShardEvent(A.key, str(shard.name), 1, shard.footer, False, {}, 0.0, 0.0, 0)
+    event = ShardEvent(A.key, str(shard.name), 1, shard.footer, False, {}, 0.0, 0)
     rounds = Rounds(lambda _: [event, done(A), done(B)])
     outcome, events = run(rounds, [A, B])
     assert events == [event, done(A), done(B)]

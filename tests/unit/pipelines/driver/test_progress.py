@@ -43,7 +43,7 @@ def a_progress(*units: WorkUnit, terminal: bool = False) -> tuple[Progress, io.S
 
 
 def a_shard(unit: WorkUnit, **footer: int) -> ShardEvent:
-    return ShardEvent(unit.key, "x", 1, a_footer(unit, **footer), False, {}, 0.0, 0.0, 0)
+    return ShardEvent(unit.key, "x", 1, a_footer(unit, **footer), False, {}, 0.0, 0)
 
 
 def test_rows_tokens_and_time_left_follow_the_events(hands):

@@ -25,7 +25,6 @@ def a_shard(*, duplicate: bool = False, committed_at: float = 100.0, **footer: i
         footer=a_footer(**footer),
         duplicate=duplicate,
         seconds={"encode": 1.5, "write": 0.25},
-        started_at=90.0,
         committed_at=committed_at,
         peak_rss_bytes=7,
     )
