@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -14,7 +15,23 @@ from encoder.errors import InvalidInputError, TwofoldError
 from serving.errors import OverloadedError, error_type, http_status
 from serving.request_record import record_of
 
-__all__ = ["error_response", "shape_errors"]
+__all__ = ["ErrorBody", "error_response", "shape_errors"]
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: int
+
+
+class ErrorBody(BaseModel):
+    """Body of every answer that is no success, as OpenAI shapes it."""
+
+    error: ErrorDetail
+
 
 _SHOWN_PROBLEMS = 5
 _SHOWN_CHARACTERS = 200
@@ -57,7 +74,9 @@ def _shaped(status: int, message: str, kind: str, headers: dict[str, str]) -> JS
     # A lone surrogate of the client's own text must not break the answer that complains of it.
     readable = message.encode("utf-8", "backslashreplace").decode("utf-8")
     return JSONResponse(
-        {"error": {"message": readable, "type": kind, "param": None, "code": status}},
+        ErrorBody(
+            error=ErrorDetail(message=readable, type=kind, param=None, code=status)
+        ).model_dump(),
         status,
         headers,
     )

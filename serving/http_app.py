@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 
 from serving.dialects import cohere, health, openai, tei
 from serving.dialects.served_models import ServedModels
 from serving.embedding import EmbeddingService
-from serving.error_response import shape_errors
+from serving.error_response import ErrorBody, shape_errors
 from serving.gate import Gate
 from serving.metrics import Metrics
 from serving.settings import ServingSettings
@@ -17,6 +19,11 @@ __all__ = ["build_http_app"]
 _DESCRIPTION = """Embeds queries (by default) or documents in the space of one model.
 
 Every response says in `x-embedding-role` and `x-embedding-space` how its vectors were made."""
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "The request; the message says what to change"},
+    "5XX": {"model": ErrorBody, "description": "The endpoint; try again, or tell its operator"},
+}
 
 
 def build_http_app(
@@ -38,7 +45,24 @@ def build_http_app(
         tei.router(service, models, settings),
         health.router(service),
     ):
-        app.include_router(routes)
+        app.include_router(routes, responses=_ERRORS)
     shape_errors(app)
     app.add_middleware(Gate, settings=settings, metrics=metrics)
+    _tell_of_our_errors(app)
     return app
+
+
+def _tell_of_our_errors(app: FastAPI) -> None:
+    """Take FastAPI's own validation error out of the docs: ours is 400, in another shape."""
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = described()
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            schema["components"]["schemas"].pop(name, None)
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way

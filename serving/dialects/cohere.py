@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
-from pydantic import Field, StrictStr
+from pydantic import BaseModel, Field, StrictStr
 
 from encoder.errors import InvalidInputError
 from serving.dialects.served_models import ServedModels
@@ -41,11 +41,25 @@ class CohereEmbed(Body):
     )
 
 
+class CohereEmbeddings(BaseModel):
+    """Answer of `POST /v2/embed`: each type that was asked for, by its name."""
+
+    id: str
+    texts: list[str]
+    embeddings: dict[str, list[list[float]] | list[list[int]] | list[str]]
+    response_type: Literal["embeddings_by_type"]
+    meta: dict[str, Any] = Field(description="billed_units.input_tokens; truncated: indices")
+
+
 def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["Cohere"])
 
-    @routes.post("/v2/embed", summary="Embed texts as Cohere does")
+    @routes.post(
+        "/v2/embed",
+        summary="Embed texts as Cohere does",
+        responses={200: {"model": CohereEmbeddings}},
+    )
     async def embed(body: CohereEmbed, request: Request) -> Response:
         record_of(request.scope).dialect = "cohere"
         _, suffix_role = models.find(body.model)

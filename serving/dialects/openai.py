@@ -10,7 +10,7 @@ import time
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import Field, StrictBool, StrictStr, field_validator
+from pydantic import BaseModel, Field, StrictBool, StrictStr, field_validator
 
 from serving.dialects.served_models import ServedModels
 from serving.dialects.wire import Body, Inputs, PositiveInt, base64_floats, json_response, respond
@@ -44,12 +44,42 @@ class OpenAIEmbeddings(Body):
         return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
+class OpenAIEmbedding(BaseModel):
+    """One input's vector and receipt."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str = Field(description="Floats, or the base64 of float32")
+    n_tokens: int = Field(description="Tokens that were encoded")
+    truncated: bool = Field(description="Whether the input was cut")
+
+
+class OpenAIUsage(BaseModel):
+    """Tokens that were encoded, special tokens included."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class OpenAIEmbeddingList(BaseModel):
+    """Answer of `POST /v1/embeddings`."""
+
+    object: Literal["list"]
+    data: list[OpenAIEmbedding]
+    model: str
+    usage: OpenAIUsage
+
+
 def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["OpenAI"])
     created = int(time.time())
 
-    @routes.post("/v1/embeddings", summary="Embed texts as OpenAI does")
+    @routes.post(
+        "/v1/embeddings",
+        summary="Embed texts as OpenAI does",
+        responses={200: {"model": OpenAIEmbeddingList}},
+    )
     async def create_embeddings(body: OpenAIEmbeddings, request: Request) -> Response:
         record_of(request.scope).dialect = "openai"
         served, suffix_role = models.find(body.model)

@@ -45,8 +45,10 @@ def router(service: EmbeddingService, models: ServedModels, settings: ServingSet
     """Return the routes."""
     routes = APIRouter(tags=["text-embeddings-inference"])
 
-    @routes.post("/embed", summary="Embed texts as text-embeddings-inference does")
-    @routes.post("/", summary="The same, for clients that are given a bare address")
+    vectors: dict[int | str, dict[str, Any]] = {200: {"model": list[list[float]]}}
+
+    @routes.post("/embed", summary="As text-embeddings-inference does", responses=vectors)
+    @routes.post("/", summary="For clients that are given a bare address", responses=vectors)
     async def embed(body: TeiEmbed, request: Request) -> Response:
         record_of(request.scope).dialect = "tei"
         role = agreed_role(

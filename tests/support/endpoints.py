@@ -1,4 +1,4 @@
-"""A live endpoint as a user starts it: `twofold serve` in a process of its own, with its own Ray."""
+"""A live endpoint as a user starts it: `twofold serve` in a process with a Ray of its own."""
 
 from __future__ import annotations
 
