@@ -50,10 +50,10 @@ def build_app(args: ServingSettings) -> serve.Application:
 
 
 def replica_cpus(scaling: ScalingSettings) -> float:
-    """Return the CPUs of a replica: as set, else 4, or all but one of a smaller machine."""
+    """Return the CPUs of a replica: as set, else 4, or all of a smaller machine."""
     if scaling.num_cpus_per_replica is not None:
         return scaling.num_cpus_per_replica
-    return float(max(1, min(_DEFAULT_CPUS, (os.cpu_count() or 1) - 1)))
+    return float(min(_DEFAULT_CPUS, os.cpu_count() or 1))
 
 
 def _replicas(scaling: ScalingSettings) -> dict[str, Any]:

@@ -69,8 +69,8 @@ class ScalingSettings(BaseModel):
     num_cpus_per_replica: float | None = Field(
         None,
         gt=0,
-        description="CPUs of a replica, and threads of its encoder; unset: 4, or all but one of "
-        "a smaller node",
+        description="CPUs of a replica, and threads of its encoder; unset: 4, or all of a "
+        "smaller machine",
     )
     num_gpus_per_replica: float = Field(
         0.0, ge=0, description="GPUs of a replica; 0.5 puts two on one"

@@ -57,7 +57,7 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
 
     @routes.post(
         "/v2/embed",
-        summary="Embed texts as Cohere does",
+        summary="As Cohere does",
         responses={200: {"model": CohereEmbeddings}},
     )
     async def embed(body: CohereEmbed, request: Request) -> Response:
