@@ -11,17 +11,16 @@ This module knows nothing of tensors, batches or models. Chunking is `encoder.wi
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding
 from tokenizers import Tokenizer as FastTokenizer
 
+from encoder.cut_points import CutPoints
 from encoder.errors import InvalidInputError, ModelLoadError
 from encoder.windows import check_overlap, plan_windows
 
@@ -32,10 +31,6 @@ _GROUP_CHARACTERS = 512 * 1024
 _CHARACTERS_PER_TOKEN = 8
 """First guess of the characters that a token takes; English in WordPiece takes 4 to 5."""
 _GROWTH = 4
-
-_SPLITS_AT_ANY_SPACE = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "ByteLevel"}
-_AFTER_WORD = re.compile(r"\S(?=[ \t\r\n])")
-_AFTER_WORD_BEFORE_BLANK = re.compile(r"\S(?= )")
 
 
 @dataclass(frozen=True)
@@ -106,7 +101,7 @@ class Tokenizer:
                 f"{len(self._before) + len(self._after)} special tokens; raise max_seq_length"
             )
         settings = json.loads(content)
-        self._boundary = _cut_boundary(settings.get("pre_tokenizer"))
+        self._cuts = CutPoints(settings.get("pre_tokenizer"))
         # An added token that holds a blank ("<end of text>") may lie across a cut: the tokens of
         # its own characters are then unlike the uncut text's, and only those.
         added = (len(token["content"]) for token in settings.get("added_tokens") or [])
@@ -138,7 +133,7 @@ class Tokenizer:
         pending: Sequence[int] = range(len(inputs))
         while pending:
             again: list[int] = []
-            ends = {index: self._cut(inputs[index], characters) for index in pending}
+            ends = {index: self._cuts.after(inputs[index], characters) for index in pending}
             for group in _groups(ends):
                 encodings = self._fast.encode_batch_fast(
                     [inputs[index][: ends[index]] for index in group], add_special_tokens=False
@@ -210,30 +205,14 @@ class Tokenizer:
         # encode_batch releases the GIL, encode does not.
         return self._fast.encode_batch([text], add_special_tokens=False)[0]
 
-    def _cut(self, text: str, characters: int) -> int:
-        """Return where to end a text of which only the first tokens matter.
-
-        Why this cannot change the tokens that are kept: the prefix ends with a whole word and
-        what follows is white space at which this pre-tokenizer always splits, so every word of
-        the prefix is the same word, with the same pieces, in the whole text; normalizers act on a
-        character and the marks that follow it, and a blank is in neither. What remains are added
-        tokens that hold a blank: `_margin` more tokens than needed must stand before the cut, so
-        the ones that it could touch are dropped. A pre-tokenizer that is not known to split at
-        white space (none, a custom pattern) has its texts tokenized whole.
-        """
-        if self._boundary is None or len(text) <= characters:
-            return len(text)
-        found = self._boundary.search(text, characters)
-        return found.end() if found else len(text)
-
     def _last_tokens(self, text: str, prompt: str) -> npt.NDArray[np.int32]:
         """Return the ids of the prompt and of the end of a text that is too long."""
         prompt_ids = self._encode(prompt).ids if prompt else []
         room = max(0, self._content_tokens - len(prompt_ids))
         characters = _CHARACTERS_PER_TOKEN * (room + self._margin)
         while True:
-            # Where `_cut` may end a text another may begin: words are whole on both sides.
-            start = self._cut(text, len(text) - characters) if characters < len(text) else 0
+            # Where one text may end another may begin: words are whole on both sides.
+            start = self._cuts.after(text, len(text) - characters) if characters < len(text) else 0
             ids = self._encode(text[start:] if start < len(text) else text).ids
             if start in (0, len(text)) or len(ids) >= room + self._margin:
                 return self._with_special_tokens([*prompt_ids, *ids[len(ids) - room :]])
@@ -269,19 +248,6 @@ def _special_tokens(fast: FastTokenizer) -> tuple[list[int], list[int]]:
             "expected tokens for the text 'a', found none; tokenizer.json is damaged or empty"
         )
     return encoding.ids[: text_positions[0]], encoding.ids[text_positions[-1] + 1 :]
-
-
-def _cut_boundary(pre_tokenizer: dict[str, Any] | None) -> re.Pattern[str] | None:
-    """Return where a text may be cut for this pre-tokenizer, None where it may not."""
-    if pre_tokenizer is None:
-        return None
-    steps = pre_tokenizer.get("pretokenizers") or [pre_tokenizer]
-    names = {step["type"] for step in steps if step.get("use_regex", True)}
-    if names & _SPLITS_AT_ANY_SPACE:
-        return _AFTER_WORD
-    if any(step["type"] == "Metaspace" and step.get("split", True) for step in steps):
-        return _AFTER_WORD_BEFORE_BLANK
-    return None
 
 
 def _groups(ends: dict[int, int]) -> Iterator[list[int]]:
