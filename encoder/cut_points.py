@@ -1,6 +1,6 @@
 """Where a long text may be cut so that the tokens on either side stay what they were.
 
-A text of 1 MB then costs what its first tokens cost. Knows pre-tokenizers by their `tokenizer.json`.
+A text of 1 MB then costs what its first tokens cost. Knows pre-tokenizers by their JSON.
 """
 
 from __future__ import annotations

@@ -109,13 +109,14 @@ def test_cutting_a_text_before_tokenizing_changes_none_of_its_tokens(
     whole.no_padding()
     whole.enable_truncation(6)
     cuts = []
-    original = tokenizer._cut
-    tokenizer._cut = lambda text, characters: (
-        cuts.append(  # type: ignore[method-assign]
-            original(text, characters) < len(text)
-        )
-        or original(text, characters)
-    )
+    original = tokenizer._cuts.after
+
+    def spied(text: str, characters: int) -> int:
+        end = original(text, characters)
+        cuts.append(end < len(text))
+        return end
+
+    tokenizer._cuts.after = spied  # type: ignore[method-assign]
 
     @settings(max_examples=150, deadline=None)
     @example("a b " * 200)
