@@ -178,11 +178,9 @@ class EmbeddingService:
             ServeError: The model did not answer with a vector.
         """
         deadline_s = self._limits.request_timeout_s
-        if self._batcher.failure is not None:
-            raise ServeError(f"not ready: {one_line(self._batcher.failure)}")
         if self._batcher.forward_age_s > deadline_s:
             raise ServeError(f"not ready: a forward has not ended after {deadline_s:g} s")
-        if self.load.queued_tokens:
+        if self.load.queued_tokens and self._batcher.failure is None:
             return  # forwards are under way, and the last one did not fail
         tokenized = self.encoder.tokenize([_HEALTH_TEXT], Role.QUERY)
         try:
