@@ -180,9 +180,9 @@ class TokenBatcher:
                     encoded = await loop.run_in_executor(
                         self._thread, self._encode, tokenized, roles
                     )
-                except BackendError as error:
-                    self._failure = error
-                    self._fail(picked, error)
+                except Exception as error:  # whatever it is, nobody may wait forever
+                    self._failure = _as_backend_error(error)
+                    self._fail(picked, self._failure)
                     continue
                 finally:
                     self._forward_since = None
@@ -201,6 +201,7 @@ class TokenBatcher:
         which at least one text is always taken, so nothing starves.
         """
         budget = self._batch_tokens()
+        self._drop_finished()
         picked: list[tuple[_Request, int]] = []
         spent = 0
 
@@ -225,10 +226,14 @@ class TokenBatcher:
             is_turn_worth_it = False
             for request in self._waiting.values():
                 is_turn_worth_it |= take(request, budget)
+        self._drop_finished()
+        return picked
+
+    def _drop_finished(self) -> None:
+        """Take out what is encoded, or has failed or was cancelled since the last forward."""
         self._waiting = {
             place: request for place, request in self._waiting.items() if request.has_more
         }
-        return picked
 
     @staticmethod
     def _deliver(picked: list[tuple[_Request, int]], encoded: EncodedEach, seconds: float) -> None:
@@ -255,3 +260,11 @@ class TokenBatcher:
         for request, _ in picked:
             if not request.done.done():
                 request.done.set_exception(error)
+
+
+def _as_backend_error(error: Exception) -> BackendError:
+    if isinstance(error, BackendError):
+        return error
+    failure = BackendError(f"the encoder raised {one_line(error)}; restart the worker")
+    failure.__cause__ = error
+    return failure

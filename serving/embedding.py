@@ -226,7 +226,8 @@ class EmbeddingService:
         try:
             self._batcher.check_room(count)
         except OverloadedError:
-            self._reject_overloaded(request.role, expected, count)
+            self.load.offered(expected, count)
+            self._metrics.rejected(request.role, "overloaded")
             raise
         started = time.monotonic()
         tokenized = await asyncio.get_running_loop().run_in_executor(
@@ -252,18 +253,13 @@ class EmbeddingService:
         )
 
     async def _submit(self, tokenized: Tokenized, role: Role) -> Batched:
-        n_tokens = int(tokenized.n_tokens.sum())
+        # Counted as it comes: what times out in the queue was wanted, too.
+        self.load.offered(int(tokenized.n_tokens.sum()), len(tokenized))
         try:
-            batched = await self._batcher.submit(tokenized, role)
+            return await self._batcher.submit(tokenized, role)
         except OverloadedError:
-            self._reject_overloaded(role, n_tokens, len(tokenized))
+            self._metrics.rejected(role, "overloaded")
             raise
-        self.load.offered(n_tokens, len(tokenized))
-        return batched
-
-    def _reject_overloaded(self, role: Role, n_tokens: int, n_inputs: int) -> None:
-        self.load.offered(n_tokens, n_inputs)
-        self._metrics.rejected(role, "overloaded")
 
     def _check_inputs(self, request: EmbedRequest) -> None:
         count, limit = len(request.inputs), self._limits.max_inputs

@@ -65,31 +65,23 @@ class Gate:
         is_usable = 0 < len(given) <= _MAX_ID_CHARACTERS and given.isprintable()
         record = RequestRecord(given if is_usable else uuid.uuid4().hex)
         keep_record(scope, record)
-        status = _CLIENT_GONE
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)[_REQUEST_ID] = record.request_id
-            await send(message)
-
+        # An id that came with the request is given back by Serve, which puts one there.
+        response = _Response(send, None if given else record.request_id)
         try:
-            await self._answer(scope, receive, send_with_id, headers)
+            await self._answer(scope, receive, response, headers)
         except TwofoldError as error:
             record.error = str(error)
-            await error_response(error)(scope, receive, send_with_id)
+            await error_response(error)(scope, receive, response)
         except ClientDisconnect:
             record.error = "the client went away before its request was complete"
         except Exception as error:
             record.error = one_line(error)
             _logger.exception("request %s met a defect", record.request_id)
-            if status == _CLIENT_GONE:
-                await error_response(TwofoldError(_DEFECT.format(record.request_id)))(
-                    scope, receive, send_with_id
-                )
+            if not response.has_started:
+                defect = TwofoldError(_DEFECT.format(record.request_id))
+                await error_response(defect)(scope, receive, response)
         finally:
-            self._note(scope, record, status, time.monotonic() - started)
+            self._note(scope, record, response.status, time.monotonic() - started)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         if not scope["path"].startswith(HEALTH_PREFIX):
@@ -150,6 +142,29 @@ class Gate:
         if record.error is not None:
             line["error"] = record.error
         _logger.info(json.dumps(line))
+
+
+class _Response:
+    """Sends a response and remembers its status.
+
+    Args:
+        send: ASGI's.
+        request_id: Put into the headers; None where somebody else does that.
+    """
+
+    def __init__(self, send: Send, request_id: str | None) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.status = _CLIENT_GONE
+        self.has_started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_started = True
+            self.status = message["status"]
+            if self._request_id is not None:
+                MutableHeaders(scope=message)[_REQUEST_ID] = self._request_id
+        await self._send(message)
 
 
 _DEFECT = "a defect in the endpoint; its log has the details under request id {}"

@@ -28,6 +28,8 @@ from serving.settings import ServingSettings
 __all__ = ["ServeSettings", "main"]
 
 _APP_NAME = "twofold"
+_SERVE_NAMESPACE = "serve"
+_PROXY_PREFIX = "SERVE_PROXY_ACTOR"
 _FAST_INGRESS = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 _LOCAL_DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -177,17 +179,17 @@ def _ready_line(settings: ServeSettings) -> str:
 
 def _ingress_found(settings: ServeSettings) -> str:
     """Say which ingress runs, as found on the cluster, not as asked for."""
-    from ray.util.state import list_actors
+    import ray
 
-    try:
-        found = list_actors(
-            filters=[("class_name", "=", "HAProxyManager"), ("state", "=", "ALIVE")]
-        )
-    except Exception as error:
-        # The state API needs the dashboard, which a cluster may run without.
-        _logger.debug("the state API did not answer: %s", one_line(error))
-        return "ingress unknown: the cluster's state API does not answer"
-    if found:
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    names = [actor["name"] for actor in actors if actor["namespace"] == _SERVE_NAMESPACE]
+    # A handle shows its class, and the class is how the two kinds of proxies differ.
+    proxies = [
+        repr(ray.get_actor(name, namespace=_SERVE_NAMESPACE))
+        for name in names
+        if name.startswith(_PROXY_PREFIX)
+    ]
+    if any("HAProxy" in proxy for proxy in proxies):
         return "through HAProxy"
     asked = "" if settings.ingress == "python" else ", though HAProxy was asked for"
     return f"plain: Serve's Python proxy, many times slower than HAProxy{asked}"

@@ -24,7 +24,7 @@ PINNED = {
         EncoderSettings InvalidInputError ModelLoadError NonFiniteVectorsError Pooling
         Role RoleEncoding SpaceMismatchError Tokenized TwofoldError load_encoder""",
     "encoder.errors": """BackendError InvalidInputError ModelLoadError NonFiniteVectorsError
-        SpaceMismatchError TwofoldError""",
+        SpaceMismatchError TwofoldError one_line""",
     "encoder.settings": "DEFAULT_MODEL BackendName DtypeName EncoderSettings",
     "encoder.space": "EmbeddingSpace Pooling Role RoleEncoding",
     "pipelines.columns": """CHAR_END CHAR_START CHUNK_INDEX EMBEDDING N_TOKENS REJECTS_SCHEMA
@@ -33,6 +33,10 @@ PINNED = {
         LayoutMismatchError PruneLimitError SourceChangedError StorageError UnitFailedError
         UnreadableSourceError VerificationError exit_code""",
     "pipelines.source.units": "Format RangeKind Source WorkUnit",
+    "serving.errors": """OverloadedError RequestError RequestTimeoutError RequestTooLargeError
+        ServeError SlowClientError TextFailedError UnauthorizedError UnknownModelError
+        UnsupportedMediaError error_type exit_code http_status""",
+    "serving.settings": "LimitSettings ScalingSettings ServingSettings",
     "twofold": "COMMANDS Command main",
 }
 

@@ -1,0 +1,561 @@
+"""The queue in front of the encoder, with a fake encoder: no Ray, no HTTP, no model."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from encoder.batching import bucket_length
+from encoder.errors import BackendError
+from encoder.isolation import EncodedEach, encode_each
+from encoder.space import Role
+from encoder.tokenizer import Tokenized
+from serving.batcher import Batched, TokenBatcher
+from serving.errors import OverloadedError, TextFailedError
+from serving.load import LoadMeter
+from support.fake_encoder import FakeEncoder
+
+MAX_SEQ_LENGTH = 128
+BUDGET = 32
+MANY_TOKENS = 1_000_000
+QUERY, DOCUMENT = Role.QUERY, Role.DOCUMENT
+
+_numbers = count(1)
+
+
+def texts_of(*lengths: int) -> Tokenized:
+    """Texts of so many tokens, each unlike every other."""
+    numbers = [next(_numbers) for _ in lengths]
+    return Tokenized(
+        [
+            np.full(length, number, np.int32)
+            for number, length in zip(numbers, lengths, strict=True)
+        ],
+        np.array(lengths, np.int32),
+        np.zeros(len(lengths), bool),
+    )
+
+
+def names_of(tokenized: Tokenized) -> list[int]:
+    return [int(ids[0]) for ids in tokenized.input_ids]
+
+
+def poison() -> Tokenized:
+    return FakeEncoder().tokenize(["poison"], DOCUMENT)
+
+
+def vectors_of(tokenized: Tokenized, role: Role) -> np.ndarray:
+    return FakeEncoder().encode_tokenized(tokenized, role).vectors
+
+
+class Forwards:
+    """Encodes with the fake encoder; keeps what every call held, and can hold one up."""
+
+    def __init__(self) -> None:
+        self.encoder = FakeEncoder()
+        self.encode = partial(encode_each, self.encoder)
+        self.calls: list[list[int]] = []
+        self.roles: list[list[Role]] = []
+        self.costs: list[list[int]] = []
+        self._may_go_on = threading.Event()
+        self._may_go_on.set()
+
+    def __call__(self, tokenized: Tokenized, roles: Sequence[Role]) -> EncodedEach:
+        self.calls.append(names_of(tokenized))
+        self.roles.append(list(roles))
+        self.costs.append([bucket_length(n, MAX_SEQ_LENGTH) for n in tokenized.n_tokens.tolist()])
+        assert self._may_go_on.wait(20)
+        return self.encode(tokenized, roles)
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        self._may_go_on.clear()
+        try:
+            yield
+        finally:
+            self._may_go_on.set()
+
+    async def begun(self, calls: int) -> None:
+        while len(self.calls) < calls:  # noqa: ASYNC110 - they are counted in another thread
+            await asyncio.sleep(0.001)
+
+
+def batcher_of(
+    encode: Callable[[Tokenized, Sequence[Role]], EncodedEach],
+    *,
+    budget: int = BUDGET,
+    max_queued_tokens: int = MANY_TOKENS,
+    load: LoadMeter | None = None,
+) -> TokenBatcher:
+    return TokenBatcher(
+        encode,
+        batch_tokens=lambda: budget,
+        max_queued_tokens=max_queued_tokens,
+        max_seq_length=MAX_SEQ_LENGTH,
+        load=load or LoadMeter(budget),
+    )
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    """Run a scenario; one that hangs fails."""
+    asyncio.run(asyncio.wait_for(scenario, 20))
+
+
+def sent(
+    batcher: TokenBatcher, tokenized: Tokenized, role: Role = DOCUMENT
+) -> asyncio.Task[Batched]:
+    return asyncio.create_task(batcher.submit(tokenized, role))
+
+
+async def queued() -> None:
+    """Let the tasks that were just created reach the queue."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_a_lone_request_is_encoded_at_once_without_a_timer() -> None:
+    async def scenario() -> None:
+        def no_timer(*_: object, **__: object) -> None:
+            pytest.fail("a timer was set")
+
+        forwards = Forwards()
+        batcher = batcher_of(forwards)
+        texts = texts_of(3, 2)
+        loop = asyncio.get_running_loop()
+        loop.call_at = no_timer  # type: ignore[method-assign, assignment]
+        try:
+            batched = await batcher.submit(texts, DOCUMENT)
+        finally:
+            del loop.call_at  # type: ignore[method-assign]
+        np.testing.assert_array_equal(batched.vectors, vectors_of(texts, DOCUMENT))
+        assert forwards.calls == [names_of(texts)]
+        assert batched.queue_s >= 0
+        assert batched.forward_s > 0
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_requests_that_arrive_while_the_encoder_works_share_the_next_forward() -> None:
+    async def scenario() -> None:
+        forwards = Forwards()
+        batcher = batcher_of(forwards)
+        first, *others = (texts_of(4) for _ in range(5))
+        with forwards.held_up():
+            tasks = [sent(batcher, first)]
+            await forwards.begun(1)
+            tasks += [sent(batcher, other) for other in others]
+            await queued()
+        await asyncio.gather(*tasks)
+        assert forwards.calls == [names_of(first), [names_of(other)[0] for other in others]]
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_both_roles_share_a_forward_and_each_text_has_the_vector_of_its_own() -> None:
+    async def scenario() -> None:
+        forwards = Forwards()
+        batcher = batcher_of(forwards)
+        texts = texts_of(2)
+        with forwards.held_up():
+            first = sent(batcher, texts_of(1))
+            await forwards.begun(1)
+            as_query, as_document = sent(batcher, texts, QUERY), sent(batcher, texts, DOCUMENT)
+            await queued()
+        await first
+        np.testing.assert_array_equal((await as_query).vectors, vectors_of(texts, QUERY))
+        np.testing.assert_array_equal((await as_document).vectors, vectors_of(texts, DOCUMENT))
+        assert forwards.roles[1:] == [[QUERY, DOCUMENT]]
+        await batcher.close()
+
+    run(scenario())
+
+
+requests = st.lists(
+    st.tuples(
+        st.lists(st.integers(1, MAX_SEQ_LENGTH), min_size=1, max_size=12),
+        st.sampled_from(Role),
+        st.integers(0, 12),
+    ),
+    min_size=1,
+    max_size=12,
+)
+"""Lengths of a request's texts, its role, and how many turns of the loop it comes later."""
+
+
+@settings(deadline=None, max_examples=150)
+@given(requests=requests, budget=st.integers(1, 400))
+def test_forwards_keep_to_the_budget_and_every_text_is_encoded_once_in_its_place(
+    requests: list[tuple[list[int], Role, int]], budget: int
+) -> None:
+    async def scenario() -> None:
+        forwards = Forwards()
+        batcher = batcher_of(forwards, budget=budget)
+        given_texts = [texts_of(*lengths) for lengths, _, _ in requests]
+
+        async def after(turns: int, texts: Tokenized, role: Role) -> Batched:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return await batcher.submit(texts, role)
+
+        answers = await asyncio.gather(
+            *(
+                after(turns, texts, role)
+                for texts, (_, role, turns) in zip(given_texts, requests, strict=True)
+            )
+        )
+        for answer, texts, (_, role, _) in zip(answers, given_texts, requests, strict=True):
+            np.testing.assert_array_equal(answer.vectors, vectors_of(texts, role))
+        encoded = [name for call in forwards.calls for name in call]
+        assert sorted(encoded) == [name for texts in given_texts for name in names_of(texts)]
+        for costs in forwards.costs:
+            assert sum(costs) <= budget or len(costs) == 1
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_a_budget_that_falls_is_kept_from_then_on() -> None:
+    async def scenario() -> None:
+        forwards, budgets = Forwards(), [32, 8, 8, 8, 8]
+        batcher = TokenBatcher(
+            forwards,
+            batch_tokens=lambda: budgets.pop(0) if len(budgets) > 1 else budgets[0],
+            max_queued_tokens=MANY_TOKENS,
+            max_seq_length=MAX_SEQ_LENGTH,
+            load=LoadMeter(32),
+        )
+        await batcher.submit(texts_of(*[4] * 14), DOCUMENT)
+        assert [sum(costs) for costs in forwards.costs] == [32, 8, 8, 8]
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_a_small_request_does_not_wait_for_the_whole_of_a_large_one() -> None:
+    async def scenario() -> None:
+        forwards = Forwards()
+        batcher = batcher_of(forwards)
+        large, small = texts_of(*[4] * 100), texts_of(4)
+        with forwards.held_up():
+            first = sent(batcher, large)
+            await forwards.begun(1)
+            second = sent(batcher, small)
+            await queued()
+        await second
+        assert names_of(small)[0] in forwards.calls[1]
+        assert not first.done()
+        batched = await first
+        np.testing.assert_array_equal(batched.vectors, vectors_of(large, DOCUMENT))
+        assert sum(names_of(small)[0] in call for call in forwards.calls) == 1
+        await batcher.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("length", [4, 30, BUDGET, 100], ids="tokens={}".format)
+def test_a_large_request_goes_on_however_many_small_ones_come(length: int) -> None:
+    async def scenario() -> None:
+        forwards = Forwards()
+        batcher = batcher_of(forwards)
+        large = texts_of(*[length] * 20)
+
+        async def client() -> None:
+            for _ in range(200):
+                if finished.is_set():
+                    return
+                await batcher.submit(texts_of(1), QUERY)
+
+        finished = asyncio.Event()
+        clients = [asyncio.create_task(client()) for _ in range(4 * BUDGET)]
+        await forwards.begun(3)
+        before = len(forwards.calls)
+        batched = await batcher.submit(large, DOCUMENT)
+        took = len(forwards.calls) - before
+        finished.set()
+        np.testing.assert_array_equal(batched.vectors, vectors_of(large, DOCUMENT))
+        a_forward = max(1, BUDGET // 2 // length)
+        # All 128 small ones may stand before it when it comes: 4 forwards.
+        assert took <= len(large) / a_forward + 6
+        await asyncio.gather(*clients)
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_a_cancelled_request_that_waits_is_not_encoded_and_leaves_its_room_to_others() -> None:
+    async def scenario() -> None:
+        forwards, load = Forwards(), LoadMeter(BUDGET)
+        batcher = batcher_of(forwards, load=load, max_queued_tokens=20)
+        with forwards.held_up():
+            first = sent(batcher, texts_of(4))
+            await forwards.begun(1)
+            given_up = sent(batcher, texts_of(16))
+            await queued()
+            with pytest.raises(OverloadedError):
+                await batcher.submit(texts_of(1), QUERY)
+            given_up.cancel()
+            await queued()
+            assert load.queued_tokens == 4
+            third_texts = texts_of(16)
+            third = sent(batcher, third_texts)
+            await queued()
+        await asyncio.gather(first, third)
+        assert forwards.calls[1:] == [names_of(third_texts)]
+        assert given_up.cancelled()
+        assert load.queued_tokens == 0
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_a_request_that_is_cancelled_under_way_does_not_disturb_its_neighbours() -> None:
+    async def scenario() -> None:
+        forwards, load = Forwards(), LoadMeter(BUDGET)
+        batcher = batcher_of(forwards, load=load)
+        neighbours = [texts_of(2), texts_of(3, 1)]
+        first = sent(batcher, texts_of(1))
+        await first
+        with forwards.held_up():
+            tasks = [sent(batcher, neighbours[0])]
+            tasks.append(sent(batcher, texts_of(*[2] * 40)))
+            tasks.append(sent(batcher, neighbours[1]))
+            await forwards.begun(2)
+            tasks[1].cancel()
+            await queued()
+        for task, texts in zip((tasks[0], tasks[2]), neighbours, strict=True):
+            np.testing.assert_array_equal((await task).vectors, vectors_of(texts, DOCUMENT))
+        await batcher.close()
+        assert tasks[1].cancelled()
+        assert load.queued_tokens == 0
+        assert sum(len(call) for call in forwards.calls) < 40, "the rest of it was encoded"
+
+    run(scenario())
+
+
+def test_requests_behind_one_that_is_cancelled_as_the_forward_ends_are_answered() -> None:
+    async def scenario() -> None:
+        forwards = Forwards()
+        batcher = batcher_of(forwards)
+        behind = texts_of(*[BUDGET] * 2)
+        with forwards.held_up():
+            gone = sent(batcher, texts_of(*[4] * 40))
+            await forwards.begun(1)
+            waiting = sent(batcher, behind)
+            await queued()
+        # The forward's end is known to the loop, but not yet to the batcher, when `gone` goes.
+        time.sleep(0.05)  # noqa: ASYNC251
+        await asyncio.sleep(0)
+        gone.cancel()
+        np.testing.assert_array_equal((await waiting).vectors, vectors_of(behind, DOCUMENT))
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_a_text_that_makes_the_model_raise_fails_its_own_request_only() -> None:
+    async def scenario() -> None:
+        forwards, load = Forwards(), LoadMeter(BUDGET)
+        batcher = batcher_of(forwards, load=load)
+        before, after = texts_of(2), texts_of(3)
+        with forwards.held_up():
+            first = sent(batcher, texts_of(1))
+            await forwards.begun(1)
+            good = [sent(batcher, before)]
+            bad = sent(batcher, Tokenized.join([texts_of(2), poison(), texts_of(2)]))
+            good.append(sent(batcher, after))
+            await queued()
+        await first
+        with pytest.raises(TextFailedError, match=r"RuntimeError: a kernel said no.* for input 1;"):
+            await bad
+        for task, texts in zip(good, (before, after), strict=True):
+            np.testing.assert_array_equal((await task).vectors, vectors_of(texts, DOCUMENT))
+        assert batcher.failure is None
+        assert load.queued_tokens == 0
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_the_rest_of_a_request_whose_text_failed_is_left_out_and_the_next_are_answered() -> None:
+    async def scenario() -> None:
+        forwards = Forwards()
+        batcher = batcher_of(forwards)
+        rest, behind = texts_of(*[4] * 40), texts_of(*[BUDGET] * 3)
+        with forwards.held_up():
+            bad = sent(batcher, Tokenized.join([poison(), rest]))
+            await forwards.begun(1)
+            waiting = sent(batcher, behind)
+            await queued()
+        with pytest.raises(TextFailedError, match="for input 0"):
+            await bad
+        np.testing.assert_array_equal((await waiting).vectors, vectors_of(behind, DOCUMENT))
+        encoded = {name for call in forwards.calls[1:] for name in call}
+        assert not encoded & set(names_of(rest))
+        await batcher.close()
+
+    run(scenario())
+
+
+def broken() -> None:
+    raise RuntimeError("device lost")
+
+
+def test_a_backend_that_fails_for_every_text_fails_all_requests_until_a_forward_is_good() -> None:
+    async def scenario() -> None:
+        forwards, load = Forwards(), LoadMeter(BUDGET)
+        batcher = batcher_of(forwards, load=load)
+        assert batcher.failure is None
+        forwards.encoder.on_forward = broken
+        with forwards.held_up():
+            tasks = [sent(batcher, texts_of(*[4] * 20))]
+            await forwards.begun(1)
+            tasks += [sent(batcher, texts_of(BUDGET, BUDGET)), sent(batcher, texts_of(1))]
+            await queued()
+        for task in tasks:
+            with pytest.raises(BackendError, match=r"fails for every text.*device lost"):
+                await task
+        assert isinstance(batcher.failure, BackendError)
+        assert load.queued_tokens == 0
+
+        forwards.encoder.on_forward = lambda: None
+        texts = texts_of(5)
+        batched = await batcher.submit(texts, QUERY)
+        np.testing.assert_array_equal(batched.vectors, vectors_of(texts, QUERY))
+        assert batcher.failure is None
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_an_error_that_nobody_foresaw_fails_requests_as_a_backends_does() -> None:
+    async def scenario() -> None:
+        def defective(tokenized: Tokenized, roles: Sequence[Role]) -> EncodedEach:
+            raise ZeroDivisionError("who would have thought")
+
+        batcher = batcher_of(defective)
+        for _ in range(2):
+            with pytest.raises(BackendError, match="ZeroDivisionError: who would have thought"):
+                await batcher.submit(texts_of(3), QUERY)
+        assert isinstance(batcher.failure, BackendError)
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_a_request_beyond_the_queues_limit_is_refused_at_once_and_told_when_to_come_again() -> None:
+    async def scenario() -> None:
+        forwards, load = Forwards(), LoadMeter(BUDGET)
+        batcher = batcher_of(forwards, load=load, max_queued_tokens=10)
+        await batcher.submit(texts_of(4), QUERY)
+        load.tokens_per_s = 2.0
+        with forwards.held_up():
+            fits = [sent(batcher, texts_of(4)), sent(batcher, texts_of(6))]
+            await forwards.begun(2)
+            await queued()
+            with pytest.raises(OverloadedError, match=r"10 tokens wait and 10 may.* has 1") as told:
+                await batcher.submit(texts_of(1), QUERY)
+            with pytest.raises(OverloadedError):
+                batcher.check_room(1)
+            assert load.queued_tokens == 10
+        assert told.value.retry_after_s == 5  # 10 tokens at 2 a second
+        await asyncio.gather(*fits)
+        await batcher.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("tokens_per_s", [0.0, 1e9])
+def test_the_time_to_come_again_is_at_least_a_second(tokens_per_s: float) -> None:
+    async def scenario() -> None:
+        forwards, load = Forwards(), LoadMeter(BUDGET)
+        load.tokens_per_s = tokens_per_s
+        batcher = batcher_of(forwards, load=load, max_queued_tokens=1)
+        with forwards.held_up():
+            first = sent(batcher, texts_of(1))
+            await forwards.begun(1)
+            with pytest.raises(OverloadedError) as told:
+                await batcher.submit(texts_of(1), QUERY)
+        assert told.value.retry_after_s >= 1
+        await first
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_a_request_of_any_size_is_taken_where_nothing_waits() -> None:
+    async def scenario() -> None:
+        forwards = Forwards()
+        batcher = batcher_of(forwards, max_queued_tokens=1)
+        for _ in range(2):
+            assert len((await batcher.submit(texts_of(*[8] * 9), DOCUMENT)).vectors) == 9
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_the_age_of_a_forward_is_known_while_it_runs() -> None:
+    async def scenario() -> None:
+        forwards = Forwards()
+        batcher = batcher_of(forwards)
+        assert batcher.forward_age_s == 0
+        with forwards.held_up():
+            first = sent(batcher, texts_of(1))
+            await forwards.begun(1)
+            await asyncio.sleep(0.01)
+            assert batcher.forward_age_s > 0.005
+        await first
+        assert batcher.forward_age_s == 0
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_closing_waits_for_the_forward_under_way_and_cancels_what_waits() -> None:
+    async def scenario() -> None:
+        forwards, load = Forwards(), LoadMeter(BUDGET)
+        batcher = batcher_of(forwards, load=load)
+        with forwards.held_up():
+            under_way = sent(batcher, texts_of(1))
+            await forwards.begun(1)
+            waiting = sent(batcher, texts_of(1))
+            await queued()
+            closing = asyncio.create_task(batcher.close())
+            await asyncio.sleep(0.02)
+            assert not closing.done()
+        await closing
+        assert len((await under_way).vectors) == 1
+        assert forwards.encoder.forwards == [1]
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert load.queued_tokens == 0
+
+    run(scenario())
+
+
+def test_closing_an_idle_batcher_returns() -> None:
+    run(batcher_of(Forwards()).close())
+
+
+def test_what_forwards_took_is_the_measure_of_capacity() -> None:
+    async def scenario() -> None:
+        load = LoadMeter(BUDGET)
+        batcher = batcher_of(Forwards(), load=load)
+        batched = await batcher.submit(texts_of(*[4] * 8), DOCUMENT)
+        assert load.tokens_per_s == pytest.approx(32 / batched.forward_s)
+        assert load.padding_waste == pytest.approx(0.5)  # the fake encoder says twice the tokens
+        await batcher.close()
+
+    run(scenario())

@@ -1,0 +1,129 @@
+"""How loaded a replica says it is: on a clock that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.load import LoadMeter
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def meter(batch_tokens: int = 1000) -> tuple[LoadMeter, Clock]:
+    clock = Clock()
+    return LoadMeter(batch_tokens, clock), clock
+
+
+def test_offered_tokens_are_told_per_second_since_the_last_report():
+    load, clock = meter()
+    clock.now += 2
+    load.offered(300, 3)
+    load.offered(100, 1)
+    assert load.report()["offered_tokens_per_s"] == pytest.approx(200)
+    clock.now += 4
+    load.offered(100, 1)
+    assert load.report()["offered_tokens_per_s"] == pytest.approx(25)
+    clock.now += 1
+    assert load.report()["offered_tokens_per_s"] == 0
+
+
+def test_two_reports_at_the_same_moment_do_not_divide_by_zero():
+    load, _ = meter()
+    assert load.report()["offered_tokens_per_s"] == 0
+
+
+def test_the_wait_is_the_mean_of_those_answered_since_the_last_report():
+    load, _ = meter()
+    load.waited(0.1)
+    load.waited(0.3)
+    assert load.report()["queue_wait_s"] == pytest.approx(0.2)
+    assert load.report()["queue_wait_s"] == 0
+
+
+def test_the_first_forward_is_the_first_measure_of_capacity_however_small():
+    load, _ = meter()
+    assert load.report()["capacity_tokens_per_s"] == 0
+    load.encoded(10, 10, 0.1)
+    assert load.report()["capacity_tokens_per_s"] == pytest.approx(100)
+
+
+def test_a_forward_of_few_tokens_says_nothing_of_how_fast_full_ones_are():
+    load, _ = meter(batch_tokens=1000)
+    load.encoded(1000, 1000, 0.1)
+    load.encoded(3, 249, 0.1)
+    assert load.tokens_per_s == pytest.approx(10_000)
+    load.encoded(250, 250, 0.1)
+    assert 2_500 < load.tokens_per_s < 10_000
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=50))
+def test_capacity_stays_between_the_slowest_and_the_fastest_forward(seconds: list[float]):
+    load, _ = meter()
+    for each in seconds:
+        load.encoded(1000, 1000, each)
+    assert 1000 / max(seconds) * 0.999 <= load.tokens_per_s <= 1000 / min(seconds) * 1.001
+
+
+def test_capacity_counts_tokens_without_their_padding():
+    load, _ = meter()
+    load.encoded(600, 800, 1.0)
+    assert load.tokens_per_s == pytest.approx(600)
+    assert load.padding_waste == pytest.approx(0.25)
+
+
+def test_a_forward_of_no_time_and_no_tokens_is_no_defect():
+    load, _ = meter()
+    load.encoded(0, 0, 0.0)
+    assert load.padding_waste == 0
+    assert load.tokens_per_s == 0
+
+
+def test_waiting_tokens_come_and_go():
+    load, _ = meter()
+    load.enter(5)
+    load.enter(7)
+    load.leave(5)
+    assert load.queued_tokens == 7
+
+
+def test_how_long_tokens_take_follows_from_the_capacity_and_is_a_second_before_there_is_one():
+    load, _ = meter()
+    assert load.seconds_for(10_000) == 1.0
+    load.encoded(1000, 1000, 0.5)
+    assert load.seconds_for(10_000) == pytest.approx(5)
+
+
+def test_expected_tokens_follow_what_inputs_had():
+    load, _ = meter()
+    assert load.expected_tokens(2) == 16
+    for _ in range(40):
+        load.offered(300, 10)
+    assert load.expected_tokens(4) == 120
+    for _ in range(60):
+        load.offered(0, 10)
+    assert load.expected_tokens(4) == 1
+
+
+def test_a_restart_forgets_what_the_warm_up_showed():
+    load, clock = meter()
+    load.encoded(1000, 1000, 10.0)
+    load.offered(1000, 1)
+    load.waited(9.0)
+    clock.now += 1
+    load.restart()
+    clock.now += 1
+    assert load.report() == {
+        "offered_tokens_per_s": 0,
+        "capacity_tokens_per_s": 0,
+        "queue_wait_s": 0,
+    }
+    load.encoded(10, 10, 0.1)
+    assert load.tokens_per_s == pytest.approx(100)
