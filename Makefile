@@ -3,14 +3,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PEERS := infinity sentence-transformers
 
 export RAY_USAGE_STATS_ENABLED := 0
-test test-slow demo bench: export HF_HUB_OFFLINE := 1
+test test-slow demo bench bench-serve: export HF_HUB_OFFLINE := 1
 
-.PHONY: help install demo test test-slow lint typecheck bench clean
+.PHONY: help install demo test test-slow lint typecheck bench bench-serve bench-peers clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-11s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed-dev  ## .venv with everything that tests and checks need
 
@@ -23,11 +24,13 @@ test: .venv/installed-dev  ## unit, integration and end-to-end tests, under ten 
 test-slow: .venv/installed-dev  ## kill matrix, big inputs: what takes longer
 	$(BIN)/pytest -m "slow and not gpu and not network" --timeout=1800
 
-lint: .venv/installed-dev  ## style, import contracts, docstrings
+lint: .venv/installed-dev  ## style, import contracts, docstrings, Dockerfile, scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/docstrings.py command_line encoder pipelines serving twofold.py
+	$(BIN)/hadolint k8s/Dockerfile
+	$(BIN)/shellcheck .ci/run k8s/e2e.sh k8s/overlays/embed-schedule/create-rayjob.sh
 
 typecheck: .venv/installed-dev  ## mypy --strict
 	$(BIN)/mypy
@@ -35,9 +38,19 @@ typecheck: .venv/installed-dev  ## mypy --strict
 bench: .venv/installed-dev  ## the job against the bare encoder loop, one JSON line each
 	$(BIN)/python -m benchmarks.embed
 
+bench-serve: .venv/installed-dev  ## the endpoint against the peers that are installed, one JSON line each
+	$(BIN)/python -m benchmarks.serve
+
+bench-peers: $(PEERS:%=.bench/peers/%/installed)  ## environments for Infinity and sentence-transformers
+
+.bench/peers/%/installed: benchmarks/peers/%.txt
+	$(PYTHON) -m venv .bench/peers/$*
+	.bench/peers/$*/bin/python -m pip --disable-pip-version-check --quiet install -r $<
+	touch $@
+
 clean:  ## remove .venv and everything that tools left
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
-	rm -rf .hypothesis
+	rm -rf .hypothesis .bench
 
 # Two stamps: the demo installs the small set, tests the large one, which contains the small.
 .venv/installed-demo: pyproject.toml constraints.txt | .venv/bin/python

@@ -46,16 +46,18 @@ def _lines(file: Path) -> Iterator[bytes]:
     yield from (gzip.decompress(content) if file.suffix == ".gz" else content).splitlines()
 
 
-def generated_texts(count: int) -> list[str]:
+def generated_texts(
+    count: int, *, median_words: float = _MEDIAN_WORDS, spread: float = _SPREAD
+) -> list[str]:
     """Return texts made of the words of the standard library's docstrings; the same ones each time.
 
-    Their lengths are log-normal as those of Debian's package descriptions are: median 51 words,
-    mean 62, p90 113 (there 109), p99 218 (there 209).
+    Their lengths are log-normal, by default as those of Debian's package descriptions are: median
+    51 words, mean 62, p90 113 (there 109), p99 218 (there 209).
     """
     docstrings = collect_docstrings(standard_library(), _DOCSTRINGS)
     words = np.array([word for docstring in docstrings for word in docstring.text.split()])
     chosen = np.random.default_rng(_SEED)
-    lengths = chosen.lognormal(np.log(_MEDIAN_WORDS), _SPREAD, count).astype(int)
+    lengths = chosen.lognormal(np.log(median_words), spread, count).astype(int)
     return [" ".join(chosen.choice(words, min(n, _MOST_WORDS))) for n in np.maximum(lengths, 1)]
 
 

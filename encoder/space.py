@@ -89,7 +89,7 @@ class EmbeddingSpace:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, nested as the fields are."""
-        return asdict(self)
+        return asdict(self, dict_factory=_plain)
 
     def to_json(self) -> str:
         """Return the canonical JSON: sorted keys, no white space, ASCII."""
@@ -136,3 +136,9 @@ class EmbeddingSpace:
         """Return the fields in which two spaces differ, as name -> (ours, theirs)."""
         ours, theirs = self.to_dict(), other.to_dict()
         return {name: (ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]}
+
+
+def _plain(fields_of_one: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {
+        name: value.value if isinstance(value, Enum) else value for name, value in fields_of_one
+    }

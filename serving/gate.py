@@ -22,6 +22,8 @@ from serving.body import read_body
 from serving.dialects.health import HEALTH_PREFIX
 from serving.error_response import error_response
 from serving.errors import (
+    RequestTooLargeError,
+    SlowClientError,
     UnauthorizedError,
     UnsupportedMediaError,
 )
@@ -83,19 +85,26 @@ class Gate:
         finally:
             self._note(scope, record, response.status, time.monotonic() - started)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+    async def _answer(
+        self, scope: Scope, receive: Receive, response: _Response, headers: Headers
+    ) -> None:
         if not scope["path"].startswith(HEALTH_PREFIX):
             self._check_key(headers)
         if scope["method"] not in ("POST", "PUT", "PATCH"):
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, response)
             return
         media_type = headers.get("content-type", "application/json").partition(";")[0].strip()
-        body = await read_body(receive, headers, self._limits)
+        try:
+            body = await read_body(receive, headers, self._limits)
+        except (RequestTooLargeError, SlowClientError):
+            # What is still on its way would be read and thrown away, however long it takes.
+            response.closes = True
+            raise
         if media_type.lower() != "application/json":
             raise UnsupportedMediaError(
                 f"content-type: expected application/json, found {media_type!r}; send JSON"
             )
-        await self._app(scope, _replay(body, receive), send)
+        await self._app(scope, _replay(body, receive), response)
 
     def _check_key(self, headers: Headers) -> None:
         if not self._keys:
@@ -157,6 +166,8 @@ class _Response:
         self._request_id = request_id
         self.status = _CLIENT_GONE
         self.has_started = False
+        self.closes = False
+        """Whether the connection is closed after it."""
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -164,6 +175,8 @@ class _Response:
             self.status = message["status"]
             if self._request_id is not None:
                 MutableHeaders(scope=message)[_REQUEST_ID] = self._request_id
+            if self.closes:
+                MutableHeaders(scope=message)["connection"] = "close"
         await self._send(message)
 
 

@@ -37,7 +37,10 @@ def build_http_app(
         metrics: Is told of every response.
         version: Of this package, for the docs.
     """
-    app = FastAPI(title="twofold", description=_DESCRIPTION, version=version)
+    # The gate refuses what says that it is no JSON; a body that says nothing is taken for JSON.
+    app = FastAPI(
+        title="twofold", description=_DESCRIPTION, version=version, strict_content_type=False
+    )
     models = ServedModels(settings)
     for routes in (
         openai.router(service, models),

@@ -1,4 +1,4 @@
-"""Session fixtures: models made on the spot, a real S3 store, one local Ray.
+"""Session fixtures: models made on the spot, a real S3 store, one local Ray, a live endpoint.
 
 Order: `s3_environment` puts the store's address and keys into os.environ before Ray starts, and
 `ray_cluster` depends on it, so that workers can reach a store which is started later or never.
@@ -18,6 +18,8 @@ import fsspec
 import pytest
 
 if TYPE_CHECKING:
+    from encoder.encoder import Encoder
+    from support.endpoints import Endpoint
     from support.fault_plan import FaultPlan
     from support.lossy_proxy import LossyProxy
     from support.s3_store import S3Address, S3Store
@@ -160,6 +162,41 @@ def on_cluster(ray_cluster: None, faults: FaultPlan) -> dict[str, str]:
 
     address = ray.get_runtime_context().gcs_address
     return {**faults.environment(), "RAY_ADDRESS": address}
+
+
+@pytest.fixture(scope="session")
+def endpoint(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """`twofold serve` on MiniLM, whose two poolings differ here; small bodies, short patience."""
+    from support.endpoints import serving
+
+    with serving(
+        tmp_path_factory.mktemp("endpoint"),
+        *("--query-pooling", "mean", "--document-pooling", "cls"),
+        *("--body-timeout-s", "2", "--max-body-bytes", "2000000"),
+        model=minilm,
+        # Ray's default is 10 s, for which every test of a metric would have to wait.
+        environment={"RAY_metrics_report_interval_ms": "1000"},
+    ) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def direct_encoder(minilm: str) -> Iterator[Encoder]:
+    """What `endpoint` serves, called directly."""
+    from encoder.encoder import load_encoder
+    from encoder.settings import EncoderSettings
+    from encoder.space import Pooling
+
+    encoder = load_encoder(
+        EncoderSettings(
+            model=minilm,
+            query_pooling=Pooling.MEAN,
+            document_pooling=Pooling.CLS,
+            num_threads=1,
+        )
+    )
+    yield encoder
+    encoder.close()
 
 
 @pytest.fixture

@@ -231,3 +231,143 @@ def test_a_damaged_tokenizer_file_is_one_line_that_names_it(tmp_path: Path) -> N
 def test_a_length_that_leaves_no_room_for_text_is_refused() -> None:
     with pytest.raises(ModelLoadError, match="max_seq_length 2 leaves no room beside the 2"):
         minilm(2)
+
+
+@pytest.mark.parametrize("prompt", ["", "a: "])
+@pytest.mark.parametrize("kind", ["wordpiece", "byte level", "sentencepiece"])
+def test_the_end_that_is_kept_is_the_end_of_the_whole_texts_tokens(
+    tokenizer_files: dict[str, Path], kind: str, prompt: str
+) -> None:
+    path = tokenizer_files[kind]
+    tokenizer = Tokenizer(path, 12)
+    whole = FastTokenizer.from_file(str(path))
+    whole.no_padding()
+    whole.no_truncation()
+    around = len(tokenizer._before), len(tokenizer._after)
+    room = 12 - sum(around)
+    given_parts = []
+    original = tokenizer._encode
+    tokenizer._encode = lambda text: given_parts.append(text) or original(text)  # type: ignore[method-assign, func-returns-value]
+    cuts = []
+
+    def ids_of(text: str) -> list[int]:
+        return whole.encode(text, add_special_tokens=False).ids
+
+    @settings(max_examples=150, deadline=None)
+    @example("a b " * 200)
+    @example("word " * 20 + "<end of text> " * 40)
+    @example("<end of text> " * 40 + "last")
+    @example("x" * 500 + " y")
+    @example("x " + "y" * 500)
+    @example("early words " * 30 + " " * 400)
+    @given(texts.map(lambda text: text * 4))
+    def check(text: str) -> None:
+        given_parts.clear()
+        found = tokenizer.tokenize([text], prompt, keep_end=True)
+        content = ids_of(prompt + text)
+        is_cut = len(content) > room
+        if is_cut:
+            front, own = ids_of(prompt) if prompt else [], ids_of(text)
+            content = front + own[len(own) - (room - len(front)) :]
+            cuts.append(len(given_parts[-1]) < len(text))
+        ids = found.input_ids[0].tolist()
+        assert ids[around[0] : len(ids) - around[1]] == content
+        assert ids[: around[0]] == tokenizer._before
+        assert ids[len(ids) - around[1] :] == tokenizer._after
+        assert found.truncated.tolist() == [is_cut]
+        assert found.n_tokens.tolist() == [len(ids)]
+
+    check()
+    assert any(cuts), "no text was cut before it was tokenized: the test shows nothing"
+
+
+def test_the_end_of_each_text_that_is_too_long_is_kept_and_the_others_stay_whole() -> None:
+    tokenizer = minilm(6)
+
+    found = tokenizer.tokenize(["a b", "a b c d e f", "c"], keep_end=True)
+
+    assert found.truncated.tolist() == [False, True, False]
+    whole = minilm(16).tokenize(["a b", "c d e f", "c"])
+    assert [ids.tolist() for ids in found.input_ids] == [ids.tolist() for ids in whole.input_ids]
+
+
+def test_the_prompt_stays_where_the_end_is_kept() -> None:
+    found = minilm(8).tokenize(["a b c d e f g h"], "query: ", keep_end=True)
+
+    expected = minilm(16).tokenize(["e f g h"], "query: ")
+    assert found.input_ids[0].tolist() == expected.input_ids[0].tolist()
+
+
+def test_the_end_of_a_megabyte_is_kept_without_tokenizing_all_of_it() -> None:
+    tokenizer = minilm(512)
+    longest = 0
+    original = tokenizer._encode
+
+    def spied(text: str) -> Any:
+        nonlocal longest
+        longest = max(longest, len(text))
+        return original(text)
+
+    tokenizer._encode = spied  # type: ignore[method-assign]
+
+    found = tokenizer.tokenize(["some words of text " * 60_000 + "and the last"], keep_end=True)
+
+    assert found.n_tokens.tolist() == [512]
+    last = minilm(512).tokenize(["and the last"]).input_ids[0].tolist()
+    assert found.input_ids[0].tolist()[-4:] == last[-4:]
+    assert 0 < longest < 10_000
+
+
+@settings(max_examples=100, deadline=None)
+@given(batch=st.lists(texts, max_size=6))
+def test_ids_of_this_very_tokenizer_are_the_text_itself(batch: list[str]) -> None:
+    tokenizer, whole = minilm(16), minilm(100_000)
+    with_special = [ids.tolist() for ids in whole.tokenize(batch).input_ids]
+    without = [ids[1:-1] for ids in with_special]
+
+    expected = tokenizer.tokenize(batch)
+
+    for rows in (with_special, without):
+        found = tokenizer.tokenize_ids(rows)
+        assert list(map(np.ndarray.tolist, found.input_ids)) == list(
+            map(np.ndarray.tolist, expected.input_ids)
+        )
+        assert found.n_tokens.tolist() == expected.n_tokens.tolist()
+        assert found.truncated.tolist() == expected.truncated.tolist()
+        assert all(ids.dtype == np.int32 for ids in found.input_ids)
+
+
+@pytest.mark.parametrize("text", ["a b", "word " * 30])
+def test_ids_get_the_prompt_in_front_as_texts_do(text: str) -> None:
+    ids = minilm(100).tokenize([text]).input_ids[0].tolist()
+
+    expected = minilm(10).tokenize([text], "query: ")
+
+    for row in (ids, ids[1:-1]):
+        found = minilm(10).tokenize_ids([row], "query: ")
+        assert found.input_ids[0].tolist() == expected.input_ids[0].tolist()
+        assert found.truncated.tolist() == expected.truncated.tolist()
+
+
+def test_a_row_without_ids_is_an_empty_text() -> None:
+    tokenizer = minilm(10)
+
+    found = tokenizer.tokenize_ids([[], [101, 102]])
+
+    empty = tokenizer.tokenize([""]).input_ids[0].tolist()
+    assert [ids.tolist() for ids in found.input_ids] == [empty, empty]
+    assert len(tokenizer.tokenize_ids([])) == 0
+
+
+@pytest.mark.parametrize("stranger", [-1, 30_522, 10**30])
+def test_an_id_out_of_the_vocabulary_is_refused_naming_the_index(stranger: int) -> None:
+    tokenizer = minilm(10)
+    assert len(tokenizer.tokenize_ids([[0, 30_521]])) == 1
+
+    with pytest.raises(InvalidInputError, match="ids of 0 to 30521 at index 1, found others"):
+        tokenizer.tokenize_ids([[7], [8, stranger], [9]])
+
+
+def test_an_id_out_of_the_vocabulary_is_refused_even_where_it_would_be_cut_off() -> None:
+    with pytest.raises(InvalidInputError, match="at index 0"):
+        minilm(4).tokenize_ids([[7] * 50 + [99_999]])

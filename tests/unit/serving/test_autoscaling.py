@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving import autoscaling
@@ -176,6 +176,7 @@ def test_what_serve_keeps_for_the_policy_is_not_changed_in_place():
     assert state == {"direction": 1, "since": 999.0}
 
 
+@settings(deadline=None)
 @given(
     offered=st.lists(st.floats(0, 1e7), min_size=1, max_size=8),
     capacity=st.just(0.0) | st.floats(1, 1e5),

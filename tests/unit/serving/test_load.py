@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.load import LoadMeter
@@ -64,6 +64,7 @@ def test_a_forward_of_few_tokens_says_nothing_of_how_fast_full_ones_are():
     assert 2_500 < load.tokens_per_s < 10_000
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=50))
 def test_capacity_stays_between_the_slowest_and_the_fastest_forward(seconds: list[float]):
     load, _ = meter()

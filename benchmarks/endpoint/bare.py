@@ -1,0 +1,133 @@
+"""The encoder alone on the same queries: no HTTP, no Ray, no queue.
+
+    python -m benchmarks.endpoint.bare MODEL QUERIES.json [THREADS]
+
+reads lines of JSON from stdin (`{"texts": 64, "seconds": 2, "first": 0}`) and answers each with
+what it measured, so that the model is loaded once. `texts` go into each call: as many as that many
+connections could have under way at once. Threads are those of a replica.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from benchmarks.endpoint.samples import OK, Load, Sample, describe
+from benchmarks.summary import Result
+from benchmarks.whole_job import BenchmarkError
+
+__all__ = ["BareEncoder", "main"]
+
+_END_S = 10.0
+
+
+class BareEncoder:
+    """The process that does it.
+
+    Args:
+        model: The model's folder.
+        queries: A JSON list of texts.
+        threads: Of the encoder; None for those of a replica.
+        folder: The repository.
+        log: Takes what it says.
+    """
+
+    def __init__(
+        self, model: Path, queries: Path, threads: int | None, folder: Path, log: Path
+    ) -> None:
+        arguments = [str(model), str(queries), *([] if threads is None else [str(threads)])]
+        self._log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.endpoint.bare", *arguments],
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+            )
+        self.provenance: Result = self._answer()
+
+    def measure(self, texts: int, seconds: float, first: int) -> Result:
+        """Encode queries, `texts` a call, for so many seconds.
+
+        Raises:
+            BenchmarkError: The process has ended.
+        """
+        order = {"texts": texts, "seconds": seconds, "first": first}
+        _pipe(self._process.stdin).write(json.dumps(order).encode() + b"\n")
+        _pipe(self._process.stdin).flush()
+        return self._answer()
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        try:
+            self._process.communicate(timeout=_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+
+    def _answer(self) -> Result:
+        line = _pipe(self._process.stdout).readline()
+        if not line:
+            said = self._log.read_text(errors="replace")[-3000:]
+            raise BenchmarkError(f"the bare encoder has ended:\n{said}")
+        answer: Result = json.loads(line)
+        return answer
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream
+
+
+def main(argv: Sequence[str]) -> int:
+    """Load the model, then do what stdin says until it ends."""
+    from serving.app import replica_cpus
+    from serving.settings import ScalingSettings
+
+    threads = int(argv[2]) if len(argv) > 2 else max(1, int(replica_cpus(ScalingSettings())))
+    # Ray sets the same for a replica.
+    os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
+    from encoder.encoder import load_encoder
+    from encoder.settings import EncoderSettings
+    from encoder.space import Role
+
+    encoder = load_encoder(EncoderSettings(model=argv[0], num_threads=threads))
+    queries: list[str] = json.loads(Path(argv[1]).read_text())
+    _say({"threads": threads, **encoder.provenance})
+    for line in sys.stdin:
+        order = json.loads(line)
+        count, position, samples = order["texts"], order["first"], []
+        # The first call may meet shapes that the backend has not prepared.
+        encoder.encode(_some(queries, position, count), Role.QUERY)
+        began = time.perf_counter()
+        while (started := time.perf_counter()) - began < order["seconds"]:
+            encoder.encode(_some(queries, position, count), Role.QUERY)
+            samples.append(Sample(started - began, time.perf_counter() - started, OK))
+            position += count
+        figures = describe(Load(samples, time.perf_counter() - began))
+        figures["requests"] *= count
+        figures["requests_per_s"] = round(figures["requests_per_s"] * count, 2)
+        del figures["client_share"]
+        _say(figures)
+    return 0
+
+
+def _some(queries: Sequence[str], first: int, count: int) -> list[str]:
+    return [queries[i % len(queries)] for i in range(first, first + count)]
+
+
+def _say(result: Result) -> None:
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

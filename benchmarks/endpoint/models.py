@@ -1,0 +1,120 @@
+"""The model that every system serves: NoInstruct's architecture, random weights, in their forms.
+
+    python -m benchmarks.endpoint.models FOLDER
+
+writes `ours` and `peers` below FOLDER: a process of its own, since it needs torch, which the load
+generator must not carry. The peers' form says in Sentence Transformers' files that texts are mean
+pooled and normalized, which is what a query gets here; one of them also needs it as ONNX.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["ModelFolders", "prepare_models"]
+
+_REPOSITORY = Path(__file__).resolve().parent.parent.parent
+_EXPORT = _REPOSITORY / "benchmarks/peers/export_onnx.py"
+_DIMENSION = 384
+_MAX_TOKENS = 512
+_MODULES = {
+    "": "sentence_transformers.models.Transformer",
+    "1_Pooling": "sentence_transformers.models.Pooling",
+    "2_Normalize": "sentence_transformers.models.Normalize",
+}
+_SHOWN = 500
+
+
+@dataclass(frozen=True)
+class ModelFolders:
+    """One model in two forms.
+
+    Attributes:
+        ours: As the hub has NoInstruct.
+        peers: With Sentence Transformers' files; `model.onnx` in it where it could be exported.
+        hub_cache: Where Infinity finds the optimized graph.
+        onnx_problem: Why it could not be exported.
+    """
+
+    ours: Path
+    peers: Path
+    hub_cache: Path
+    onnx_problem: str | None
+
+
+def prepare_models(folder: Path, infinity_python: Path) -> ModelFolders:
+    """Make what is not there yet.
+
+    Args:
+        folder: Keeps the model between runs; the same weights each time.
+        infinity_python: Of the environment that can export to ONNX; it may be absent.
+
+    Raises:
+        subprocess.CalledProcessError: The model could not be made.
+    """
+    complete = folder / "complete"
+    if not complete.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        subprocess.run([sys.executable, "-m", __name__, str(folder)], cwd=_REPOSITORY, check=True)
+        complete.touch()
+    model, hub_cache = folder / "peers", folder / "hub"
+    return ModelFolders(
+        folder / "ours", model, hub_cache, _export(model, hub_cache, infinity_python)
+    )
+
+
+def _export(model: Path, hub_cache: Path, python: Path) -> str | None:
+    """Write model.onnx once; return what went wrong."""
+    if (model / "model.onnx").exists():
+        return None
+    if not python.exists():
+        return f"{python} is not there: make bench-peers"
+    done = subprocess.run(
+        [str(python), str(_EXPORT), str(model), str(hub_cache)],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return None if done.returncode == 0 else f"the export failed: {done.stderr[-_SHOWN:].strip()}"
+
+
+def _write(folder: Path) -> None:
+    from benchmarks.models import save_random_noinstruct
+
+    save_random_noinstruct(folder / "ours")
+    peers = save_random_noinstruct(folder / "peers")
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": kind}
+        for number, (path, kind) in enumerate(_MODULES.items())
+    ]
+    _write_json(peers / "modules.json", modules)
+    _write_json(
+        peers / "sentence_bert_config.json",
+        {"max_seq_length": _MAX_TOKENS, "do_lower_case": False},
+    )
+    _write_json(
+        peers / "1_Pooling/config.json",
+        {
+            "word_embedding_dimension": _DIMENSION,
+            "pooling_mode_cls_token": False,
+            "pooling_mode_mean_tokens": True,
+        },
+    )
+    (peers / "2_Normalize").mkdir()
+
+
+def _write_json(file: Path, content: object) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(content, indent=2))
+
+
+if __name__ == "__main__":
+    _write(Path(sys.argv[1]))

@@ -1,0 +1,168 @@
+"""How the endpoint behaves beyond what it can do, and how soon it is itself again.
+
+The knee: the fewest connections of a closed loop that reach nine tenths of the best throughput. Ten
+times its load comes in two ways: ten times its connections, whose refused requests come back at
+once, and ten times its requests/s, which come whatever is answered. After each of them the knee's
+own load shows how long full speed takes to return.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import uvloop
+
+from benchmarks.endpoint.arrivals import arrivals
+from benchmarks.endpoint.load import closed_loop, open_loop
+from benchmarks.endpoint.load_loops import Target
+from benchmarks.endpoint.samples import OK, Load, Sample, describe
+from benchmarks.summary import Result
+
+__all__ = ["OverloadProtocol", "find_knee", "measure_overload", "recovery_s"]
+
+_LADDER = (1, 2, 4, 8, 16, 32, 64, 128)
+_KNEE_SHARE = 0.9
+_FACTOR = 10
+_WINDOW_S = 0.5
+_FULL_SHARE = 0.9
+_IN_A_ROW = 2
+_MAX_CONNECTIONS = 1024
+_DRAIN_S = 2.0
+
+
+@dataclass(frozen=True)
+class OverloadProtocol:
+    """How long what is measured.
+
+    Attributes:
+        step_s: Each step of the ladder that finds the knee.
+        warm_up_s: Before each step.
+        knee_s: The knee itself.
+        overload_s: Each overload.
+        recovery_s: Watched after each.
+    """
+
+    step_s: float = 2.0
+    warm_up_s: float = 1.0
+    knee_s: float = 5.0
+    overload_s: float = 10.0
+    recovery_s: float = 10.0
+
+
+def find_knee(requests_per_s: Mapping[int, float]) -> int:
+    """Return the fewest connections that reach nine tenths of the best throughput.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if not requests_per_s:
+        raise ValueError("expected at least one step, found none")
+    enough = _KNEE_SHARE * max(requests_per_s.values())
+    return min(count for count, rate in requests_per_s.items() if rate >= enough)
+
+
+def recovery_s(samples: Sequence[Sample], full_per_s: float, seconds: float) -> float | None:
+    """Return when full speed was back, in seconds from the first sample's time 0.
+
+    It is back at the beginning of the first of two windows of half a second in a row, in each of
+    which requests succeed at nine tenths of the full rate.
+
+    Args:
+        samples: Of the load that follows the overload at once.
+        full_per_s: Requests/s that succeeded at the knee.
+        seconds: How long that load was watched.
+
+    Returns:
+        None where full speed did not come back.
+    """
+    counts = [0] * int(seconds / _WINDOW_S)
+    for sample in samples:
+        window = int((sample.at_s + sample.seconds) / _WINDOW_S)
+        if sample.status == OK and 0 <= window < len(counts):
+            counts[window] += 1
+    is_full = [count >= _FULL_SHARE * full_per_s * _WINDOW_S for count in counts]
+    for window in range(len(is_full) - _IN_A_ROW + 1):
+        if all(is_full[window : window + _IN_A_ROW]):
+            return window * _WINDOW_S
+    return None
+
+
+def measure_overload(
+    target: Target, protocol: OverloadProtocol, say: Callable[[str, Result], None]
+) -> Result:
+    """Measure knee, overloads and recoveries of a server that runs; return the summary.
+
+    Args:
+        target: Where to send what.
+        protocol: How long.
+        say: Takes what a line measures, and the line.
+    """
+    steps: dict[int, float] = {}
+    for count in _LADDER:
+        figures = describe(_closed(target, count, protocol.step_s, protocol.warm_up_s))
+        say("step", {"connections": count, **figures})
+        steps[count] = figures["requests_per_s"] or 0.0
+    knee = find_knee(steps)
+    at_knee = describe(_closed(target, knee, protocol.knee_s, protocol.warm_up_s))
+    say("knee", {"connections": knee, **at_knee})
+    summary: Result = {"knee_connections": knee, "knee": at_knee}
+    if not at_knee["p99_ms"]:
+        return summary
+    rate = _FACTOR * at_knee["requests_per_s"]
+    overloads: dict[str, tuple[Result, Callable[[], Load]]] = {
+        "closed loop": (
+            {"connections": _FACTOR * knee},
+            lambda: _closed(target, _FACTOR * knee, protocol.overload_s, 0.0),
+        ),
+        "open loop": (
+            {"rate": rate},
+            lambda: _open(target, rate, protocol.overload_s),
+        ),
+    }
+    for kind, (which, load) in overloads.items():
+        heavy = load()
+        overloaded = describe(heavy)
+        say(f"overload, {kind}", {**which, **overloaded})
+        after = _closed(target, knee, protocol.recovery_s, 0.0)
+        back_s = recovery_s(after.samples, at_knee["requests_per_s"], protocol.recovery_s)
+        if back_s is not None:
+            # Replies that were still waited for, and connections that were slow to open.
+            back_s = round(back_s + after.began - heavy.stopped, 2)
+        say(f"recovery, {kind}", {"recovery_s": back_s, **describe(after)})
+        summary[kind] = _verdict(at_knee, overloaded, back_s)
+    return summary
+
+
+def _verdict(at_knee: Result, overloaded: Result, back_s: float | None) -> Result:
+    p99 = overloaded["p99_ms"]
+    ratio = p99 / at_knee["p99_ms"] if p99 else None
+    return {
+        "accepted_p99_to_knee": {
+            "value": round(ratio, 3) if ratio is not None else None,
+            "target": "< 3",
+            "met": ratio is not None and ratio < 3,
+        },
+        "recovery_s": {
+            "value": back_s,
+            "target": "<= 5",
+            "met": back_s is not None and back_s <= 5,
+        },
+    }
+
+
+def _closed(target: Target, connections: int, seconds: float, warm_up_s: float) -> Load:
+    return uvloop.run(
+        closed_loop(
+            target,
+            connections=connections,
+            seconds=seconds,
+            warm_up_s=warm_up_s,
+            drain_s=_DRAIN_S,
+        )
+    )
+
+
+def _open(target: Target, rate: float, seconds: float) -> Load:
+    times = arrivals(rate, seconds, limit=200_000)
+    return uvloop.run(open_loop(target, times, max_connections=_MAX_CONNECTIONS, drain_s=_DRAIN_S))

@@ -1,0 +1,174 @@
+"""The endpoint beside its peers: requests/s and latency, closed loop and open loop, in one run.
+
+    make bench-peers                      environments for the peers, once
+    make bench-serve                      quick: 3 rounds, under 5 minutes on 2 cores
+    python -m benchmarks.serve --full     5 rounds of longer cells, about 40 minutes
+    python -m benchmarks.serve --overload the endpoint alone, at ten times what it can do
+
+All systems serve the same model (NoInstruct's architecture, random weights) and get the same
+queries, one a request, base64 asked for. They take turns within each round, and only the one whose
+turn it is runs. One JSON line for each cell, one for the summary: see README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.endpoint.load_loops import Target
+from benchmarks.endpoint.models import prepare_models
+from benchmarks.endpoint.overload import OverloadProtocol, measure_overload
+from benchmarks.endpoint.queries import generated_queries, read_banking77
+from benchmarks.endpoint.requests import http_requests
+from benchmarks.endpoint.rounds import Rounds, RoundsProtocol
+from benchmarks.endpoint.servers import Servers, ray_folder
+from benchmarks.endpoint.systems import System, echo, peers, twofold
+from benchmarks.endpoint.versions import versions_in
+from benchmarks.machine import describe_machine
+from benchmarks.summary import Result
+from benchmarks.whole_job import BenchmarkError
+
+__all__ = ["main"]
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_BANKING77 = _REPOSITORY.parent / "shared/data/banking77"
+_KEPT = _REPOSITORY / ".bench"
+_GENERATED = 10_000
+
+_QUICK = RoundsProtocol(
+    rounds=3, seconds=1.5, warm_up_s=0.5, connections=(1, 16, 64), rates=(20.0, 100.0)
+)
+_FULL = RoundsProtocol(
+    rounds=5,
+    seconds=10.0,
+    warm_up_s=2.0,
+    connections=(1, 16, 64),
+    rates=(20.0, 50.0, 100.0, 200.0, 400.0),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return 0, or 1 where it could not be run."""
+    arguments = _parser().parse_args(argv)
+    work = Path(tempfile.mkdtemp(prefix="twofold-bench-", dir=arguments.work))
+    try:
+        queries = _queries(arguments.data)
+        if arguments.overload:
+            _run_overload(arguments, queries, work)
+        else:
+            _run_rounds(arguments, queries, work)
+    except (BenchmarkError, subprocess.CalledProcessError, ValueError, OSError) as error:
+        sys.stderr.write(f"benchmark: error: {error}\n")
+        return 1
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serve", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--quick", action="store_true", help="short cells; the default")
+    mode.add_argument("--full", action="store_true", help="the whole protocol")
+    mode.add_argument("--overload", action="store_true", help="knee, ten times its load, recovery")
+    add("--rounds", type=int, help="turns of every system")
+    add("--seconds", type=float, help="of a cell")
+    add("--warm-up", type=float, dest="warm_up_s", help="seconds before each closed loop")
+    add("--connections", type=int, nargs="+", help="of the closed loops")
+    add("--rates", type=float, nargs="*", help="requests/s of the open loops; none: without value")
+    add("--max-requests", type=int, help="of a cell at the most")
+    add("--only", nargs="+", metavar="SYSTEM", help="leave out others (twofold always runs)")
+    add("--cpus", type=int, help="of a replica, and threads of the bare encoder; unset: defaults")
+    add("--serve-flags", default="", help='more flags of `twofold serve`, as "--flag value"')
+    add("--peers", type=Path, default=_KEPT / "peers", help="folder of the peers' environments")
+    add(
+        "--data",
+        type=Path,
+        default=_BANKING77 if _BANKING77.is_dir() else None,
+        help="Banking77's folder; unset: beside the repository, or queries that are generated",
+    )
+    add("--work", type=Path, help="where logs go; unset: the temporary folder")
+    return parser
+
+
+def _queries(data: Path | None) -> list[str]:
+    return generated_queries(_GENERATED) if data is None else read_banking77(data)
+
+
+def _run_overload(arguments: argparse.Namespace, queries: Sequence[str], work: Path) -> None:
+    models = prepare_models(_KEPT / "models", arguments.peers / "infinity/bin/python")
+    with Servers(work, _REPOSITORY, queries) as servers, ExitStack() as stack:
+        system = twofold(models, _flags(arguments), stack.enter_context(ray_folder()))
+        server, _ = servers.start(system)
+        with servers.turn(server):
+            target = Target(system.port, http_requests(queries, system.port))
+            summary = measure_overload(target, OverloadProtocol(), _say)
+    _say("overload summary", {**summary, "flags": _flags(arguments), **_context(arguments, [])})
+
+
+def _run_rounds(arguments: argparse.Namespace, queries: Sequence[str], work: Path) -> None:
+    models = prepare_models(_KEPT / "models", arguments.peers / "infinity/bin/python")
+    found, left_out = peers(models, arguments.peers)
+    with ExitStack() as stack:
+        systems = [
+            twofold(models, _flags(arguments), stack.enter_context(ray_folder())),
+            *found,
+            echo(stack.enter_context(ray_folder())),
+        ]
+        if arguments.only is not None:
+            systems = [s for s in systems if s.name in {"twofold", *arguments.only}]
+        for label, reason in left_out.items():
+            _say("left out", {"system": label, "reason": reason})
+        # Ended before Ray's folders are removed.
+        servers = stack.enter_context(Servers(work, _REPOSITORY, queries))
+        rounds = stack.enter_context(
+            Rounds(_protocol(arguments), queries, work=work, folder=_REPOSITORY, say=_say)
+        )
+        rounds.start(servers, systems, models.ours, arguments.cpus)
+        summary = rounds.run(servers)
+    _say("summary", {**summary, "left_out": left_out, **_context(arguments, systems)})
+
+
+def _protocol(arguments: argparse.Namespace) -> RoundsProtocol:
+    preset = _FULL if arguments.full else _QUICK
+    return preset.with_given(
+        rounds=arguments.rounds,
+        seconds=arguments.seconds,
+        warm_up_s=arguments.warm_up_s,
+        connections=arguments.connections,
+        rates=arguments.rates,
+        max_requests=arguments.max_requests,
+    )
+
+
+def _flags(arguments: argparse.Namespace) -> list[str]:
+    cpus = [] if arguments.cpus is None else ["--num-cpus-per-replica", str(arguments.cpus)]
+    return [*cpus, *shlex.split(arguments.serve_flags)]
+
+
+def _context(arguments: argparse.Namespace, systems: Sequence[System]) -> Result:
+    others = {s.name: s.python for s in systems if s.python != sys.executable}
+    return {
+        "queries": arguments.data.name if arguments.data else "generated",
+        "machine": describe_machine(),
+        "peers": {name: versions_in(python) for name, python in others.items()},
+    }
+
+
+def _say(measures: str, result: Result) -> None:
+    sys.stdout.write(json.dumps({"benchmark": "serve", "measures": measures, **result}) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Where the knee is, and when full speed is back."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.endpoint.overload import find_knee, recovery_s
+from benchmarks.endpoint.samples import Sample
+
+
+def steady(per_s: int, begin_s: float, end_s: float, status: int = 200) -> list[Sample]:
+    """Requests that take no time, at even distances."""
+    count = round((end_s - begin_s) * per_s)
+    return [Sample(begin_s + (i + 0.5) / per_s, 0.0, status) for i in range(count)]
+
+
+def test_the_knee_is_where_nine_tenths_of_the_best_are_reached():
+    assert find_knee({1: 100, 4: 300, 8: 359, 16: 360, 64: 400}) == 16
+
+
+def test_a_server_that_gets_no_faster_has_its_knee_at_one_connection():
+    assert find_knee({1: 100, 2: 99, 4: 101}) == 1
+
+
+def test_a_knee_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        find_knee({})
+
+
+def test_full_speed_at_once():
+    assert recovery_s(steady(100, 0, 5), full_per_s=100, seconds=5) == 0.0
+
+
+def test_refused_requests_are_no_speed():
+    samples = [*steady(100, 0, 2, status=429), *steady(100, 2, 5)]
+    assert recovery_s(samples, full_per_s=100, seconds=5) == 2.0
+
+
+def test_one_good_window_between_bad_ones_is_not_full_speed():
+    samples = [*steady(100, 0.5, 1.0), *steady(100, 3.0, 5.0)]
+    assert recovery_s(samples, full_per_s=100, seconds=5) == 3.0
+
+
+def test_full_speed_that_does_not_come_back():
+    assert recovery_s(steady(50, 0, 5), full_per_s=100, seconds=5) is None
