@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-PEERS := infinity sentence-transformers
+PEERS := infinity infinity-onnx sentence-transformers
 
 export RAY_USAGE_STATS_ENABLED := 0
 test test-slow demo bench bench-serve: export HF_HUB_OFFLINE := 1
@@ -44,7 +44,7 @@ bench-serve: .venv/installed-dev  ## the endpoint against the peers that are ins
 bench-peers: $(PEERS:%=.bench/peers/%/installed)  ## environments for Infinity and sentence-transformers
 
 .bench/peers/%/installed: benchmarks/peers/%.txt
-	$(PYTHON) -m venv .bench/peers/$*
+	$(PYTHON) -m venv --clear .bench/peers/$*
 	.bench/peers/$*/bin/python -m pip --disable-pip-version-check --quiet install -r $<
 	touch $@
 

@@ -106,7 +106,7 @@ def _queries(data: Path | None) -> list[str]:
 
 
 def _run_overload(arguments: argparse.Namespace, queries: Sequence[str], work: Path) -> None:
-    models = prepare_models(_KEPT / "models", arguments.peers / "infinity/bin/python")
+    models = prepare_models(_KEPT / "models", arguments.peers / "infinity-onnx/bin/python")
     with Servers(work, _REPOSITORY, queries) as servers, ExitStack() as stack:
         system = twofold(models, _flags(arguments), stack.enter_context(ray_folder()))
         server, _ = servers.start(system)
@@ -117,7 +117,7 @@ def _run_overload(arguments: argparse.Namespace, queries: Sequence[str], work: P
 
 
 def _run_rounds(arguments: argparse.Namespace, queries: Sequence[str], work: Path) -> None:
-    models = prepare_models(_KEPT / "models", arguments.peers / "infinity/bin/python")
+    models = prepare_models(_KEPT / "models", arguments.peers / "infinity-onnx/bin/python")
     found, left_out = peers(models, arguments.peers)
     with ExitStack() as stack:
         systems = [
@@ -157,7 +157,7 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
 
 
 def _context(arguments: argparse.Namespace, systems: Sequence[System]) -> Result:
-    others = {s.name: s.python for s in systems if s.python != sys.executable}
+    others = {s.label: s.python for s in systems if s.python != sys.executable}
     return {
         "queries": arguments.data.name if arguments.data else "generated",
         "machine": describe_machine(),

@@ -188,7 +188,17 @@ def _problem(model: type[BaseModel], details: ErrorDetails) -> str:
     expected = message.removeprefix("Input should be ")
     if expected.startswith(("greater", "less")):
         expected = f"a value {expected}"
-    return f"{flag}: expected {expected}, found {details['input']!r}"
+    found = "something else" if _is_secret(model, path) else repr(details["input"])
+    return f"{flag}: expected {expected}, found {found}"
+
+
+def _is_secret(model: type[BaseModel], path: Sequence[str]) -> bool:
+    """Whether a setting's value must not be shown."""
+    field: FieldInfo | None = None
+    for name in _walk(model, path):
+        field = model.model_fields[name]
+        model = groups(model).get(name, model)
+    return field is not None and "Secret" in str(field.annotation)
 
 
 def _walk(model: type[BaseModel], path: Sequence[str]) -> Iterator[str]:

@@ -215,7 +215,7 @@ class Tokenizer:
             start = self._cuts.after(text, len(text) - characters) if characters < len(text) else 0
             ids = self._encode(text[start:] if start < len(text) else text).ids
             if start in (0, len(text)) or len(ids) >= room + self._margin:
-                return self._with_special_tokens([*prompt_ids, *ids[len(ids) - room :]])
+                return self._with_special_tokens([*prompt_ids, *ids[max(0, len(ids) - room) :]])
             characters *= _GROWTH
 
     def _with_special_tokens(self, ids: Sequence[int]) -> npt.NDArray[np.int32]:

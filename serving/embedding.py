@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +31,10 @@ from serving.errors import (
     ServeError,
 )
 from serving.load import LoadMeter
-from serving.metrics import Metrics
 from serving.settings import ServingSettings
+
+if TYPE_CHECKING:
+    from serving.metrics import Metrics
 
 __all__ = ["EmbedRequest", "Embedding", "EmbeddingService", "Truncate"]
 

@@ -12,6 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -27,9 +28,11 @@ from serving.errors import (
     UnauthorizedError,
     UnsupportedMediaError,
 )
-from serving.metrics import Metrics
 from serving.request_record import RequestRecord, keep_record
 from serving.settings import ServingSettings
+
+if TYPE_CHECKING:
+    from serving.metrics import Metrics
 
 __all__ = ["Gate"]
 
@@ -64,8 +67,7 @@ class Gate:
         started = time.monotonic()
         headers = Headers(scope=scope)
         given = headers.get(_REQUEST_ID, "")
-        is_usable = 0 < len(given) <= _MAX_ID_CHARACTERS and given.isprintable()
-        record = RequestRecord(given if is_usable else uuid.uuid4().hex)
+        record = RequestRecord(given[:_MAX_ID_CHARACTERS] or uuid.uuid4().hex)
         keep_record(scope, record)
         # An id that came with the request is given back by Serve, which puts one there.
         response = _Response(send, None if given else record.request_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
@@ -11,8 +11,10 @@ from serving.dialects.served_models import ServedModels
 from serving.embedding import EmbeddingService
 from serving.error_response import ErrorBody, shape_errors
 from serving.gate import Gate
-from serving.metrics import Metrics
 from serving.settings import ServingSettings
+
+if TYPE_CHECKING:
+    from serving.metrics import Metrics
 
 __all__ = ["build_http_app"]
 

@@ -33,8 +33,8 @@ ROLE_SUFFIXES: dict[str, Role] = {
 }
 
 
-def role_of(word: str, field: str) -> Role:
-    """Return the role that a dialect's word means.
+def role_of(word: str | None, field: str) -> Role | None:
+    """Return the role that a dialect's word means; None where the request says nothing.
 
     Args:
         word: What the request says.
@@ -43,6 +43,8 @@ def role_of(word: str, field: str) -> Role:
     Raises:
         InvalidInputError: The word is none of those known; never guessed.
     """
+    if word is None:
+        return None
     role = ROLE_WORDS.get(word.strip().lower())
     if role is None:
         raise InvalidInputError(f"{field}: expected one of {', '.join(ROLE_WORDS)}, found {word!r}")

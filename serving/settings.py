@@ -6,11 +6,11 @@ Every limit is a setting, and every setting's help says what it trades.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from command_line.fields import OneOrMore
+from command_line.fields import COMMA_SEPARATED, OneOrMore
 from command_line.sources import nested
 from encoder.settings import EncoderSettings
 from encoder.space import Role
@@ -135,7 +135,7 @@ class ServingSettings(BaseModel):
         False,
         description="Take arrays of token ids: only if all clients use this model's tokenizer",
     )
-    api_keys: tuple[SecretStr, ...] = Field(
+    api_keys: Annotated[tuple[SecretStr, ...], COMMA_SEPARATED] = Field(
         (),
         description="Bearer keys, one of which a request must carry (health stays open); "
         "give them in TWOFOLD_API_KEYS, flags are seen in process lists",

@@ -48,12 +48,12 @@ class ModelFolders:
     onnx_problem: str | None
 
 
-def prepare_models(folder: Path, infinity_python: Path) -> ModelFolders:
+def prepare_models(folder: Path, onnx_python: Path) -> ModelFolders:
     """Make what is not there yet.
 
     Args:
         folder: Keeps the model between runs; the same weights each time.
-        infinity_python: Of the environment that can export to ONNX; it may be absent.
+        onnx_python: Of the environment that can export to ONNX; it may be absent.
 
     Raises:
         subprocess.CalledProcessError: The model could not be made.
@@ -65,9 +65,7 @@ def prepare_models(folder: Path, infinity_python: Path) -> ModelFolders:
         subprocess.run([sys.executable, "-m", __name__, str(folder)], cwd=_REPOSITORY, check=True)
         complete.touch()
     model, hub_cache = folder / "peers", folder / "hub"
-    return ModelFolders(
-        folder / "ours", model, hub_cache, _export(model, hub_cache, infinity_python)
-    )
+    return ModelFolders(folder / "ours", model, hub_cache, _export(model, hub_cache, onnx_python))
 
 
 def _export(model: Path, hub_cache: Path, python: Path) -> str | None:

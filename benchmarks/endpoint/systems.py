@@ -98,7 +98,7 @@ def peers(models: ModelFolders, environments: Path) -> tuple[list[System], dict[
     """
     found = [
         _infinity(models, environments / "infinity", "torch"),
-        _infinity(models, environments / "infinity", "onnx"),
+        _infinity(models, environments / "infinity-onnx", "onnx"),
         _sentence_transformers(models, environments / "sentence-transformers"),
     ]
     left_out = {

@@ -1,6 +1,6 @@
 """Write a model folder's `model.onnx`, and the optimized graph where Infinity looks for it.
 
-    .bench/peers/infinity/bin/python benchmarks/peers/export_onnx.py FOLDER CACHE
+    .bench/peers/infinity-onnx/bin/python benchmarks/peers/export_onnx.py FOLDER CACHE
 
 Run by that environment's Python. Infinity 0.0.78 would optimize the graph when it starts, but asks
 optimum for it by an argument that optimum-onnx no longer has, and then goes on with the plain one.

@@ -66,7 +66,7 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
         role = agreed_role(
             {
                 "model": suffix_role,
-                "input_type": role_of(body.input_type, "input_type") if body.input_type else None,
+                "input_type": role_of(body.input_type, "input_type"),
             },
             models.default_role,
         )

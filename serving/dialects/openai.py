@@ -86,8 +86,8 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
         role = agreed_role(
             {
                 "model": suffix_role,
-                "input_type": role_of(body.input_type, "input_type") if body.input_type else None,
-                "task": role_of(body.task, "task") if body.task else None,
+                "input_type": role_of(body.input_type, "input_type"),
+                "task": role_of(body.task, "task"),
             },
             models.default_role,
         )

@@ -52,7 +52,7 @@ def router(service: EmbeddingService, models: ServedModels, settings: ServingSet
     async def embed(body: TeiEmbed, request: Request) -> Response:
         record_of(request.scope).dialect = "tei"
         role = agreed_role(
-            {"prompt_name": role_of(body.prompt_name, "prompt_name") if body.prompt_name else None},
+            {"prompt_name": role_of(body.prompt_name, "prompt_name")},
             models.default_role,
         )
         if body.normalize is not None and body.normalize != service.space.normalize:

@@ -140,11 +140,18 @@ def test_keys_are_not_shown():
     assert [key.get_secret_value() for key in settings.api_keys] == ["hunter2"]
 
 
-@pytest.mark.xfail(reason="api_keys is a plain tuple, and the refusal shows the key", strict=True)
 def test_a_key_in_the_environment_needs_no_list(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TWOFOLD_API_KEYS", "hunter2")
 
     assert [key.get_secret_value() for key in parsed().api_keys] == ["hunter2"]
+
+
+def test_a_wrong_key_is_not_shown(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TWOFOLD_API_KEYS", "[4711]")
+
+    with pytest.raises(InvalidInputError, match="--api-keys: expected") as refused:
+        parsed()
+    assert "4711" not in str(refused.value)
 
 
 def test_several_keys_in_the_environment_are_json(monkeypatch: pytest.MonkeyPatch):
