@@ -14,8 +14,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.whole_job import BenchmarkError
 
 __all__ = ["ModelFolders", "prepare_models"]
 
@@ -56,13 +59,13 @@ def prepare_models(folder: Path, onnx_python: Path) -> ModelFolders:
         onnx_python: Of the environment that can export to ONNX; it may be absent.
 
     Raises:
-        subprocess.CalledProcessError: The model could not be made.
+        BenchmarkError: The model could not be made.
     """
     complete = folder / "complete"
     if not complete.exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        subprocess.run([sys.executable, "-m", __name__, str(folder)], cwd=_REPOSITORY, check=True)
+        _run([sys.executable, "-m", "benchmarks.endpoint.models", str(folder)])
         complete.touch()
     model, hub_cache = folder / "peers", folder / "hub"
     return ModelFolders(folder / "ours", model, hub_cache, _export(model, hub_cache, onnx_python))
@@ -74,14 +77,24 @@ def _export(model: Path, hub_cache: Path, python: Path) -> str | None:
         return None
     if not python.exists():
         return f"{python} is not there: make bench-peers"
+    try:
+        _run([str(python), str(_EXPORT), str(model), str(hub_cache)])
+    except BenchmarkError as error:
+        return str(error)
+    return None
+
+
+def _run(command: Sequence[str]) -> None:
     done = subprocess.run(
-        [str(python), str(_EXPORT), str(model), str(hub_cache)],
+        command,
+        cwd=_REPOSITORY,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    return None if done.returncode == 0 else f"the export failed: {done.stderr[-_SHOWN:].strip()}"
+    if done.returncode:
+        raise BenchmarkError(f"{' '.join(command)} failed: {done.stderr[-_SHOWN:].strip()}")
 
 
 def _write(folder: Path) -> None:

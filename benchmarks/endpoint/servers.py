@@ -16,7 +16,7 @@ from benchmarks.whole_job import BenchmarkError
 
 __all__ = ["Servers", "ray_folder"]
 
-_START_S = 180.0
+_START_S = 300.0
 _SETTLE_S = 30.0
 _ANSWERS_IN_A_ROW = 10
 _CHECKED = 5

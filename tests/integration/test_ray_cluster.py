@@ -61,6 +61,7 @@ def test_leaving_a_running_module_ends_what_it_left_behind(tmp_path: Path):
     assert not any(is_alive(pid) for pid in left)
 
 
+@pytest.mark.slow
 def test_a_ray_whose_driver_was_killed_is_ended_to_its_last_process(tmp_path: Path):
     (tmp_path / "driver.py").write_text(
         "import ray, time\n"

@@ -49,6 +49,7 @@ def corpus_of_two_files(folder: Path) -> Corpus:
     )
 
 
+@pytest.mark.slow
 def test_a_driver_killed_between_rejects_and_data_goes_on_where_it_stopped(
     tmp_path: Path, tiny_model: Path, faults: FaultPlan, on_cluster: dict[str, str]
 ):
@@ -79,6 +80,7 @@ def test_a_driver_killed_between_rejects_and_data_goes_on_where_it_stopped(
     )
 
 
+@pytest.mark.slow
 def test_a_job_whose_actor_is_killed_finishes_by_itself(
     tmp_path: Path, tiny_model: Path, faults: FaultPlan
 ):
@@ -140,6 +142,7 @@ def test_two_jobs_at_once_write_every_row_once_and_report_what_was_computed_twic
     assert any("computed twice" in run.stdout for run in finished)
 
 
+@pytest.mark.slow
 def test_a_put_whose_reply_is_lost_is_no_loss_and_no_other_jobs_work(
     tmp_path: Path, tiny_model: Path, s3_store: S3Store, lossy_proxy: LossyProxy
 ):

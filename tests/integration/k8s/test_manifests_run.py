@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -66,10 +66,8 @@ class Head(RayNodes):
     def __init__(self, folder: Path, container: dict[str, Any], more: dict[str, str]) -> None:
         self.http_port, self.agent_port, self.metrics_port = (free_port() for _ in range(3))
         self.haproxy_port = free_port()
-        # HAProxy's files have fixed names, and its socket's path must be short. Replicas of every
-        # Serve on a machine begin at the same port: HAProxy was seen to ask another Serve's.
+        # HAProxy's files have fixed names, and its socket's path must be short.
         haproxy = tempfile.mkdtemp(prefix="haproxy-", dir="/tmp")
-        first = random.SystemRandom().randrange(10_000, 11_900, 20)
         moved = {
             "HOME": str(folder),
             "PATH": BESIDE_PYTHON,
@@ -79,11 +77,13 @@ class Head(RayNodes):
             "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{haproxy}/admin.sock",
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": haproxy,
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{haproxy}/server-state",
-            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 20),
+            # Whom HAProxy asks while no replica is up; a fixed port, so another Serve's on a machine
+            # that has one: its answers were seen here.
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
             "RAY_metrics_report_interval_ms": "1000",
         }
         super().__init__(folder, {**environment_of(container), **moved, **more})
+        self._stack.callback(shutil.rmtree, haproxy, ignore_errors=True)
 
     def start(self, parameters: dict[str, str]) -> Running:
         ours = {
