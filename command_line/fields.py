@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-__all__ = ["AUTO_IS_UNSET", "COMMA_SEPARATED", "CommaSeparated", "OneOrMore"]
+__all__ = ["AUTO_IS_UNSET", "CommaSeparated", "OneOrMore"]
 
 
 def _one_or_more(value: object) -> object:
@@ -23,8 +23,6 @@ def _comma_separated(value: object) -> object:
 
 
 OneOrMore = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
-COMMA_SEPARATED = BeforeValidator(_comma_separated)
-"""Stands beside a field of several values that also takes them as one text, with commas."""
-CommaSeparated = Annotated[tuple[str, ...], COMMA_SEPARATED]
+CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 AUTO_IS_UNSET = BeforeValidator(lambda value: None if value == "auto" else value)
 """Stands beside an optional field that also takes the word "auto"."""

@@ -35,6 +35,11 @@ def read_corpus_space(corpus: str) -> EmbeddingSpace:
             f"{corpus} is no corpus: expected {CORPUS_SPACE_FILE} in it; give the --output of an "
             "earlier `twofold embed`"
         ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInputError(
+            f"{where} does not say what its space is ({one_line(error)}); was it written by "
+            "`twofold embed`?"
+        ) from error
     except Exception as error:
         # Each store's client raises classes of its own.
         raise InvalidInputError(

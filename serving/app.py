@@ -8,19 +8,22 @@ would silently pass a plain dict for one that it cannot evaluate.
 import os
 from typing import Any, cast
 
+import ray
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
+from command_line.sources import from_environment, merge
 from serving.autoscaling import ReplicasForLoad
 from serving.endpoint import QueryEndpoint
 from serving.settings import ScalingSettings, ServingSettings
 
-__all__ = ["DEPLOYMENT_NAME", "build_app", "replica_cpus"]
+__all__ = ["DEPLOYMENT_NAME", "build_app", "largest_node_cpus", "replica_cpus"]
 
 DEPLOYMENT_NAME = "QueryEndpoint"
 _DEFAULT_CPUS = 4
-_ONGOING_PER_QUEUED_TOKEN = 1
+_MAX_ONGOING_REQUESTS = 5_000
+"""More than the 4,096 connections that HAProxy takes."""
 _HEALTH_CHECK_PERIOD_S = 10.0
 
 
@@ -30,15 +33,24 @@ def build_app(args: ServingSettings) -> serve.Application:
     Args:
         args: From flags, or from `args:` of a Serve config.
     """
+    # Variables lie below: a key that the pods are given as a secret must not be passed over.
+    values = from_environment(ServingSettings)
+    merge(ServingSettings, values, args.model_dump(exclude_unset=True))
+    args = ServingSettings(**values)
     scaling = args.scaling
     cpus = replica_cpus(scaling)
+    threads = max(1, int(cpus))
     # Ray's annotation of `deployment` knows its use with arguments only.
     unnamed = cast(serve.Deployment, serve.deployment(serve.ingress()(QueryEndpoint)))
     deployment = unnamed.options(
         name=DEPLOYMENT_NAME,
-        ray_actor_options={"num_cpus": cpus, "num_gpus": scaling.num_gpus_per_replica},
+        ray_actor_options={
+            "num_cpus": cpus,
+            "num_gpus": scaling.num_gpus_per_replica,
+            "runtime_env": {"env_vars": {"RAYON_NUM_THREADS": str(threads)}},
+        },
         # Above our own admission: Serve's rejection is plain text, ours is what clients can read.
-        max_ongoing_requests=max(1_000, args.limits.admitted_tokens * _ONGOING_PER_QUEUED_TOKEN),
+        max_ongoing_requests=_MAX_ONGOING_REQUESTS,
         graceful_shutdown_timeout_s=scaling.drain_timeout_s,
         health_check_period_s=_HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=args.limits.request_timeout_s + _HEALTH_CHECK_PERIOD_S,
@@ -46,14 +58,20 @@ def build_app(args: ServingSettings) -> serve.Application:
         logging_config=LoggingConfig(enable_access_log=False),
         **_replicas(scaling),
     )
-    return deployment.bind(args, max(1, int(cpus)))
+    return deployment.bind(args, threads)
 
 
 def replica_cpus(scaling: ScalingSettings) -> float:
-    """Return the CPUs of a replica: as set, else 4, or all of a smaller machine."""
-    if scaling.num_cpus_per_replica is not None:
-        return scaling.num_cpus_per_replica
-    return float(min(_DEFAULT_CPUS, os.cpu_count() or 1))
+    """Return the CPUs of a replica: as set, else 4, or all of a smaller largest node."""
+    return scaling.num_cpus_per_replica or min(_DEFAULT_CPUS, largest_node_cpus())
+
+
+def largest_node_cpus() -> float:
+    """Return the CPUs that Ray counts on its largest node; of this machine where Ray is not up."""
+    if not ray.is_initialized():
+        return float(os.cpu_count() or 1)
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's, without types
+    return max((node["Resources"].get("CPU", 0.0) for node in nodes if node["Alive"]), default=1.0)
 
 
 def _replicas(scaling: ScalingSettings) -> dict[str, Any]:
@@ -77,7 +95,6 @@ def _replicas(scaling: ScalingSettings) -> dict[str, Any]:
         **spread,
         "autoscaling_config": AutoscalingConfig(
             min_replicas=scaling.min_replicas,
-            initial_replicas=scaling.min_replicas,
             max_replicas=scaling.max_replicas,
             metrics_interval_s=scaling.metrics_interval_s,
             look_back_period_s=max(2.0, 2 * scaling.metrics_interval_s),

@@ -1,4 +1,4 @@
-"""How many replicas the load needs: offered tokens over capacity, and the wait in the queues.
+"""How many replicas the load needs: offered tokens over capacity, busy loops, waits in queues.
 
 Serve's controller runs this code, and has neither our packages' dependencies nor our model: only
 the standard library is imported. Offered tokens count rejected requests too, so an overloaded
@@ -47,11 +47,13 @@ class ReplicasForLoad:
         if direction == 0:
             return int(current), {}
         if state.get("direction") != direction:
-            state = {"direction": direction, "since": ctx.current_time}
+            state = {"direction": direction, "since": ctx.current_time, "most": wanted}
+        # The most that was needed meanwhile: a dip as the delay ends must not take all at once.
+        state["most"] = max(state["most"], wanted)
         delay = self._upscale_delay_s if direction > 0 else self._downscale_delay_s
         if ctx.current_time - state["since"] < delay:
             return int(current), state
-        return int(wanted), {}
+        return int(state["most"] if direction < 0 else wanted), {}
 
     def _needed(self, ctx: Any) -> int:  # noqa: ANN401 - Serve's context
         metrics = ctx.aggregated_metrics or {}
@@ -61,7 +63,11 @@ class ReplicasForLoad:
         if not capacities:
             return int(ctx.target_num_replicas)
         capacity = sum(capacities) / len(capacities)
-        needed: int = math.ceil(offered / (capacity * self._target_utilization))
+        busy_loops = sum(metrics.get("loop_busy", {}).values())
+        needed: int = max(
+            math.ceil(offered / (capacity * self._target_utilization)),
+            math.ceil(busy_loops / self._target_utilization),
+        )
         if waits and sum(waits) / len(waits) > self._target_queue_wait_s:
             needed = max(needed, ctx.current_num_replicas + 1)
         return needed

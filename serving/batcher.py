@@ -29,6 +29,7 @@ from serving.load import LoadMeter
 
 __all__ = ["Batched", "TokenBatcher"]
 
+_COME_AGAIN = "Send it again after the time in Retry-After"
 _OLDEST_SHARE = 0.5
 """Of the budget, for the oldest request alone: a large one goes on however many small ones come."""
 
@@ -59,6 +60,7 @@ class _Request:
     arrived: float
     rows: list[npt.NDArray[np.float32]] = field(default_factory=list)
     taken: int = 0
+    tokens_left: int = 0
     forward_s: float = 0.0
 
     @property
@@ -73,6 +75,7 @@ class TokenBatcher:
         encode: Encodes texts of mixed roles; runs in a thread, one call at a time.
         batch_tokens: Returns the padded tokens of one call (it may fall when memory runs out).
         max_queued_tokens: Tokens that may wait or be under way; beyond it requests are refused.
+        max_queue_wait_s: Longest wait, beyond a request's own time, at which one is accepted.
         max_seq_length: The model's limit, for the cost of a text.
         load: Is told what arrives, waits and is encoded.
     """
@@ -83,12 +86,14 @@ class TokenBatcher:
         *,
         batch_tokens: Callable[[], int],
         max_queued_tokens: int,
+        max_queue_wait_s: float,
         max_seq_length: int,
         load: LoadMeter,
     ) -> None:
         self._encode = encode
         self._batch_tokens = batch_tokens
         self._max_queued_tokens = max_queued_tokens
+        self._max_queue_wait_s = max_queue_wait_s
         self._max_seq_length = max_seq_length
         self._load = load
         self._waiting: dict[int, _Request] = {}  # in order of arrival
@@ -115,14 +120,28 @@ class TokenBatcher:
             OverloadedError: There is no room now.
         """
         waiting = self._load.queued_tokens
-        if waiting and waiting + n_tokens > self._max_queued_tokens:
+        if not waiting:
+            return
+        if waiting + n_tokens > self._max_queued_tokens:
             raise OverloadedError(
                 f"{waiting} tokens wait and {self._max_queued_tokens} may; this request has "
-                f"{n_tokens}. Send it again after the time in Retry-After",
+                f"{n_tokens}. {_COME_AGAIN}",
                 retry_after_s=max(1, math.ceil(self._load.seconds_for(waiting))),
             )
+        # In turns, each of the others gets no more than this one until this one is through.
+        ahead = sum(min(other.tokens_left, n_tokens) for other in self._waiting.values())
+        wait_s = self._load.seconds_for(ahead)
+        if wait_s > self._max_queue_wait_s + self._load.seconds_for(n_tokens):
+            raise OverloadedError(
+                f"this request's {n_tokens} tokens would wait {wait_s:.1f} s for {ahead} others, "
+                f"and {self._max_queue_wait_s:g} s more than they take by themselves is the limit. "
+                f"{_COME_AGAIN}",
+                retry_after_s=max(1, math.ceil(wait_s)),
+            )
 
-    async def submit(self, tokenized: Tokenized, role: Role) -> Batched:
+    async def submit(
+        self, tokenized: Tokenized, role: Role, *, is_admitted: bool = False
+    ) -> Batched:
         """Encode a request's texts; they may share forwards with other requests'.
 
         Cancelling the call takes what is not yet under way out of the queue.
@@ -130,6 +149,7 @@ class TokenBatcher:
         Args:
             tokenized: N texts, at least one.
             role: Their role.
+            is_admitted: Accept it however many wait, as a health check must be.
 
         Raises:
             OverloadedError: Too many tokens wait.
@@ -137,13 +157,15 @@ class TokenBatcher:
             BackendError: The model fails for every text.
         """
         n_tokens = int(tokenized.n_tokens.sum())
-        self.check_room(n_tokens)
+        if not is_admitted:
+            self.check_room(n_tokens)
         costs = [
             bucket_length(max(1, n), self._max_seq_length) for n in tokenized.n_tokens.tolist()
         ]
         request = _Request(
             tokenized, role, costs, asyncio.get_running_loop().create_future(), time.monotonic()
         )
+        request.tokens_left = sum(costs)
         self._arrivals += 1
         place = self._arrivals
         self._waiting[place] = request
@@ -155,8 +177,9 @@ class TokenBatcher:
         finally:
             self._waiting.pop(place, None)
             self._load.leave(n_tokens)
-        waited = time.monotonic() - request.arrived - request.forward_s
-        self._load.waited(waited)
+            # Of those that gave up, too: an endpoint where all time out is not one without waits.
+            waited = time.monotonic() - request.arrived - request.forward_s
+            self._load.waited(waited)
         return Batched(np.stack(request.rows), waited, request.forward_s)
 
     async def close(self) -> None:
@@ -214,6 +237,7 @@ class TokenBatcher:
                 return False
             picked.append((request, request.taken))
             request.taken += 1
+            request.tokens_left -= cost
             spent += cost
             return True
 
@@ -246,8 +270,8 @@ class TokenBatcher:
             if error is not None:
                 request.done.set_exception(
                     TextFailedError(
-                        f"the model raised {one_line(error)} for input {index}; leave it out, the "
-                        "others are not the reason"
+                        f"the model cannot embed input {index}; leave it out, the others are not "
+                        "the reason (the endpoint's log has it)"
                     )
                 )
                 continue

@@ -8,26 +8,92 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from serving.errors import RequestTooLargeError, SlowClientError
+from serving.errors import OverloadedError, RequestTooLargeError, SlowClientError
 from serving.settings import LimitSettings
 
-__all__ = ["read_body"]
+__all__ = ["Body", "BufferedBytes"]
 
 _DISCARDED_TIMES_LIMIT = 16
 """A body beyond the limit is read and thrown away up to this multiple of it: most clients look for
 an answer only after they have sent everything."""
 
 
-class _Body:
-    """The part of a body that was read; bytes beyond `limit` are counted, not kept."""
+class BufferedBytes:
+    """Bytes of all bodies that are held at once.
+
+    Args:
+        limit: Bytes beyond which no more are taken.
+    """
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.discarded_up_to = _DISCARDED_TIMES_LIMIT * limit
+        self._limit = limit
+        self._held = 0
+
+    def take(self, size: int) -> None:
+        """Count bytes that are held from now on.
+
+        Raises:
+            OverloadedError: There would be too many.
+        """
+        if self._held + size > self._limit:
+            raise OverloadedError(
+                f"{self._held} bytes of requests are being read or answered, {self._limit} may; "
+                "send this one again after the time in Retry-After",
+                retry_after_s=1,
+            )
+        self._held += size
+
+    def give_back(self, size: int) -> None:
+        """Count bytes that are held no more."""
+        self._held -= size
+
+
+class Body:
+    """One request's body; bytes beyond the limit are counted, not kept.
+
+    Args:
+        limits: Bytes and seconds.
+        buffered: Shared by all bodies; `close` gives this one's bytes back.
+    """
+
+    def __init__(self, limits: LimitSettings, buffered: BufferedBytes) -> None:
+        self._timeout_s = limits.body_timeout_s
+        self._buffered = buffered
+        self._held = 0
+        self.limit = limits.max_body_bytes
+        self.discarded_up_to = _DISCARDED_TIMES_LIMIT * self.limit
         self.size = 0
         self.chunks: list[bytes] = []
 
-    async def read(self, receive: Receive) -> None:
+    def close(self) -> None:
+        """Give the body's bytes back, once it is answered."""
+        self._buffered.give_back(self._held)
+        self._held = 0
+
+    async def read(self, receive: Receive, headers: Headers) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            RequestTooLargeError: It has more bytes than are allowed.
+            SlowClientError: It did not arrive in time.
+            OverloadedError: Too many bytes of other bodies are held.
+            ClientDisconnect: The client went away before its end.
+        """
+        announced = headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) > self.discarded_up_to:
+            raise self._too_large(int(announced))
+        try:
+            await asyncio.wait_for(self._read(receive), self._timeout_s)
+        except asyncio.TimeoutError as error:
+            raise SlowClientError(
+                f"expected the whole body within {self._timeout_s:g} s, found {self.size} bytes "
+                "by then; send it faster, or in several requests"
+            ) from error
+        if self.size > self.limit:
+            raise self._too_large(self.size)
+        return b"".join(self.chunks)
+
+    async def _read(self, receive: Receive) -> None:
         has_more = True
         while has_more and self.size <= self.discarded_up_to:
             message = await receive()
@@ -36,35 +102,13 @@ class _Body:
             chunk = message.get("body", b"")
             self.size += len(chunk)
             if self.size <= self.limit:
+                self._buffered.take(len(chunk))
+                self._held += len(chunk)
                 self.chunks.append(chunk)
             has_more = message.get("more_body", False)
 
-    def too_large(self, size: int) -> RequestTooLargeError:
+    def _too_large(self, size: int) -> RequestTooLargeError:
         return RequestTooLargeError(
             f"expected a body of at most {self.limit} bytes, found {size}; send the inputs in "
             "several requests"
         )
-
-
-async def read_body(receive: Receive, headers: Headers, limits: LimitSettings) -> bytes:
-    """Return a request's body.
-
-    Raises:
-        RequestTooLargeError: It has more bytes than are allowed.
-        SlowClientError: It did not arrive in time.
-        ClientDisconnect: The client went away before its end.
-    """
-    body = _Body(limits.max_body_bytes)
-    announced = headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > body.discarded_up_to:
-        raise body.too_large(int(announced))
-    try:
-        await asyncio.wait_for(body.read(receive), limits.body_timeout_s)
-    except asyncio.TimeoutError as error:
-        raise SlowClientError(
-            f"expected the whole body within {limits.body_timeout_s:g} s, found {body.size} bytes "
-            "by then; send it faster, or in several requests"
-        ) from error
-    if body.size > body.limit:
-        raise body.too_large(body.size)
-    return b"".join(body.chunks)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["EmbedRequest", "Embedding", "EmbeddingService", "Truncate"]
 
 _TOKENIZER_THREADS = 2
+_CHARACTERS_PER_TOKEN = 8
+"""More than English has in WordPiece (4 to 5): the guess before tokenizing errs on the low side."""
 _HEALTH_TEXT = "Is the model there?"
 _WARM_UP_LENGTHS = (1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64, 128, 256, 512)
 _WARM_UP_ROWS = (1, 2, 4, 8, 16)
@@ -119,7 +121,8 @@ class EmbeddingService:
         self._batcher = TokenBatcher(
             partial(encode_each, encoder),
             batch_tokens=lambda: encoder.max_concurrent_tokens,
-            max_queued_tokens=self._limits.admitted_tokens,
+            max_queued_tokens=self._limits.max_queued_tokens,
+            max_queue_wait_s=self._limits.max_queue_wait_s,
             max_seq_length=encoder.space.max_seq_length,
             load=self.load,
         )
@@ -186,7 +189,8 @@ class EmbeddingService:
             return  # forwards are under way, and the last one did not fail
         tokenized = self.encoder.tokenize([_HEALTH_TEXT], Role.QUERY)
         try:
-            await asyncio.wait_for(self._batcher.submit(tokenized, Role.QUERY), deadline_s)
+            forward = self._batcher.submit(tokenized, Role.QUERY, is_admitted=True)
+            await asyncio.wait_for(forward, deadline_s)
         except Exception as error:
             raise ServeError(f"not ready: a forward raised {one_line(error)}") from error
 
@@ -221,20 +225,24 @@ class EmbeddingService:
         self.encoder.close()
 
     async def _tokenize(self, request: EmbedRequest) -> tuple[Tokenized, float]:
-        # Under overload most requests end here, before they cost a tokenizer's time: with a guess
-        # of their tokens, which decides nothing else.
-        count = len(request.inputs)
-        expected = self.load.expected_tokens(count)
+        # Under overload most requests end here, before they cost a tokenizer's time. What is being
+        # tokenized counts as waiting, by a guess that decides nothing else.
+        longest, count = self.space.max_seq_length, len(request.inputs)
+        guess = sum(min(len(text) // _CHARACTERS_PER_TOKEN + 1, longest) for text in request.inputs)
         try:
-            self._batcher.check_room(count)
+            self._batcher.check_room(guess)
         except OverloadedError:
-            self.load.offered(expected, count)
+            self.load.offered(self.load.expected_tokens(count), count)
             self._metrics.rejected(request.role, "overloaded")
             raise
         started = time.monotonic()
-        tokenized = await asyncio.get_running_loop().run_in_executor(
-            self._tokenizing, self._tokens_of, request
-        )
+        self.load.enter(guess)
+        try:
+            tokenized = await asyncio.get_running_loop().run_in_executor(
+                self._tokenizing, self._tokens_of, request
+            )
+        finally:
+            self.load.leave(guess)
         return tokenized, time.monotonic() - started
 
     def _tokens_of(self, request: EmbedRequest) -> Tokenized:

@@ -10,16 +10,14 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 
-from encoder.corpus_space import read_corpus_space
 from encoder.encoder import load_encoder
-from encoder.errors import SpaceMismatchError
-from encoder.space import EmbeddingSpace
+from serving.corpus_check import check_corpus
 from serving.embedding import EmbeddingService
 from serving.http_app import build_http_app
 from serving.metrics import Metrics
 from serving.settings import ServingSettings
 
-__all__ = ["QueryEndpoint", "check_corpus"]
+__all__ = ["QueryEndpoint"]
 
 _logger = logging.getLogger("ray.serve")
 _GAUGE_INTERVAL_S = 1.0
@@ -35,18 +33,17 @@ class QueryEndpoint:
 
     def __init__(self, settings: ServingSettings, num_threads: int) -> None:
         self._settings = settings
-        self._num_threads = num_threads
         self._metrics = Metrics()
         self._service: EmbeddingService | None = None
         self._gauges: asyncio.Task[None] | None = None
-        encoder = settings.encoder
-        if encoder.num_threads is None:
-            encoder = encoder.model_copy(update={"num_threads": num_threads})
-        loaded = load_encoder(encoder)
+        asked = settings.encoder
+        if asked.num_threads is None:
+            asked = asked.model_copy(update={"num_threads": num_threads})
+        encoder = load_encoder(asked)
         if settings.corpus is not None:
-            check_corpus(settings.corpus, loaded.space)
-        self._service = EmbeddingService(loaded, settings, self._metrics)
-        _logger.info("serving %s in space %s", loaded.provenance, loaded.space.fingerprint)
+            check_corpus(settings.corpus, encoder.space)
+        self._service = EmbeddingService(encoder, settings, self._metrics)
+        _logger.info("serving %s in space %s", encoder.provenance, encoder.space.fingerprint)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the web application; Serve calls it once, after the constructor."""
@@ -81,26 +78,6 @@ class QueryEndpoint:
         while True:
             self._metrics.gauge(self.service.load)
             await asyncio.sleep(_GAUGE_INTERVAL_S)
-
-
-def check_corpus(corpus: str, space: EmbeddingSpace) -> None:
-    """Check that a corpus' vectors can be compared with those of a space.
-
-    Raises:
-        SpaceMismatchError: They cannot; names the fields that differ.
-        InvalidInputError: There is no such corpus.
-    """
-    theirs = read_corpus_space(corpus)
-    differences = space.differences(theirs)
-    if differences:
-        fields = "; ".join(
-            f"{name}: there {there!r}, here {here!r}" for name, (here, there) in differences.items()
-        )
-        raise SpaceMismatchError(
-            f"{corpus} holds vectors of space {theirs.fingerprint}, this endpoint makes "
-            f"{space.fingerprint}: {fields}. Serve the model and settings it was embedded with, or "
-            "embed it again"
-        )
 
 
 def _version() -> str:

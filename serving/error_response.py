@@ -63,6 +63,10 @@ def shape_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def not_found(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 400:
+            # FastAPI's for a body that is no UTF-8, or nested too deep for its parser.
+            record_of(request.scope).error = str(error.detail)
+            return error_response(InvalidInputError("body: expected JSON, found something else"))
         message = f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is"
         record_of(request.scope).error = message
         return _shaped(
@@ -88,7 +92,8 @@ def _problems(problems: Sequence[Any]) -> str:
     for problem in problems:
         place = [str(part) for part in problem["loc"] if part != "body"]
         field = place[0] if place else "body"
-        told.setdefault(field, _problem(problem, place))
+        if field not in told:
+            told[field] = _problem(problem, place)
     shown = list(told.values())[:_SHOWN_PROBLEMS]
     more = len(told) - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more else "")
@@ -107,6 +112,8 @@ def _problem(problem: dict[str, Any], place: list[str]) -> str:
         return f"{field}: expected text that can be written as UTF-8, found a lone surrogate"
     if field in _INPUT_FIELDS:
         return f"{field}: expected {_INPUT_FIELDS[field]}, found {_found(problem)}"
+    if kind == "value_error":
+        return str(problem["msg"]).removeprefix("Value error, ")
     expected = str(problem["msg"]).removeprefix("Input should be ")
     return f"{field}: expected {expected}, found {_found(problem)}"
 

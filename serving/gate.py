@@ -19,10 +19,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from encoder.errors import TwofoldError, one_line
-from serving.body import read_body
+from serving.body import Body, BufferedBytes
 from serving.dialects.health import HEALTH_PREFIX
 from serving.error_response import error_response
 from serving.errors import (
+    OverloadedError,
     RequestTooLargeError,
     SlowClientError,
     UnauthorizedError,
@@ -58,6 +59,7 @@ class Gate:
         self._keys = [key.get_secret_value().encode() for key in settings.api_keys]
         self._access_log = settings.access_log
         self._metrics = metrics
+        self._buffered = BufferedBytes(settings.limits.max_buffered_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -90,29 +92,29 @@ class Gate:
     async def _answer(
         self, scope: Scope, receive: Receive, response: _Response, headers: Headers
     ) -> None:
-        if not scope["path"].startswith(HEALTH_PREFIX):
-            self._check_key(headers)
-        if scope["method"] not in ("POST", "PUT", "PATCH"):
-            await self._app(scope, receive, response)
-            return
-        media_type = headers.get("content-type", "application/json").partition(";")[0].strip()
+        has_body = scope["method"] in ("POST", "PUT", "PATCH")
+        body = Body(self._limits, self._buffered)
         try:
-            body = await read_body(receive, headers, self._limits)
-        except (RequestTooLargeError, SlowClientError):
+            if not _is_health(scope):
+                self._check_key(headers)
+            if not has_body:
+                await self._app(scope, receive, response)
+                return
+            content = await body.read(receive, headers)
+            _check_media_type(headers)
+            await self._app(scope, _replay(content, receive), response)
+        except (UnauthorizedError, RequestTooLargeError, SlowClientError, OverloadedError):
             # What is still on its way would be read and thrown away, however long it takes.
-            response.closes = True
+            response.closes = has_body
             raise
-        if media_type.lower() != "application/json":
-            raise UnsupportedMediaError(
-                f"content-type: expected application/json, found {media_type!r}; send JSON"
-            )
-        await self._app(scope, _replay(body, receive), response)
+        finally:
+            body.close()
 
     def _check_key(self, headers: Headers) -> None:
         if not self._keys:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        offered = given.strip().encode()
+        offered = given.strip().encode("latin-1")
         # Every key is compared, each in constant time: how long it takes says nothing of them.
         matches = [hmac.compare_digest(offered, key) for key in self._keys]
         if scheme.lower() != "bearer" or not any(matches):
@@ -127,7 +129,7 @@ class Gate:
         self._metrics.answered(role, record.dialect, status)
         if embedding:
             self._metrics.serialized(embedding.role, record.serialize_s)
-        if not self._access_log or scope["path"].startswith(HEALTH_PREFIX):
+        if not self._access_log or _is_health(scope):
             return
         line: dict[str, object] = {
             "request_id": record.request_id,
@@ -183,6 +185,19 @@ class _Response:
 
 
 _DEFECT = "a defect in the endpoint; its log has the details under request id {}"
+
+
+def _is_health(scope: Scope) -> bool:
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path == HEALTH_PREFIX or path.startswith(f"{HEALTH_PREFIX}/")
+
+
+def _check_media_type(headers: Headers) -> None:
+    media_type = headers.get("content-type", "application/json").partition(";")[0].strip()
+    if media_type.lower() != "application/json":
+        raise UnsupportedMediaError(
+            f"content-type: expected application/json, found {media_type!r}; send JSON"
+        )
 
 
 def _client(scope: Scope) -> str:

@@ -24,11 +24,18 @@ class LoadMeter:
     Args:
         batch_tokens: Padded tokens of a full forward.
         clock: Seconds that only grow.
+        cpu_clock: Seconds that the calling thread, the event loop's, has computed.
     """
 
-    def __init__(self, batch_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        batch_tokens: int,
+        clock: Callable[[], float] = time.monotonic,
+        cpu_clock: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._full_tokens = _FULL_SHARE * batch_tokens
         self._clock = clock
+        self._cpu_clock = cpu_clock
         self.queued_tokens = 0
         self.tokens_per_s = 0.0
         self.padding_waste = 0.0
@@ -36,6 +43,7 @@ class LoadMeter:
         self._tokens_per_input = _FIRST_GUESS_TOKENS
         self._waits: list[float] = []
         self._since = clock()
+        self._cpu_s = cpu_clock()
 
     def offered(self, n_tokens: int, n_inputs: int) -> None:
         """Count what a client wanted encoded, whether it is accepted or not."""
@@ -83,14 +91,17 @@ class LoadMeter:
         Returns:
             offered_tokens_per_s: Accepted and rejected tokens a second since the last report.
             capacity_tokens_per_s: Tokens a second that full forwards reach; 0 if there was none.
-            queue_wait_s: Mean wait of the requests that were answered since then.
+            queue_wait_s: Mean wait of the requests that left the queue since then.
+            loop_busy: Share of the time in which the event loop computed, 0 to 1: short queries
+                fill it before they fill a fast encoder.
         """
-        now = self._clock()
+        now, cpu_s = self._clock(), self._cpu_clock()
         elapsed = max(now - self._since, 1e-6)
         report = {
             "offered_tokens_per_s": self._offered / elapsed,
             "capacity_tokens_per_s": self.tokens_per_s,
+            "loop_busy": min(1.0, max(0.0, cpu_s - self._cpu_s) / elapsed),
             "queue_wait_s": sum(self._waits) / len(self._waits) if self._waits else 0.0,
         }
-        self._offered, self._waits, self._since = 0, [], now
+        self._offered, self._waits, self._since, self._cpu_s = 0, [], now, cpu_s
         return report

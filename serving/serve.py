@@ -28,6 +28,7 @@ from serving.settings import ServingSettings
 __all__ = ["ServeSettings", "main"]
 
 _APP_NAME = "twofold"
+_WATCH_INTERVAL_S = 5.0
 _SERVE_NAMESPACE = "serve"
 _PROXY_PREFIX = "SERVE_PROXY_ACTOR"
 _FAST_INGRESS = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
@@ -35,6 +36,8 @@ _LOCAL_DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # For load balancers that must notice; here the only one is told at once. Ray's default is 30.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+    # An hour by default, in which a client that sends a byte a minute keeps its connection.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",
     # The throughput-optimised mode writes 1,000 log lines at once: too late to look for one.
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
 }
@@ -44,7 +47,11 @@ _logger = logging.getLogger(__name__)
 class ServeSettings(ServingSettings):
     """What is served, and where. Field descriptions are the command's help."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all")
+    host: str | None = Field(
+        None,
+        description="Address to listen on; unset: 127.0.0.1 here, and on a running cluster "
+        "0.0.0.0, for proxies and replicas reach each other over the network",
+    )
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on")
     ingress: Literal["haproxy", "python"] = Field(
         "haproxy",
@@ -68,6 +75,11 @@ class ServeSettings(ServingSettings):
     )
 
     @property
+    def listens_on(self) -> str:
+        """Address to listen on."""
+        return self.host or ("127.0.0.1" if self.ray_address is None else "0.0.0.0")
+
+    @property
     def serving(self) -> ServingSettings:
         """What the replicas need to know."""
         names = ServingSettings.model_fields
@@ -87,15 +99,16 @@ def _run(argv: Sequence[str] | None) -> int:
         description="Serve query embeddings over HTTP: OpenAI's, Cohere's and TEI's APIs",
     )
     if settings.ray_address is None:
-        _check_here(settings)
         _prepare_environment(settings)
+        _check_here(settings)
     # Imported only now: Ray reads the switches of its ingress when it is imported.
     import ray
-    from ray import serve
 
     stop = threading.Event()
 
     def on_signal(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt  # asked twice: at once
         stop.set()
 
     _connect(settings)
@@ -105,15 +118,39 @@ def _run(argv: Sequence[str] | None) -> int:
             signal.signal(number, on_signal)
         sys.stderr.write(_ready_line(settings))
         sys.stderr.flush()
-        stop.wait()
+        while not stop.wait(_WATCH_INTERVAL_S):
+            _check_alive()
         sys.stderr.write("twofold: stopping; requests under way are finished\n")
-        if settings.ray_address is None:
-            serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's, without types
-        else:
-            serve.delete(_APP_NAME)
+        _stop(settings)
     finally:
         ray.shutdown()
     return 0
+
+
+def _check_alive() -> None:
+    """Raise ServeError where Serve or the application is gone, so that a supervisor notices."""
+    from ray import serve
+
+    try:
+        found = serve.status().applications.get(_APP_NAME)
+    except Exception as error:
+        # Whatever Ray raises of a cluster that does not answer.
+        raise ServeError(f"expected Serve to answer, found {one_line(error)}") from error
+    status = "nothing" if found is None else str(found.status.value)
+    if status in ("nothing", "DEPLOY_FAILED", "NOT_STARTED", "DELETING"):
+        raise ServeError(f"expected the application {_APP_NAME!r} to run, found {status}")
+
+
+def _stop(settings: ServeSettings) -> None:
+    from ray import serve
+
+    try:
+        # Drains behind the proxies, which `shutdown` would end at once.
+        serve.delete(_APP_NAME)
+    except TimeoutError:
+        sys.stderr.write("twofold: some requests did not end in time\n")
+    if settings.ray_address is None:
+        serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's, without types
 
 
 def _connect(settings: ServeSettings) -> None:
@@ -138,7 +175,7 @@ def _connect(settings: ServeSettings) -> None:
 def _check_here(settings: ServeSettings) -> None:
     """Find out what is wrong with model or corpus before Ray is started, in one line."""
     from encoder.model.description import describe_model
-    from serving.endpoint import check_corpus
+    from serving.corpus_check import check_corpus
 
     space = describe_model(settings.encoder).space
     if settings.corpus is not None:
@@ -158,11 +195,14 @@ def _deploy(settings: ServeSettings) -> None:
 
     from serving.app import build_app
 
+    serving = settings.serving
+    _check_fits(serving, is_fixed=settings.ray_address is None)
     try:
         serve.start(
-            http_options={"host": settings.host, "port": settings.port}, proxy_location="HeadOnly"
+            http_options={"host": settings.listens_on, "port": settings.port},
+            proxy_location="HeadOnly" if settings.ray_address is None else "EveryNode",
         )
-        serve.run(build_app(settings.serving), name=_APP_NAME, route_prefix="/")
+        serve.run(build_app(serving), name=_APP_NAME, route_prefix="/")
     except Exception as error:
         # Serve raises RuntimeError with the whole story of a replica that did not start.
         raise ServeError(
@@ -170,9 +210,22 @@ def _deploy(settings: ServeSettings) -> None:
         ) from error
 
 
+def _check_fits(serving: ServingSettings, *, is_fixed: bool) -> None:
+    """Refuse replicas that no node can hold, for which Serve would wait without a word."""
+    from serving.app import largest_node_cpus, replica_cpus
+
+    cpus, largest = replica_cpus(serving.scaling), largest_node_cpus()
+    if is_fixed and cpus * serving.scaling.min_replicas > largest:
+        raise ServeError(
+            f"expected room for {serving.scaling.min_replicas} replicas of {cpus:g} CPUs, found "
+            f"{largest:g} CPUs; lower --num-cpus-per-replica or --min-replicas, or raise --num-cpus"
+        )
+
+
 def _ready_line(settings: ServeSettings) -> str:
+    where = f"http://{settings.listens_on}:{settings.port}"
     return (
-        f"twofold: ready on http://{settings.host}:{settings.port} ({_ingress_found(settings)}); "
+        f"twofold: ready on {where} ({_ingress_found(settings)}); "
         f"model {settings.model_names[0]}, docs on /docs\n"
     )
 

@@ -8,14 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from command_line.fields import COMMA_SEPARATED, OneOrMore
+from command_line.fields import OneOrMore
 from command_line.sources import nested
 from encoder.settings import EncoderSettings
 from encoder.space import Role
 
 __all__ = ["LimitSettings", "ScalingSettings", "ServingSettings"]
+
+
+def _keys(value: object) -> object:
+    """Accept "a,b" where a flag or JSON gives a list; an empty key is an unset variable."""
+    keys = value.split(",") if isinstance(value, str) else value
+    if isinstance(keys, (list, tuple)) and any(key == "" for key in keys):
+        raise ValueError("expected keys, found an empty one; unset it to serve without keys")
+    return keys
 
 
 class LimitSettings(BaseModel):
@@ -28,21 +36,29 @@ class LimitSettings(BaseModel):
         ge=1,
         description="Inputs of one request (OpenAI allows 2,048); more is 413",
     )
-    max_body_bytes: int = Field(
-        2**22, ge=1, description="Bytes of a request's body; more is 413, without reading the rest"
-    )
+    max_body_bytes: int = Field(2**22, ge=1, description="Bytes of a request's body; more is 413")
     max_request_tokens: int = Field(
-        65_536,
+        262_144,
         ge=1,
-        description="Tokens of one request, after truncation; more is 413: larger requests hold "
-        "the others up",
+        description="Tokens of one request, after truncation; more is 413. It never takes more "
+        "than half of the encoder from others",
     )
     max_queued_tokens: int = Field(
-        65_536,
+        262_144,
         ge=1,
-        description="Tokens that may wait in a replica; beyond it the answer is 429 with "
-        "Retry-After, at once. More absorbs bursts, less keeps the slowest answer fast; it is "
-        "never less than max-request-tokens",
+        description="Tokens that may wait in a replica, beside a request that finds it idle; "
+        "beyond it the answer is 429 with Retry-After, at once",
+    )
+    max_queue_wait_s: float = Field(
+        0.5,
+        gt=0,
+        description="Longest wait, beyond what a request takes by itself, at which one is "
+        "accepted; else 429, at once. More absorbs bursts, less keeps the slowest answer fast",
+    )
+    max_buffered_bytes: int = Field(
+        2**28,
+        ge=1,
+        description="Bytes of all bodies that are being read or answered; beyond it 429",
     )
     request_timeout_s: float = Field(
         60.0, gt=0, description="From the request's last byte to its vectors; longer is 504"
@@ -50,11 +66,6 @@ class LimitSettings(BaseModel):
     body_timeout_s: float = Field(
         30.0, gt=0, description="For the whole body to arrive; a slower client gets 408"
     )
-
-    @property
-    def admitted_tokens(self) -> int:
-        """Tokens that may wait: a request that is allowed alone always finds room when idle."""
-        return max(self.max_queued_tokens, self.max_request_tokens)
 
 
 class ScalingSettings(BaseModel):
@@ -98,7 +109,10 @@ class ScalingSettings(BaseModel):
         None, ge=1, description="1 spreads replicas, so that a lost node takes one"
     )
     drain_timeout_s: float = Field(
-        60.0, ge=0, description="How long a stopping replica may finish what it holds"
+        100.0,
+        ge=0,
+        description="How long a stopping replica may finish what it holds: Serve goes on taking "
+        "requests for the first 30 s, and each may last request-timeout-s",
     )
 
     @model_validator(mode="after")
@@ -135,7 +149,7 @@ class ServingSettings(BaseModel):
         False,
         description="Take arrays of token ids: only if all clients use this model's tokenizer",
     )
-    api_keys: Annotated[tuple[SecretStr, ...], COMMA_SEPARATED] = Field(
+    api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_keys)] = Field(
         (),
         description="Bearer keys, one of which a request must carry (health stays open); "
         "give them in TWOFOLD_API_KEYS, flags are seen in process lists",

@@ -2,9 +2,9 @@
 
     python -m benchmarks.endpoint.bare MODEL QUERIES.json [THREADS]
 
-reads lines of JSON from stdin (`{"texts": 64, "seconds": 2, "first": 0}`) and answers each with
-what it measured, so that the model is loaded once. `texts` go into each call: as many as that many
-connections could have under way at once. Threads are those of a replica.
+reads lines of JSON from stdin (`{"texts": 64, "seconds": 2, "warm_up_s": 1, "first": 0}`) and
+answers each with what it measured, so that the model is loaded once. `texts` go into each call: as
+many as that many connections could have under way at once. Threads are those of a replica.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -25,6 +25,8 @@ from benchmarks.whole_job import BenchmarkError
 __all__ = ["BareEncoder", "main"]
 
 _END_S = 10.0
+_WARM_UP_CALLS = (1, 16, 64)
+_WARM_UP_S = 1.5
 
 
 class BareEncoder:
@@ -53,13 +55,19 @@ class BareEncoder:
             )
         self.provenance: Result = self._answer()
 
-    def measure(self, texts: int, seconds: float, first: int) -> Result:
-        """Encode queries, `texts` a call, for so many seconds.
+    def measure(self, texts: int, seconds: float, warm_up_s: float, first: int) -> Result:
+        """Encode queries, `texts` a call.
+
+        Args:
+            texts: Of each call.
+            seconds: How long is measured.
+            warm_up_s: What comes before that.
+            first: Index of the first query.
 
         Raises:
             BenchmarkError: The process has ended.
         """
-        order = {"texts": texts, "seconds": seconds, "first": first}
+        order = {"texts": texts, "seconds": seconds, "warm_up_s": warm_up_s, "first": first}
         _pipe(self._process.stdin).write(json.dumps(order).encode() + b"\n")
         _pipe(self._process.stdin).flush()
         return self._answer()
@@ -101,18 +109,16 @@ def main(argv: Sequence[str]) -> int:
 
     encoder = load_encoder(EncoderSettings(model=argv[0], num_threads=threads))
     queries: list[str] = json.loads(Path(argv[1]).read_text())
+    calls = _Calls(lambda texts: encoder.encode(texts, Role.QUERY), queries)
+    # As the endpoint does before it is ready: a backend prepares each shape when it first meets it.
+    for count in _WARM_UP_CALLS:
+        calls.run(count, _WARM_UP_S, 0)
     _say({"threads": threads, **encoder.provenance})
     for line in sys.stdin:
         order = json.loads(line)
-        count, position, samples = order["texts"], order["first"], []
-        # The first call may meet shapes that the backend has not prepared.
-        encoder.encode(_some(queries, position, count), Role.QUERY)
-        began = time.perf_counter()
-        while (started := time.perf_counter()) - began < order["seconds"]:
-            encoder.encode(_some(queries, position, count), Role.QUERY)
-            samples.append(Sample(started - began, time.perf_counter() - started, OK))
-            position += count
-        figures = describe(Load(samples, time.perf_counter() - began))
+        count, first = order["texts"], order["first"]
+        calls.run(count, order["warm_up_s"], first)
+        figures = describe(calls.run(count, order["seconds"], first))
         figures["requests"] *= count
         figures["requests_per_s"] = round(figures["requests_per_s"] * count, 2)
         del figures["client_share"]
@@ -120,8 +126,24 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _some(queries: Sequence[str], first: int, count: int) -> list[str]:
-    return [queries[i % len(queries)] for i in range(first, first + count)]
+class _Calls:
+    def __init__(self, encode: Callable[[list[str]], object], queries: Sequence[str]) -> None:
+        self._encode = encode
+        self._queries = queries
+
+    def run(self, count: int, seconds: float, first: int) -> Load:
+        """Encode `count` queries a call, at least one call."""
+        samples: list[Sample] = []
+        began = time.perf_counter()
+        while not samples or time.perf_counter() - began < seconds:
+            position = first + len(samples) * count
+            texts = [
+                self._queries[i % len(self._queries)] for i in range(position, position + count)
+            ]
+            started = time.perf_counter()
+            self._encode(texts)
+            samples.append(Sample(started - began, time.perf_counter() - started, OK))
+        return Load(samples, time.perf_counter() - began)
 
 
 def _say(result: Result) -> None:

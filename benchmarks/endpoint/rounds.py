@@ -12,7 +12,7 @@ import uvloop
 
 from benchmarks.endpoint.arrivals import arrivals
 from benchmarks.endpoint.bare import BareEncoder
-from benchmarks.endpoint.comparison import Cell, compare
+from benchmarks.endpoint.comparison import MANY_TEXTS, Cell, compare
 from benchmarks.endpoint.load import closed_loop, open_loop
 from benchmarks.endpoint.load_loops import Target
 from benchmarks.endpoint.requests import engine_of, http_requests
@@ -24,8 +24,6 @@ from benchmarks.summary import Result
 
 __all__ = ["Rounds", "RoundsProtocol"]
 
-_ALL_TEXTS = 1024
-"""Texts of a call of the bare encoder, beside as many as there are connections."""
 _QUERIES_A_ROUND = 1_000
 """A round begins so many queries further on than the one before."""
 
@@ -183,8 +181,13 @@ class Rounds:
 
     def _bare_cells(self, round_: int) -> None:
         assert self._bare is not None
-        for count in (*self._protocol.connections, _ALL_TEXTS):
-            figures = self._bare.measure(count, self._protocol.seconds, round_ * _QUERIES_A_ROUND)
+        for count in (*self._protocol.connections, MANY_TEXTS):
+            figures = self._bare.measure(
+                count,
+                self._protocol.seconds,
+                self._protocol.warm_up_s,
+                round_ * _QUERIES_A_ROUND,
+            )
             self._closed.append(Cell("bare", round_, count, figures))
             which = {"system": "bare", "engine": self._engines["bare"], "texts_a_call": count}
             self._say("bare encoder", {"round": round_, **which, **figures})

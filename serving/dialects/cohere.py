@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, StrictStr
 
 from encoder.errors import InvalidInputError
 from serving.dialects.served_models import ServedModels
-from serving.dialects.wire import Body, PositiveInt, base64_floats, respond
+from serving.dialects.wire import Body, PositiveInt, TextList, base64_floats, respond
 from serving.embedding import Embedding, EmbeddingService, EmbedRequest, Truncate
 from serving.request_record import record_of
 from serving.roles import agreed_role, role_of
@@ -29,11 +29,13 @@ class CohereEmbed(Body):
     """Body of `POST /v2/embed`."""
 
     model: StrictStr | None = Field(None, description="A served name")
-    texts: list[StrictStr] = Field(description="Texts to embed")
+    texts: TextList = Field(description="Texts to embed")
     input_type: StrictStr | None = Field(None, description="search_query, search_document, ...")
     truncate: Literal["NONE", "START", "END"] = Field("END", description="Where long texts are cut")
     embedding_types: list[_EmbeddingType] | None = Field(
-        None, description="float, base64 (of float32), binary, ubinary"
+        None,
+        max_length=len(get_args(_EmbeddingType)),
+        description="float, base64 (of float32), binary, ubinary",
     )
     output_dimension: PositiveInt | None = Field(None, description="Leading dimensions to keep")
     max_tokens: PositiveInt | None = Field(

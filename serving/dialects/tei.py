@@ -85,7 +85,7 @@ def _info(
         "max_batch_tokens": service.encoder.max_concurrent_tokens,
         "max_client_batch_size": limits.max_inputs,
         "max_request_tokens": limits.max_request_tokens,
-        "max_queued_tokens": limits.admitted_tokens,
+        "max_queued_tokens": limits.max_queued_tokens,
         "auto_truncate": True,
         "default_role": models.default_role.value,
         "embedding_space": {"fingerprint": space.fingerprint, **space.to_dict()},

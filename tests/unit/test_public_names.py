@@ -18,7 +18,7 @@ PACKAGED = sorted(
 MODULES = [*PACKAGED, "twofold"]
 
 PINNED = {
-    "command_line.fields": "AUTO_IS_UNSET COMMA_SEPARATED CommaSeparated OneOrMore",
+    "command_line.fields": "AUTO_IS_UNSET CommaSeparated OneOrMore",
     "command_line.parse": "parse_settings run_command",
     "encoder": """BackendError BackendName DtypeName EmbeddingSpace Encoded EncodedVectors Encoder
         EncoderSettings InvalidInputError ModelLoadError NonFiniteVectorsError Pooling

@@ -19,6 +19,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ import yaml
 from encoder.corpus_space import read_corpus_space
 from encoder.encoder import load_encoder
 from encoder.settings import EncoderSettings
+from serving.settings import LimitSettings
 from support.manifests import cluster_spec, rendered, the
 from support.ports import free_port
 from support.processes import Running, run_module
@@ -77,8 +79,8 @@ class Head(RayNodes):
             "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{haproxy}/admin.sock",
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": haproxy,
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{haproxy}/server-state",
-            # Whom HAProxy asks while no replica is up; a fixed port, so another Serve's on a machine
-            # that has one: its answers were seen here.
+            # Whom HAProxy asks while no replica is up: on a machine with another Serve that is the
+            # other's, whose answers were seen here.
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
             "RAY_metrics_report_interval_ms": "1000",
         }
@@ -241,6 +243,28 @@ def wait_until(look, timeout_s: float):
         time.sleep(0.5)
 
 
+def test_a_job_waits_for_the_workers_of_a_cluster_that_begins_without_any(
+    s3_store: S3Store, place: Place, tmp_path: Path
+):
+    # As the autoscaler's clusters do: head without CPUs, minReplicas 0.
+    job, _ = job_and_service()
+    group = cluster_spec(job)["headGroupSpec"]
+    entrypoint = place.adapt(job["spec"]["entrypoint"]).replace("/vectors/", "/elastic/")
+    command = entrypoint.replace("--num-cpus-per-actor 8", "--num-cpus-per-actor 2").split()
+    environment = {**s3_store.address.environment(), "PATH": BESIDE_PYTHON}
+    with RayNodes(tmp_path, environment) as nodes, ThreadPoolExecutor(1) as threads:
+        nodes.start_head(num_cpus=int(group["rayStartParams"]["num-cpus"]))
+        submitted = threads.submit(nodes.submit, *command)
+        time.sleep(30)
+        assert not submitted.done(), submitted.result()
+        nodes.add_node(num_cpus=2)
+        finished = submitted.result()
+        assert finished.returncode == 0, finished.stdout[-4000:]
+        # Nothing is new: it ends without any actor.
+        again = nodes.submit(*command)
+    assert "nothing to embed" in again.stdout
+
+
 def test_the_job_writes_every_document_of_the_bucket(embedded: str, place: Place):
     filesystem, path = fsspec.core.url_to_fs(embedded.rstrip("/"))
     table = ds.dataset(f"{path}/data", filesystem=filesystem, format="parquet").to_table()
@@ -283,7 +307,8 @@ def test_haproxy_takes_the_requests(url: str, head: Head):
 def test_every_metric_of_the_alerts_and_the_dashboard_is_exported(url: str, head: Head):
     long = "and so on " * 200
     post(f"{url}/v1/embeddings", {"model": "noinstruct", "input": long})
-    refused, _ = post(f"{url}/v1/embeddings", {"model": "noinstruct", "input": [long] * 600})
+    too_many = ["a"] * (LimitSettings().max_inputs + 1)
+    refused, _ = post(f"{url}/v1/embeddings", {"model": "noinstruct", "input": too_many})
     assert "error" in refused
 
     def missing() -> set[str]:

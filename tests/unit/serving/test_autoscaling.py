@@ -170,10 +170,10 @@ def test_after_a_change_the_next_one_has_to_wait_again():
 
 
 def test_what_serve_keeps_for_the_policy_is_not_changed_in_place():
-    state = {"direction": 1, "since": 999.0}
+    state = {"direction": 1, "since": 999.0, "most": 2}
     ctx = Context(aggregated_metrics=load_of([900.0], [1000.0]), policy_state=state)
     policy(UP_S)(ctx)
-    assert state == {"direction": 1, "since": 999.0}
+    assert state == {"direction": 1, "since": 999.0, "most": 2}
 
 
 @settings(deadline=None)
@@ -217,3 +217,9 @@ def test_the_policy_imports_nothing_but_the_standard_library():
     }
     assert imported
     assert imported <= sys.stdlib_module_names
+
+
+def test_busy_event_loops_ask_for_replicas_where_the_encoder_is_hardly_used():
+    loads = {**load_of([10.0], [1000.0]), "loop_busy": {"a": 0.95}}
+    ctx = Context(aggregated_metrics=loads, policy_state={"direction": 1, "since": 0.0, "most": 2})
+    assert policy(UP_S)(ctx)[0] == 2

@@ -121,10 +121,17 @@ def test_a_restart_forgets_what_the_warm_up_showed():
     clock.now += 1
     load.restart()
     clock.now += 1
-    assert load.report() == {
-        "offered_tokens_per_s": 0,
-        "capacity_tokens_per_s": 0,
-        "queue_wait_s": 0,
-    }
+    report = load.report()
+    report.pop("loop_busy")  # the processor's clock is real
+    assert report == {"offered_tokens_per_s": 0, "capacity_tokens_per_s": 0, "queue_wait_s": 0}
     load.encoded(10, 10, 0.1)
     assert load.tokens_per_s == pytest.approx(100)
+
+
+def test_the_loops_share_of_a_processor_is_reported():
+    clock = [0.0, 0.0]
+    load = LoadMeter(1000, clock=lambda: clock[0], cpu_clock=lambda: clock[1])
+    clock[:] = [4.0, 1.0]
+    assert load.report()["loop_busy"] == pytest.approx(0.25)
+    clock[:] = [5.0, 2.0]
+    assert load.report()["loop_busy"] == pytest.approx(1.0)

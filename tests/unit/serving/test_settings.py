@@ -19,7 +19,7 @@ from encoder.errors import InvalidInputError
 from encoder.settings import BackendName
 from encoder.space import Pooling, Role
 from serving.serve import ServeSettings
-from serving.settings import LimitSettings, ScalingSettings, ServingSettings
+from serving.settings import ScalingSettings, ServingSettings
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -120,11 +120,6 @@ def test_fewer_replicas_at_most_than_at_least_are_refused_with_both_numbers():
 def test_settings_do_not_change():
     with pytest.raises(ValidationError):
         ServingSettings().corpus = "elsewhere"  # type: ignore[misc]
-
-
-def test_a_request_that_is_allowed_always_fits_into_the_queue():
-    assert LimitSettings(max_queued_tokens=10, max_request_tokens=50).admitted_tokens == 50
-    assert LimitSettings(max_queued_tokens=90, max_request_tokens=50).admitted_tokens == 90
 
 
 def test_served_names_are_one_or_more():
