@@ -109,7 +109,7 @@ def measure_overload(
     summary: Result = {"knee_connections": knee, "knee": at_knee}
     if not at_knee["p99_ms"]:
         return summary
-    rate = _FACTOR * at_knee["requests_per_s"]
+    rate = round(_FACTOR * at_knee["requests_per_s"], 2)
     overloads: dict[str, tuple[Result, Callable[[], Load]]] = {
         "closed loop": (
             {"connections": _FACTOR * knee},

@@ -99,7 +99,5 @@ class Servers:
 @contextmanager
 def ray_folder() -> Iterator[Path]:
     """Give a folder for a Ray of its own; Unix sockets allow 107 bytes of path."""
-    with tempfile.TemporaryDirectory(
-        prefix="twofold-", dir="/tmp", ignore_cleanup_errors=True
-    ) as name:
+    with tempfile.TemporaryDirectory(prefix="tfb-", dir="/tmp", ignore_cleanup_errors=True) as name:
         yield Path(name)

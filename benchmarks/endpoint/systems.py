@@ -162,9 +162,13 @@ def _ray_environment(folder: Path) -> dict[str, str]:
         **_replica_ports("HTTP"),
         **_replica_ports("GRPC"),
         "RAY_TMPDIR": str(folder),
-        # HAProxy opens these two on all interfaces: free ones, so that two endpoints do not meet.
+        # Every Ray has the same ports for these. HAProxy opens the first two on all interfaces, and
+        # sends requests to the third when it holds the replica for down: to another Ray's, if that
+        # has it, which answers 404.
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
     }
 
 

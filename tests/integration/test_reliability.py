@@ -124,6 +124,7 @@ def test_workers_that_cannot_start_end_the_job_with_one_line(
     assert "Ray could not run the workers: RuntimeError: libsomething is not here" in said[0]
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_write_every_row_once_and_report_what_was_computed_twice(
     tmp_path: Path, tiny_model: Path, faults: FaultPlan, on_cluster: dict[str, str]
 ):

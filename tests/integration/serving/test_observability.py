@@ -99,11 +99,22 @@ def sampled(endpoint: Endpoint, client: httpx.Client) -> dict[str, list[str]]:
     for role in Role:
         client.post(PATH, json={"input": ["a", "b " * 2000], "input_type": role.value})
         client.post(PATH, json={"input": ["a"] * 3000, "input_type": role.value})
-    wanted = {exported(name) for name in METRIC_NAMES}
     deadline = time.monotonic() + PATIENCE_S
-    while not wanted <= set(found := samples(endpoint)) and time.monotonic() < deadline:
+    while not are_complete(found := samples(endpoint)) and time.monotonic() < deadline:
         time.sleep(0.5)
     return found
+
+
+def are_complete(found: dict[str, list[str]]) -> bool:
+    """Whether every metric is there; those of a request, which come later, of both roles."""
+    if not {exported(name) for name in METRIC_NAMES} <= set(found):
+        return False
+    per_request = set(METRIC_NAMES) - GAUGES
+    return all(
+        any(f'role="{role.value}"' in labels for labels in found[exported(name)])
+        for name in per_request
+        for role in Role
+    )
 
 
 @pytest.mark.parametrize("name", METRIC_NAMES)

@@ -32,6 +32,8 @@ from support.processes import running_module
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 POOLINGS = ("--query-pooling", "mean", "--document-pooling", "cls")
+PATIENT = ("--max-queue-wait-s", "600")
+"""Nothing is refused for the load that these tests make, however slow the machine."""
 SENTENCE = "What a query of about thirty tokens asks for is one of many things that someone wrote. "
 START_TIMEOUT_S = 300
 # Explicit, so that neither ~/.ray/auth_token nor its absence decides.
@@ -103,7 +105,7 @@ def test_ten_times_the_load_is_refused_at_once_and_nothing_grows(noinstruct_mode
     for answer in answers:
         assert_ours_is_shaped(answer.status, answer.headers, answer.body)
         if answer.status == 429:
-            assert_error(answer.body, 429, "tokens wait", "Retry-After")
+            assert_error(answer.body, 429, "Retry-After")
             assert int(answer.headers["retry-after"]) >= 1
     assert set(readiness) == {200}
     assert len(readiness) > OVERLOAD_S / 2, "it was asked for all the time"
@@ -142,7 +144,7 @@ DYING_S = 1.0
 def test_a_killed_replica_takes_only_the_requests_that_it_held(minilm, tmp_path):
     connections = 8
     killed_at = 0.0
-    with serving(tmp_path, *POOLINGS, *TWO_REPLICAS, model=minilm) as endpoint:
+    with serving(tmp_path, *POOLINGS, *PATIENT, *TWO_REPLICAS, model=minilm) as endpoint:
         before = replicas(endpoint)
         assert len(before) == 2
 
@@ -177,14 +179,13 @@ def test_a_killed_replica_takes_only_the_requests_that_it_held(minilm, tmp_path)
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_redeploy_with_a_new_setting_costs_no_request(minilm, tmp_path, count):
     scaling = ("--min-replicas", str(count), "--max-replicas", str(count))
-    cpus = ("--num-cpus", "6", "--num-cpus-per-replica", "1")
-    with serving(tmp_path, *POOLINGS, *scaling, *cpus, model=minilm) as endpoint:
+    unchanged = [*POOLINGS, *PATIENT, *scaling, "--num-cpus-per-replica", "1"]
+    with serving(tmp_path, *unchanged, "--num-cpus", "6", model=minilm) as endpoint:
         before = replicas(endpoint)
 
         def until() -> None:
             time.sleep(2)
-            changed = [*POOLINGS, *scaling, "--num-cpus-per-replica", "1", "--max-inputs", "17"]
-            redeploy(endpoint, tmp_path, changed)
+            redeploy(endpoint, tmp_path, [*unchanged, "--max-inputs", "17"])
             # Replicas that were replaced finish what they hold.
             wait_until(lambda: not replicas(endpoint) & before)
             time.sleep(5)
@@ -259,6 +260,8 @@ def running_replicas(endpoint: Endpoint) -> int:
             url = f"http://{address}:{port}/api/serve/applications/"
             key = {"authorization": f"Bearer {TOKEN['RAY_AUTH_TOKEN']}"}
             answer = httpx.get(url, headers=key, timeout=30)
+            if not answer.headers["content-type"].startswith("application/json"):
+                continue  # its own metrics, on a port of their own
             assert answer.status_code == 200, answer.text
             [deployment] = answer.json()["applications"]["twofold"]["deployments"].values()
             return [each["state"] for each in deployment["replicas"]].count("RUNNING")
