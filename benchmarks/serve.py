@@ -2,7 +2,7 @@
 
     make bench-peers                      environments for the peers, once
     make bench-serve                      quick: 3 rounds, under 5 minutes on 2 cores
-    python -m benchmarks.serve --full     5 rounds of longer cells, about 40 minutes
+    python -m benchmarks.serve --full     5 rounds of longer cells, about 45 minutes
     python -m benchmarks.serve --overload the endpoint alone, at ten times what it can do
 
 All systems serve the same model (NoInstruct's architecture, random weights) and get the same
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -58,6 +59,7 @@ _FULL = RoundsProtocol(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 0, or 1 where it could not be run."""
     arguments = _parser().parse_args(argv)
+    arguments.load_average = round(os.getloadavg()[0], 2)
     work = Path(tempfile.mkdtemp(prefix="twofold-bench-", dir=arguments.work))
     try:
         queries = _queries(arguments.data)
@@ -160,6 +162,8 @@ def _context(arguments: argparse.Namespace, systems: Sequence[System]) -> Result
     others = {s.label: s.python for s in systems if s.python != sys.executable}
     return {
         "queries": arguments.data.name if arguments.data else "generated",
+        # Of the minute before: above a few tenths, something else was running.
+        "load_average_before": arguments.load_average,
         "machine": describe_machine(),
         "peers": {name: versions_in(python) for name, python in others.items()},
     }

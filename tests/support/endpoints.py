@@ -62,6 +62,7 @@ def serving(
                 "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
                 # HAProxy asks it while no replica is up: another endpoint's would answer for ours.
                 "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+                "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
                 **(environment or {}),
             },
         ) as running,
