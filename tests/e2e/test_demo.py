@@ -25,6 +25,7 @@ def files(folder: Path) -> dict[Path, tuple[int, int]]:
     return {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in found}
 
 
+@pytest.mark.slow
 def test_the_first_run_embeds_and_the_second_finds_everything_done(tmp_path: Path):
     first = demo(tmp_path)
     assert first.returncode == 0, first.stderr

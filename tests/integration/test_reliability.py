@@ -93,6 +93,7 @@ def test_a_job_whose_actor_is_killed_finishes_by_itself(
     OutputFolder(tmp_path / "out").check(corpus)
 
 
+@pytest.mark.slow
 def test_a_unit_that_always_kills_its_worker_is_named_and_the_others_are_committed(
     tmp_path: Path, tiny_model: Path, faults: FaultPlan, capfd: pytest.CaptureFixture[str]
 ):
