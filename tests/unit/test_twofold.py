@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 import twofold
+from command_line.commands import Command, load_command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -21,7 +22,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module.main = lambda argv: module.outcome(argv)
     monkeypatch.setitem(sys.modules, "fake_command", module)
     monkeypatch.setitem(
-        twofold.COMMANDS, "fake", twofold.Command("fake_command:main", "Only for this test")
+        twofold.COMMANDS, "fake", Command("fake_command:main", "Only for this test")
     )
     return module
 
@@ -70,4 +71,4 @@ def test_the_help_waits_for_neither_torch_nor_ray():
 
 @pytest.mark.parametrize("name", list(twofold.COMMANDS))
 def test_every_command_of_the_table_exists(name: str):
-    assert callable(twofold._load(twofold.COMMANDS[name]))
+    assert callable(load_command(twofold.COMMANDS[name]))
