@@ -58,7 +58,7 @@ clean:  ## remove .venv and everything that tools left
 	touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) install -c constraints.txt -e '.[cpu,demo,dev]'
+	$(PIP) install -c constraints.txt -e '.[cpu,demo,evaluate,export,int8,dev]'
 	touch .venv/installed-demo $@
 
 .venv/bin/python:

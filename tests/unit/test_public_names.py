@@ -37,7 +37,8 @@ PINNED = {
         ServeError SlowClientError TextFailedError UnauthorizedError UnknownModelError
         UnsupportedMediaError error_type exit_code http_status""",
     "serving.settings": "LimitSettings ScalingSettings ServingSettings",
-    "twofold": "COMMANDS Command main",
+    "command_line.commands": "Command load_command run_one_of",
+    "twofold": "COMMANDS main",
 }
 
 
