@@ -23,6 +23,9 @@ COMMANDS: dict[str, Command] = {
     "serve": Command("serving.serve:main", "Serve query embeddings over HTTP, autoscaled"),
     "demo": Command("pipelines.demo:main", "Embed Python's own docstrings and ask a few questions"),
     "pull": Command("pipelines.pull:main", "Mirror a model to a folder or an object store"),
+    "evaluate": Command(
+        "pipelines.evaluate:main", "Measure a model: retrieval, STS, classification"
+    ),
 }
 
 

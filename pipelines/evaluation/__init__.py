@@ -1,0 +1,1 @@
+"""How good the vectors are: retrieval, similarity, classification, against published figures."""
