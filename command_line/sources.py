@@ -6,6 +6,7 @@ one over the other. Values are not judged here: the model does that once, after 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,13 @@ def from_environment(model: type[BaseModel]) -> dict[str, Any]:
         fields: dict[str, Any] = {
             name: (field.annotation, field) for name, field in settings.model_fields.items()
         }
-        source = _Environment(
-            create_model(f"{settings.__name__}Variables", __base__=BaseSettings, **fields),
-            env_prefix=ENVIRONMENT_PREFIX,
-            env_nested_delimiter="__",
-        )
+        with warnings.catch_warnings():
+            # Only the fields' names are read from this model: they may be those of its methods.
+            warnings.filterwarnings("ignore", "Field name .* shadows an attribute", UserWarning)
+            variables = create_model(
+                f"{settings.__name__}Variables", __base__=BaseSettings, **fields
+            )
+        source = _Environment(variables, env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__")
         try:
             values.update(source())
         except SettingsError as error:

@@ -1,0 +1,127 @@
+"""What a measurement gives: figures, what they are figures of, as a table and as JSON.
+
+Knows nothing of how a figure is made.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+from rich.table import Table
+
+from command_line.fields import OneOrMore
+from encoder.encoder import Encoder
+from pipelines.errors import StorageError
+from pipelines.evaluation.expectation import check_expectations, parse_expectations
+
+__all__ = ["Measurement", "ModelIdentity", "ResultSettings", "deliver", "write_json"]
+
+with warnings.catch_warnings():
+    # The flag is `--json`, as of other tools; what pydantic had under this name is deprecated.
+    warnings.filterwarnings("ignore", 'Field name "json" in "ResultSettings"', UserWarning)
+
+    class ResultSettings(BaseModel):
+        """What becomes of the figures. Field descriptions are the command's help."""
+
+        model_config = ConfigDict(frozen=True, extra="forbid")
+
+        json: str | None = Field(None, description="Write the figures to this file, too")  # type: ignore[assignment]
+        expect: OneOrMore = Field(
+            (), description="METRIC=VALUE: exit with 8 where the figure is another; repeatable"
+        )
+        tolerance: float = Field(
+            0.001, ge=0, description="Largest difference from --expect that is none"
+        )
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model was measured, and how it ran.
+
+    Attributes:
+        space: Fingerprint of its embedding space.
+        provenance: Model, revision, backend, dtype, device and versions.
+    """
+
+    space: str
+    provenance: dict[str, str]
+
+    @staticmethod
+    def of(encoder: Encoder) -> ModelIdentity:
+        """Return the identity of a loaded model."""
+        return ModelIdentity(encoder.space.fingerprint, dict(encoder.provenance))
+
+    def __str__(self) -> str:
+        """Return what matters on a line: model, backend, precision, space."""
+        names = ("model", "backend", "dtype")
+        ran = [self.provenance[name] for name in names if name in self.provenance]
+        return ", ".join([*ran, f"space {self.space}"])
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Figures of one model on one data set.
+
+    Attributes:
+        task: What was measured ("sts").
+        data: The files.
+        counts: How much there was: texts, how many were truncated, ...
+        metrics: Fractions of 1, by the names that mteb 2 gives them.
+        details: What the metrics are averages of, if they are; one mapping each.
+    """
+
+    task: str
+    data: tuple[str, ...]
+    counts: Mapping[str, int]
+    metrics: Mapping[str, float]
+    details: Sequence[Mapping[str, float]] = ()
+
+
+def deliver(
+    measurement: Measurement, model: ModelIdentity, settings: ResultSettings, console: Console
+) -> None:
+    """Print the figures, write them and compare them with what was expected, in this order.
+
+    Raises:
+        StorageError: The JSON file cannot be written.
+        VerificationError: A figure is not what was expected.
+    """
+    console.print(f"{measurement.task}: {model}", soft_wrap=True)
+    console.print(_table(measurement))
+    if settings.json is not None:
+        write_json(Path(settings.json), {**asdict(measurement), "model": asdict(model)})
+    expectations = parse_expectations(settings.expect, measurement.metrics)
+    check_expectations(expectations, measurement.metrics, settings.tolerance)
+
+
+def write_json(file: Path, content: object) -> None:
+    """Write a JSON file for people and programs; folders are made.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"expected to write {file}, found {error.strerror}; give another --json"
+        ) from error
+
+
+def _table(measurement: Measurement) -> Table:
+    table = Table()
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in measurement.metrics.items():
+        table.add_row(name, f"{value:.5f}")
+    table.add_section()
+    for name, count in measurement.counts.items():
+        table.add_row(name, f"{count:,}")
+    return table
