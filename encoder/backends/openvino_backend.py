@@ -8,8 +8,6 @@ OpenVINO's telemetry is kept out.
 from __future__ import annotations
 
 import os
-import sys
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,7 +19,8 @@ import numpy.typing as npt
 import torch
 
 from encoder.backends.base import TokenBatch
-from encoder.backends.pooled_model import PooledModel, quiet_transformers
+from encoder.backends.openvino_conversion import convert, import_openvino
+from encoder.backends.pooled_model import PooledModel
 from encoder.errors import BackendError, ModelLoadError
 
 __all__ = ["OpenVinoBackend"]
@@ -69,7 +68,7 @@ class OpenVinoBackend:
         max_batch_tokens: int | None = None,
         num_threads: int | None = None,
     ) -> None:
-        openvino = _import_openvino()
+        openvino = import_openvino("backend openvino", "use backend torch")
         streams = num_threads or _usable_cpus()
         self.streams = streams
         self.dtype = dtype
@@ -159,41 +158,11 @@ def _errors_reported() -> Iterator[None]:
         raise BackendError(f"expected a forward to finish, found: {_cause(error)}") from error
 
 
-def _convert(openvino: ModuleType, model: PooledModel) -> object:
+def _convert(openvino: ModuleType, model: PooledModel) -> Any:  # noqa: ANN401 - OpenVINO has no types
     ids = torch.ones((2, 8), dtype=torch.int32)
     mask = torch.ones_like(ids)
     mask[1, 4:] = 0
-    is_cls = torch.tensor([True, False])
-    with torch.inference_mode(), quiet_transformers(), warnings.catch_warnings():
-        # torch.jit.trace warns of every Python branch that it fixes; the parity tests cover them.
-        warnings.simplefilter("ignore")
-        return openvino.convert_model(
-            model,
-            example_input=(ids, mask, is_cls),
-            # A copy: OpenVINO would go on reading memory that PyTorch owns.
-            share_weights=False,
-            input=[openvino.PartialShape([-1, -1])] * 2 + [openvino.PartialShape([-1])],
-        )
-
-
-def _import_openvino() -> ModuleType:
-    """Import OpenVINO without its telemetry, which would report the import and each conversion."""
-    blocked = "openvino_telemetry" not in sys.modules
-    if blocked:
-        # None makes the import fail, and OpenVINO then falls back to its own silent stand-in.
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    except ImportError as error:
-        raise ModelLoadError(
-            "backend openvino needs the package openvino, which is not installed; "
-            "pip install twofold[cpu], or use backend torch"
-        ) from error
-    finally:
-        if blocked:
-            del sys.modules["openvino_telemetry"]
-    module: ModuleType = openvino
-    return module
+    return convert(openvino, model, (ids, mask, torch.tensor([True, False])))
 
 
 def _usable_cpus() -> int:
