@@ -20,24 +20,37 @@ from encoder.encoder import Encoder
 from pipelines.errors import StorageError
 from pipelines.evaluation.expectation import check_expectations, parse_expectations
 
-__all__ = ["Measurement", "ModelIdentity", "ResultSettings", "deliver", "write_json"]
+__all__ = [
+    "JsonSettings",
+    "Measurement",
+    "ModelIdentity",
+    "ResultSettings",
+    "check",
+    "show",
+    "write_json",
+]
 
 with warnings.catch_warnings():
-    # The flag is `--json`, as of other tools; what pydantic had under this name is deprecated.
-    warnings.filterwarnings("ignore", 'Field name "json" in "ResultSettings"', UserWarning)
+    # The flag is `--json`, as of other tools; what pydantic has under this name is deprecated.
+    warnings.filterwarnings("ignore", 'Field name "json" in "JsonSettings"', UserWarning)
 
-    class ResultSettings(BaseModel):
-        """What becomes of the figures. Field descriptions are the command's help."""
+    class JsonSettings(BaseModel):
+        """Where figures go beside the terminal. Field descriptions are the command's help."""
 
         model_config = ConfigDict(frozen=True, extra="forbid")
 
         json: str | None = Field(None, description="Write the figures to this file, too")  # type: ignore[assignment]
-        expect: OneOrMore = Field(
-            (), description="METRIC=VALUE: exit with 8 where the figure is another; repeatable"
-        )
-        tolerance: float = Field(
-            0.001, ge=0, description="Largest difference from --expect that is none"
-        )
+
+
+class ResultSettings(JsonSettings):
+    """What becomes of the figures. Field descriptions are the command's help."""
+
+    expect: OneOrMore = Field(
+        (), description="METRIC=VALUE: exit with 8 where the figure is another; repeatable"
+    )
+    tolerance: float = Field(
+        0.001, ge=0, description="Largest difference from --expect that is none"
+    )
 
 
 @dataclass(frozen=True)
@@ -83,29 +96,37 @@ class Measurement:
     details: Sequence[Mapping[str, float]] = ()
 
 
-def deliver(
+def show(
     measurement: Measurement, model: ModelIdentity, settings: ResultSettings, console: Console
 ) -> None:
-    """Print the figures, write them and compare them with what was expected, in this order.
+    """Print the figures, and write them where `--json` says.
 
     Raises:
         StorageError: The JSON file cannot be written.
-        VerificationError: A figure is not what was expected.
     """
     console.print(f"{measurement.task}: {model}", soft_wrap=True)
     console.print(_table(measurement))
     if settings.json is not None:
-        write_json(Path(settings.json), {**asdict(measurement), "model": asdict(model)})
+        write_json(settings.json, {**asdict(measurement), "model": asdict(model)})
+
+
+def check(measurement: Measurement, settings: ResultSettings) -> None:
+    """Compare the figures with what `--expect` says.
+
+    Raises:
+        VerificationError: One is not what was expected.
+    """
     expectations = parse_expectations(settings.expect, measurement.metrics)
     check_expectations(expectations, measurement.metrics, settings.tolerance)
 
 
-def write_json(file: Path, content: object) -> None:
+def write_json(path: str, content: object) -> None:
     """Write a JSON file for people and programs; folders are made.
 
     Raises:
         StorageError: It cannot be written.
     """
+    file = Path(path)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -27,7 +27,7 @@ from pipelines.errors import exit_code
 from pipelines.evaluation.delimited import Row, Separator, read_columns
 from pipelines.evaluation.expectation import parse_expectations
 from pipelines.evaluation.extra import require_extra
-from pipelines.evaluation.measurement import Measurement, ModelIdentity, ResultSettings, deliver
+from pipelines.evaluation.measurement import Measurement, ModelIdentity, ResultSettings, check, show
 
 __all__ = ["METRICS", "RatedPairs", "StsSettings", "main", "measure_sts", "read_pairs"]
 
@@ -163,7 +163,8 @@ def _run(argv: Sequence[str] | None) -> int:
     encoder = load_encoder(settings.encoder)
     measurement = measure_sts(pairs, encoder, settings.pairs)
     console = Console(highlight=False, markup=False)
-    deliver(measurement, ModelIdentity.of(encoder), settings.result, console)
+    show(measurement, ModelIdentity.of(encoder), settings.result, console)
+    check(measurement, settings.result)
     return 0
 
 
