@@ -110,7 +110,8 @@ def _parser(model: type[BaseModel], prog: str, description: str) -> argparse.Arg
         help="Settings by the names of these flags; flags and TWOFOLD_* variables win over it",
     )
     sections = groups(model)
-    for name, field in model.model_fields.items():
+    # What must be given stands first.
+    for name, field in sorted(model.model_fields.items(), key=lambda f: not f[1].is_required()):
         if name not in sections:
             _add_flag(parser, name, field)
     for group, settings in sections.items():

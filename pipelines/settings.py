@@ -18,6 +18,7 @@ __all__ = [
     "Actors",
     "EmbedCorpusSettings",
     "EmbeddingDtype",
+    "JobSettings",
     "OnInvalid",
     "OnLong",
 ]
@@ -70,29 +71,14 @@ class Actors(BaseModel):
         return self
 
 
-class EmbedCorpusSettings(BaseModel):
-    """What `twofold embed` does. Field descriptions are the command's help."""
+class JobSettings(BaseModel):
+    """How a corpus is embedded, whatever it is: what is stored, and on which workers.
+
+    `EmbedCorpusSettings` adds the corpus; commands that embed one of their own nest this.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: OneOrMore = Field(
-        min_length=1,
-        description="Files, folders or globs, local or any fsspec URI (s3://bucket/docs/*.parquet)",
-    )
-    output: str = Field(min_length=1, description="Output folder, local or any fsspec URI")
-    encoder: EncoderSettings = Field(default_factory=EncoderSettings)
-
-    input_format: Annotated[Format | None, AUTO_IS_UNSET] = Field(
-        None, description="parquet, jsonl, csv or text; auto: from each file's name"
-    )
-    id_column: str = Field(
-        "id", description="Column that names a row; text files use path:byte-offset instead"
-    )
-    text_column: OneOrMore = Field(
-        ("text",), min_length=1, description="Column to embed; repeat it to join several by a space"
-    )
-    columns: CommaSeparated = Field((), description="Columns to pass through, a,b,c")
-    role: Role = Field(Role.DOCUMENT, description="Embed the rows as documents or as queries")
     embedding_dtype: EmbeddingDtype = Field(
         "float32", description="Stored precision: float16 halves the output"
     )
@@ -106,24 +92,6 @@ class EmbedCorpusSettings(BaseModel):
         DEFAULT_UNIT_BYTES,
         ge=1,
         description="Input bytes of a work unit where the format can be split",
-    )
-    on_long: OnLong = Field(
-        OnLong.TRUNCATE, description="What to do with texts of more than max-seq-length tokens"
-    )
-    chunk_overlap: int = Field(
-        64, ge=0, description="Tokens that neighbouring chunks share (--on-long chunk)"
-    )
-    on_invalid: OnInvalid | None = Field(
-        None,
-        description="unset: a bad row is rejected and recorded, an unreadable file fails the job; "
-        "reject: an unreadable file is rejected and recorded too; fail: the first bad row fails",
-    )
-    check_ids: bool = Field(
-        True, description="After new shards were committed, check that ids are unique"
-    )
-    prune: bool = Field(False, description="Retire shards of sources that are gone")
-    prune_max: float = Field(
-        0.1, ge=0, le=1, description="Largest share of the sources that --prune may retire"
     )
     actors: Actors | None = Field(
         None, description="Actor pool, MIN[:MAX]; unset: as many as the cluster holds"
@@ -154,6 +122,47 @@ class EmbedCorpusSettings(BaseModel):
     )
     shared_filesystem: bool = Field(
         False, description="A local output on several Ray nodes is one shared folder"
+    )
+
+
+class EmbedCorpusSettings(JobSettings):
+    """What `twofold embed` does. Field descriptions are the command's help."""
+
+    input: OneOrMore = Field(
+        min_length=1,
+        description="Files, folders or globs, local or any fsspec URI (s3://bucket/docs/*.parquet)",
+    )
+    output: str = Field(min_length=1, description="Output folder, local or any fsspec URI")
+    encoder: EncoderSettings = Field(default_factory=EncoderSettings)
+
+    input_format: Annotated[Format | None, AUTO_IS_UNSET] = Field(
+        None, description="parquet, jsonl, csv or text; auto: from each file's name"
+    )
+    id_column: str = Field(
+        "id", description="Column that names a row; text files use path:byte-offset instead"
+    )
+    text_column: OneOrMore = Field(
+        ("text",), min_length=1, description="Column to embed; repeat it to join several by a space"
+    )
+    columns: CommaSeparated = Field((), description="Columns to pass through, a,b,c")
+    role: Role = Field(Role.DOCUMENT, description="Embed the rows as documents or as queries")
+    on_long: OnLong = Field(
+        OnLong.TRUNCATE, description="What to do with texts of more than max-seq-length tokens"
+    )
+    chunk_overlap: int = Field(
+        64, ge=0, description="Tokens that neighbouring chunks share (--on-long chunk)"
+    )
+    on_invalid: OnInvalid | None = Field(
+        None,
+        description="unset: a bad row is rejected and recorded, an unreadable file fails the job; "
+        "reject: an unreadable file is rejected and recorded too; fail: the first bad row fails",
+    )
+    check_ids: bool = Field(
+        True, description="After new shards were committed, check that ids are unique"
+    )
+    prune: bool = Field(False, description="Retire shards of sources that are gone")
+    prune_max: float = Field(
+        0.1, ge=0, le=1, description="Largest share of the sources that --prune may retire"
     )
     dry_run: bool = Field(False, description="Print the plan and do nothing")
 

@@ -18,7 +18,7 @@ from encoder.errors import InvalidInputError
 from pipelines.source.listing import files_of, is_local, open_filesystem
 from pipelines.source.units import Format, Source
 
-__all__ = ["current_version", "list_sources"]
+__all__ = ["current_version", "list_sources", "normalised"]
 
 _FORMATS = {
     ".parquet": Format.PARQUET,
@@ -51,7 +51,7 @@ def list_sources(inputs: Sequence[str], input_format: Format | None) -> list[Sou
     sources: dict[str, Source] = {}
     unknown: list[str] = []
     for argument in inputs:
-        root = _normalised(argument)
+        root = normalised(argument)
         for uri, info in files_of(root).items():
             file_format, compression = _format_of(uri)
             file_format = input_format or file_format
@@ -83,8 +83,12 @@ def current_version(source_uri: str) -> tuple[str, int]:
     return _version(info), int(info["size"])
 
 
-def _normalised(argument: str) -> str:
-    """Return an absolute local path, or the URI without a trailing slash."""
+def normalised(argument: str) -> str:
+    """Return an absolute local path, or the URI without a trailing slash.
+
+    Args:
+        argument: A path or URI as a user gives it.
+    """
     local = argument.removeprefix("file://") if argument.startswith("file://") else argument
     if is_local(local):
         return os.path.abspath(Path(local).expanduser())  # noqa: PTH100  (resolve follows links)
