@@ -1,7 +1,8 @@
 """Which texts are encoded together, and how long their rows are padded. Pure arithmetic.
 
 Texts are sorted by length and cut into batches by a budget of *padded* tokens, because that is
-what a forward costs. Row lengths come from a short list of buckets, because OpenVINO and CUDA
+what a forward costs; where padding would cost more than a forward of its own, a batch ends before
+the budget does. Row lengths come from a short list of buckets, because OpenVINO and CUDA
 graphs prepare every new shape afresh.
 """
 
@@ -14,9 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = ["Batch", "bucket_length", "padding_waste", "plan_batches"]
-
-_MIN_STREAM_TOKENS = 64
-"""Below this, two batches on two cores are slower than one: each has its fixed cost."""
 
 
 @dataclass(frozen=True)
@@ -57,33 +55,65 @@ def plan_batches(
     *,
     max_batch_tokens: int,
     max_seq_length: int | None = None,
-    streams: int = 1,
+    overhead_tokens: int = 0,
 ) -> list[Batch]:
-    """Cut texts into batches of similar length, longest first.
+    """Cut texts into batches of similar length, longest first, so that they cost least.
+
+    A batch costs its padded tokens and, as every forward does, `overhead_tokens` more: texts of
+    other lengths share a forward only where that is cheaper than one of their own.
 
     Args:
         lengths: Tokens of each text, (N,).
         max_batch_tokens: Budget of rows x padded length; a text beyond it is a batch by itself.
         max_seq_length: The model's limit, which no padded length exceeds.
-        streams: Batches that are computed at once: few texts are shared out over all of them,
-            because a stream without a batch is an idle core.
+        overhead_tokens: Tokens that take as long as starting one more forward.
 
     Returns:
         Batches that hold every index exactly once, the longest texts first: memory runs out at
         once if it does, and the last batches of parallel streams are short.
     """
     tokens = np.asarray(lengths, dtype=np.int64)
-    share = -(-int(tokens.sum()) // streams)
-    max_batch_tokens = min(max_batch_tokens, max(share, _MIN_STREAM_TOKENS))
     order = np.argsort(-tokens, kind="stable")
+    distinct, positions = np.unique(tokens[order], return_inverse=True)
+    buckets = [bucket_length(max(1, length), max_seq_length) for length in distinct.tolist()]
+    padded = np.asarray(buckets, dtype=np.int64)[positions]  # (N,)
     batches = []
-    first = 0
-    while first < len(order):
-        padded_length = bucket_length(max(1, int(tokens[order[first]])), max_seq_length)
-        rows = max(1, max_batch_tokens // padded_length)
-        batches.append(Batch(order[first : first + rows], padded_length))
-        first += rows
+    for first, end in _cheapest_groups(padded, max_batch_tokens, overhead_tokens):
+        rows = max(1, max_batch_tokens // int(padded[first]))
+        batches += [
+            Batch(order[start : min(start + rows, end)], int(padded[start]))
+            for start in range(first, end, rows)
+        ]
     return batches
+
+
+def _cheapest_groups(
+    padded: npt.NDArray[np.int64], max_batch_tokens: int, overhead_tokens: int
+) -> list[tuple[int, int]]:
+    """Return (first, end) of groups of rows that are padded alike; each is cut by the budget.
+
+    Dynamic programming from the shortest rows back to the longest; a group ends where the padded
+    length changes, so it takes the square of the distinct lengths (112 for 512 tokens), however
+    many rows there are.
+    """
+    is_first = np.ones(len(padded), dtype=np.bool_)
+    is_first[1:] = padded[1:] != padded[:-1]
+    starts = np.append(np.flatnonzero(is_first), len(padded))  # (G + 1,)
+    least = np.zeros(len(starts), dtype=np.int64)  # cost of all rows from a start on
+    following = np.zeros(len(starts), dtype=np.int64)  # the start at which its group ends
+    for group in range(len(starts) - 2, -1, -1):
+        length = padded[starts[group]]
+        rows = starts[group + 1 :] - starts[group]  # (ends,)
+        forwards = -(-rows // max(1, max_batch_tokens // length))
+        costs = rows * length + forwards * overhead_tokens + least[group + 1 :]
+        cheapest = int(costs.argmin())
+        least[group], following[group] = costs[cheapest], group + 1 + cheapest
+    groups = []
+    group = 0
+    while group < len(starts) - 1:
+        groups.append((int(starts[group]), int(starts[following[group]])))
+        group = int(following[group])
+    return groups
 
 
 def padding_waste(lengths: npt.ArrayLike, batches: Sequence[Batch]) -> float:

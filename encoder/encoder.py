@@ -135,7 +135,7 @@ class Encoder:
                 tokenized.n_tokens,
                 max_batch_tokens=self._backend.max_batch_tokens,
                 max_seq_length=self.space.max_seq_length,
-                streams=self._backend.streams,
+                overhead_tokens=self._backend.overhead_tokens,
             )
             padded = self._padded(batches, tokenized, is_cls)
             missing = set(range(len(batches)))
@@ -177,6 +177,11 @@ class Encoder:
     def windows(self, text: str, *, overlap: int, role: Role) -> list[tuple[int, int]]:
         """Cut a long text into character spans that each fit; see `Tokenizer.windows`."""
         return self._tokenizer.windows(text, overlap=overlap, prompt=self.space.role(role).prompt)
+
+    def expect_single_texts(self) -> None:
+        """Prepare for texts that come one by one, as an endpoint's do; it costs memory."""
+        with self._forward_lock:
+            self._backend.expect_single_texts()
 
     def close(self) -> None:
         """Free the model; the encoder cannot be used afterwards."""

@@ -196,6 +196,7 @@ class EmbeddingService:
 
     async def warm_up(self) -> None:
         """Prepare the shapes that short queries have, and measure a full forward."""
+        self.encoder.expect_single_texts()
         longest = self.space.max_seq_length
         lengths = sorted({min(length, longest) for length in _WARM_UP_LENGTHS})
         text = "warm " * longest

@@ -43,6 +43,15 @@ class TokenBatch:
         """Whether any row is shorter than the batch."""
         return not bool(self.attention_mask.all())
 
+    def padded_to(self, length: int, pad_token_id: int) -> TokenBatch:
+        """Return the batch with rows of `length` tokens, which is no less than they have."""
+        more = ((0, 0), (0, length - self.input_ids.shape[1]))
+        return TokenBatch(
+            np.pad(self.input_ids, more, constant_values=pad_token_id),
+            np.pad(self.attention_mask, more),
+            self.is_cls,
+        )
+
     def halves(self) -> tuple[TokenBatch, TokenBatch]:
         """Return the batch as two, the first one the larger."""
         middle = (len(self) + 1) // 2
@@ -87,7 +96,8 @@ class Backend(Protocol):
         pad_token_id: What the model expects in padding.
         max_batch_tokens: Padded tokens per forward that suit this device; may fall when memory
             runs out.
-        streams: Forwards that are computed at once.
+        overhead_tokens: Tokens that take as long as starting one more forward.
+        streams: Forwards that are computed at once where there are many.
     """
 
     name: str
@@ -96,6 +106,7 @@ class Backend(Protocol):
     dimension: int
     pad_token_id: int
     max_batch_tokens: int
+    overhead_tokens: int
     streams: int
 
     def forward(
@@ -108,6 +119,10 @@ class Backend(Protocol):
         Raises:
             BackendError: The forward failed for a reason that is not one text's.
         """
+        ...
+
+    def expect_single_texts(self) -> None:
+        """Prepare for texts that come one by one, where that costs memory."""
         ...
 
     def close(self) -> None:

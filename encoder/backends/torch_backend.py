@@ -27,6 +27,9 @@ __all__ = ["TorchBackend"]
 _logger = logging.getLogger(__name__)
 
 _CPU_BATCH_TOKENS = 2048
+_CPU_OVERHEAD_TOKENS = 48
+_GPU_FORWARDS = 16
+"""A sixteenth of the budget is taken for what starting a forward costs on a GPU (a guess)."""
 _IN_FLIGHT = 2
 
 _Vectors = npt.NDArray[np.float32]
@@ -66,6 +69,9 @@ class TorchBackend:
         self._device = torch.device(device)
         self._model = model.to(device=self._device, dtype=getattr(torch, dtype))
         self.max_batch_tokens = max_batch_tokens or self._default_budget(max_seq_length)
+        self.overhead_tokens = (
+            _CPU_OVERHEAD_TOKENS if device == "cpu" else self.max_batch_tokens // _GPU_FORWARDS
+        )
 
     def forward(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[int, _Vectors]]:
         """Yield (position, vectors (B, H)) in the order of the batches."""
@@ -74,6 +80,9 @@ class TorchBackend:
             return
         for position, batch in enumerate(batches):
             yield position, self._forward_one(batch)
+
+    def expect_single_texts(self) -> None:
+        """Do nothing: every shape is as good as any other here."""
 
     def close(self) -> None:
         """Free the model."""

@@ -142,6 +142,53 @@ def test_a_failing_forward_is_a_backend_error(backend: TorchBackend) -> None:
     assert len(list(backend.forward([good]))) == 1
 
 
+@pytest.fixture(scope="module")
+def openvino_backend(tiny_model: Path) -> Iterator[OpenVinoBackend]:
+    opened = OpenVinoBackend(load_pooled_model(tiny_model), dtype="float32", num_threads=2)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 32, 60, 64, 65, 100])
+def test_a_text_that_comes_alone_has_the_vector_that_it_has_among_others(
+    openvino_backend: OpenVinoBackend, length: int
+) -> None:
+    alone = token_batch([length], seed=length)
+    among_many = [alone, *(token_batch([length, 3], seed=seed) for seed in range(20))]
+    expected = dict(openvino_backend.forward(among_many))[0]
+    assert expected.shape == (1, 32)
+
+    ((position, before),) = openvino_backend.forward([alone])
+    openvino_backend.expect_single_texts()
+    ((_, after),) = openvino_backend.forward([alone])
+
+    assert position == 0
+    np.testing.assert_allclose(before, expected, atol=2e-5)
+    np.testing.assert_allclose(after, expected, atol=2e-5)
+
+
+def test_graphs_for_single_texts_take_only_single_texts_that_fit(
+    openvino_backend: OpenVinoBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino_backend.expect_single_texts()
+    taken: list[tuple[int, ...]] = []
+    for graph in openvino_backend._single.values():
+        monkeypatch.setattr(
+            graph,
+            "forward",
+            lambda batches, run=graph.forward: (
+                taken.extend(batch.input_ids.shape for batch in batches),
+                run(batches),
+            )[1],
+        )
+
+    for lengths in ([12], [16], [40], [65], [12, 12]):
+        list(openvino_backend.forward([token_batch(lengths)]))
+    list(openvino_backend.forward([token_batch([12]), token_batch([13])]))
+
+    assert taken == [(1, 16), (1, 16), (1, 64)]
+
+
 # Memory
 
 

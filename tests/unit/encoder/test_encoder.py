@@ -42,6 +42,7 @@ class FakeBackend:
     def __init__(self, max_batch_tokens: int = 64) -> None:
         self.max_batch_tokens = max_batch_tokens
         self.streams = 1
+        self.overhead_tokens = 0
         self.calls: list[int] = []
         self.active = 0
         self.closed = False
@@ -60,6 +61,9 @@ class FakeBackend:
             done.append((position, vectors))
         self.active -= 1
         yield from reversed(done)
+
+    def expect_single_texts(self) -> None:
+        pass
 
     def close(self) -> None:
         self.closed = True
