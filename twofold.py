@@ -20,6 +20,9 @@ COMMANDS: dict[str, Command] = {
         "pipelines.verify:main", "Check an output: shards, counts, ids, vectors against fp32"
     ),
     "search": Command("pipelines.search:main", "Search an output by meaning, exactly"),
+    "plan": Command(
+        "pipelines.plan_capacity:main", "Estimate what a corpus would take: hours, bytes, the limit"
+    ),
     "serve": Command("serving.serve:main", "Serve query embeddings over HTTP, autoscaled"),
     "demo": Command("pipelines.demo:main", "Embed Python's own docstrings and ask a few questions"),
     "pull": Command("pipelines.pull:main", "Mirror a model to a folder or an object store"),
