@@ -160,7 +160,7 @@ def test_an_interrupted_mirror_is_continued(
         copy(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("encoder.model.mirror.shutil.copyfileobj", break_off)
+        patch.setattr("encoder.model.destination.shutil.copyfileobj", break_off)
         with pytest.raises(InvalidInputError, match="No space left"):
             _mirror(tiny_model, destination)
     whole = _contents(destination)
