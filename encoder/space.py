@@ -15,6 +15,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from encoder.errors import InvalidInputError
@@ -82,7 +83,7 @@ class EmbeddingSpace:
         """Return how texts of `role` are encoded."""
         return self.query if role is Role.QUERY else self.document
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """First 16 hex digits of the sha256 of the canonical JSON."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:_FINGERPRINT_HEX_DIGITS]

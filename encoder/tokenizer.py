@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,11 @@ class Tokenized:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @cached_property
+    def total_tokens(self) -> int:
+        """Tokens of all texts."""
+        return int(self.n_tokens.sum())
 
     def take(self, indices: Sequence[int]) -> Tokenized:
         """Return some of the texts, in the order of `indices`."""

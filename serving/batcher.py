@@ -60,8 +60,11 @@ class _Request:
     arrived: float
     rows: list[npt.NDArray[np.float32]] = field(default_factory=list)
     taken: int = 0
-    tokens_left: int = 0
+    tokens_left: int = field(init=False)
     forward_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.tokens_left = sum(self.costs)
 
     @property
     def has_more(self) -> bool:
@@ -156,7 +159,7 @@ class TokenBatcher:
             TextFailedError: One of these texts makes the model raise.
             BackendError: The model fails for every text.
         """
-        n_tokens = int(tokenized.n_tokens.sum())
+        n_tokens = tokenized.total_tokens
         if not is_admitted:
             self.check_room(n_tokens)
         costs = [
@@ -165,7 +168,6 @@ class TokenBatcher:
         request = _Request(
             tokenized, role, costs, asyncio.get_running_loop().create_future(), time.monotonic()
         )
-        request.tokens_left = sum(costs)
         self._arrivals += 1
         place = self._arrivals
         self._waiting[place] = request
@@ -211,7 +213,7 @@ class TokenBatcher:
                     self._forward_since = None
                 seconds = time.monotonic() - started
                 self._failure = None
-                self._load.encoded(int(tokenized.n_tokens.sum()), encoded.padded_tokens, seconds)
+                self._load.encoded(tokenized.total_tokens, encoded.padded_tokens, seconds)
                 self._deliver(picked, encoded, seconds)
         finally:
             self._worker = None

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -100,6 +100,17 @@ class Embedding:
     queue_s: float
     forward_s: float
 
+    @cached_property
+    def total_tokens(self) -> int:
+        """Tokens of all inputs."""
+        return int(self.n_tokens.sum())
+
+    @cached_property
+    def truncated_inputs(self) -> list[int]:
+        """Positions of the inputs that were cut."""
+        positions: list[int] = np.flatnonzero(self.truncated).tolist()
+        return positions
+
 
 class EmbeddingService:
     """One model behind a queue.
@@ -159,7 +170,7 @@ class EmbeddingService:
         batched = await self._submit(tokenized, request.role)
         self._metrics.embedded(
             request.role,
-            n_tokens=int(tokenized.n_tokens.sum()),
+            n_tokens=tokenized.total_tokens,
             truncated=int(tokenized.truncated.sum()),
             tokenize_s=tokenize_s,
             queue_s=batched.queue_s,
@@ -265,7 +276,7 @@ class EmbeddingService:
 
     async def _submit(self, tokenized: Tokenized, role: Role) -> Batched:
         # Counted as it comes: what times out in the queue was wanted, too.
-        self.load.offered(int(tokenized.n_tokens.sum()), len(tokenized))
+        self.load.offered(tokenized.total_tokens, len(tokenized))
         try:
             return await self._batcher.submit(tokenized, role)
         except OverloadedError:
@@ -290,7 +301,7 @@ class EmbeddingService:
                 f"expected inputs of at most {longest} tokens, found longer ones at {indices[:10]}"
                 f"{', ...' if len(indices) > 10 else ''}; shorten them, or let them be truncated"
             )
-        total, limit = int(tokenized.n_tokens.sum()), self._limits.max_request_tokens
+        total, limit = tokenized.total_tokens, self._limits.max_request_tokens
         if total > limit:
             self._metrics.rejected(request.role, "too_large")
             raise RequestTooLargeError(

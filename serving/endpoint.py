@@ -29,20 +29,21 @@ class QueryEndpoint:
     Args:
         settings: What is served.
         num_threads: CPUs of this replica, unless the encoder's settings say otherwise.
+
+    Attributes:
+        service: What embeds.
     """
 
     def __init__(self, settings: ServingSettings, num_threads: int) -> None:
         self._settings = settings
         self._metrics = Metrics()
-        self._service: EmbeddingService | None = None
-        self._gauges: asyncio.Task[None] | None = None
         asked = settings.encoder
         if asked.num_threads is None:
             asked = asked.model_copy(update={"num_threads": num_threads})
         encoder = load_encoder(asked)
         if settings.corpus is not None:
             check_corpus(settings.corpus, encoder.space)
-        self._service = EmbeddingService(encoder, settings, self._metrics)
+        self.service = EmbeddingService(encoder, settings, self._metrics)
         _logger.info("serving %s in space %s", encoder.provenance, encoder.space.fingerprint)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -52,19 +53,13 @@ class QueryEndpoint:
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
             await self.service.warm_up()
-            self._gauges = asyncio.create_task(self._publish_gauges())
+            gauges = asyncio.create_task(self._publish_gauges())
             yield
-            self._gauges.cancel()
+            gauges.cancel()
             await self.service.close()
 
         app.router.lifespan_context = lifespan
         return app
-
-    @property
-    def service(self) -> EmbeddingService:
-        """What embeds."""
-        assert self._service is not None
-        return self._service
 
     async def check_health(self) -> None:
         """Run a forward; what it raises makes Serve replace this replica."""

@@ -7,13 +7,13 @@ slow or an endless client. Whatever happens inside, the client gets OpenAI-shape
 from __future__ import annotations
 
 import hmac
-import json
 import logging
 import time
 import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import orjson
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -145,8 +145,8 @@ class Gate:
                 "role": role,
                 "space": embedding.space.fingerprint,
                 "inputs": len(embedding.n_tokens),
-                "tokens": int(embedding.n_tokens.sum()),
-                "truncated": int(embedding.truncated.sum()),
+                "tokens": embedding.total_tokens,
+                "truncated": len(embedding.truncated_inputs),
                 "tokenize_ms": round(embedding.tokenize_s * 1e3, 2),
                 "queue_ms": round(embedding.queue_s * 1e3, 2),
                 "forward_ms": round(embedding.forward_s * 1e3, 2),
@@ -154,7 +154,7 @@ class Gate:
             }
         if record.error is not None:
             line["error"] = record.error
-        _logger.info(json.dumps(line))
+        _logger.info(orjson.dumps(line).decode())
 
 
 class _Response:

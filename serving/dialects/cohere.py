@@ -127,7 +127,7 @@ def _content(embedding: Embedding, texts: list[str], types: list[str]) -> dict[s
         "response_type": "embeddings_by_type",
         "meta": {
             "api_version": {"version": "2"},
-            "billed_units": {"input_tokens": int(embedding.n_tokens.sum())},
-            "truncated": np.flatnonzero(embedding.truncated).tolist(),
+            "billed_units": {"input_tokens": embedding.total_tokens},
+            "truncated": embedding.truncated_inputs,
         },
     }

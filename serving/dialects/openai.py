@@ -138,7 +138,7 @@ def _as_list(inputs: Any) -> list[str] | list[list[int]]:  # noqa: ANN401 - pyda
 def _content(
     embedding: Embedding, model: str, encoding_format: _EncodingFormat | None
 ) -> dict[str, Any]:
-    total = int(embedding.n_tokens.sum())
+    total = embedding.total_tokens
     is_base64 = encoding_format == "base64"
     return {
         "object": "list",

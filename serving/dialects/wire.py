@@ -101,7 +101,7 @@ async def respond(
 
 
 def _receipts(embedding: Embedding) -> dict[str, str]:
-    truncated = np.flatnonzero(embedding.truncated)
+    truncated = embedding.truncated_inputs
     headers = {
         "x-embedding-role": embedding.role.value,
         "x-embedding-space": embedding.space.fingerprint,
@@ -111,5 +111,5 @@ def _receipts(embedding: Embedding) -> dict[str, str]:
         "x-truncated-count": str(len(truncated)),
     }
     if len(truncated):
-        headers["x-truncated-inputs"] = ",".join(map(str, truncated[:_LISTED_INPUTS].tolist()))
+        headers["x-truncated-inputs"] = ",".join(map(str, truncated[:_LISTED_INPUTS]))
     return headers
