@@ -111,9 +111,10 @@ def main(argv: Sequence[str]) -> int:
     queries: list[str] = json.loads(Path(argv[1]).read_text())
     calls = _Calls(lambda texts: encoder.encode(texts, Role.QUERY), queries)
     # As the endpoint does before it is ready: a backend prepares each shape when it first meets it.
+    encoder.expect_single_texts()
     for count in _WARM_UP_CALLS:
         calls.run(count, _WARM_UP_S, 0)
-    _say({"threads": threads, **encoder.provenance})
+    _say({"threads": threads, **encoder.provenance, "model": Path(argv[0]).name})
     for line in sys.stdin:
         order = json.loads(line)
         count, first = order["texts"], order["first"]
