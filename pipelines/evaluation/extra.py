@@ -13,7 +13,7 @@ def require_extra(*modules: str) -> None:
     """Check that modules of the extra `evaluate` can be imported; nothing is imported.
 
     Args:
-        modules: Top-level names, as in `import`.
+        *modules: Top-level names, as in `import`.
 
     Raises:
         InvalidInputError: One is not installed.

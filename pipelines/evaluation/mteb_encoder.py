@@ -21,8 +21,9 @@ from encoder.space import Role
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
-    from mteb.types import BatchedInput
+    from mteb.types import BatchedInput, EncodeKwargs
     from torch.utils.data import DataLoader
+    from typing_extensions import Unpack
 
 __all__ = ["MtebEncoder"]
 
@@ -40,9 +41,11 @@ class MtebEncoder(AbsEncoder):
         truncated: How many of them were longer than `max_seq_length`.
     """
 
+    mteb_model_meta: ModelMeta
+
     def __init__(self, encoder: Encoder) -> None:
         """Wrap a loaded encoder."""
-        self.model = encoder
+        self._encoder = encoder
         self.texts = 0
         self.truncated = 0
         revision = f"{encoder.space.fingerprint}-{encoder.provenance['dtype']}"
@@ -64,7 +67,7 @@ class MtebEncoder(AbsEncoder):
         hf_split: str,
         hf_subset: str,
         prompt_type: PromptType | None = None,
-        **kwargs: object,
+        **kwargs: Unpack[EncodeKwargs],
     ) -> npt.NDArray[np.float32]:
         """Encode texts.
 
@@ -76,14 +79,14 @@ class MtebEncoder(AbsEncoder):
             hf_split: Passed over.
             hf_subset: Passed over.
             prompt_type: `query` or not.
-            kwargs: Passed over.
+            **kwargs: Passed over.
 
         Returns:
             Vectors, float32 (N, D).
         """
         texts = [text for batch in inputs for text in batch["text"]]
         role = Role.QUERY if prompt_type == PromptType.query else Role.DOCUMENT
-        encoded = self.model.encode(texts, role)
+        encoded = self._encoder.encode(texts, role)
         self.texts += len(texts)
         self.truncated += int(encoded.truncated.sum())
         return encoded.vectors

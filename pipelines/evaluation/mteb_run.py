@@ -14,6 +14,7 @@ from pathlib import Path
 import mteb
 from mteb.abstasks import AbsTask
 from mteb.results import TaskResult
+from mteb.types import EncodeKwargs
 
 from encoder.errors import InvalidInputError, one_line
 from pipelines.errors import UnitFailedError
@@ -72,13 +73,17 @@ def find_task(name: str, *, splits: Sequence[str] = (), subsets: Sequence[str] =
         raise InvalidInputError(
             f"expected a task of mteb {mteb.__version__}, found {name!r}: {reason}"
         ) from error
-    unknown = sorted(set(splits).difference(task.metadata.eval_splits))
+    _require_known(name, "splits", splits, task.metadata.eval_splits)
+    _require_known(name, "subsets", subsets, task.hf_subsets)
+    return task
+
+
+def _require_known(task: str, kind: str, asked: Sequence[str], known: Sequence[str]) -> None:
+    unknown = sorted(set(asked).difference(known))
     if unknown:
         raise InvalidInputError(
-            f"expected splits of {name} ({', '.join(task.metadata.eval_splits)}), found "
-            f"{', '.join(unknown)}"
+            f"expected {kind} of {task} ({', '.join(known)}), found {', '.join(unknown)}"
         )
-    return task
 
 
 def run_tasks(
@@ -125,7 +130,7 @@ def _outcome(task: AbsTask, model: MtebEncoder, cache: mteb.ResultCache) -> Task
             task,
             cache=cache,
             co2_tracker=False,
-            encode_kwargs={"batch_size": _DATALOADER_BATCH},
+            encode_kwargs=EncodeKwargs(batch_size=_DATALOADER_BATCH),
             show_progress_bar=False,
         )
     except Exception as error:

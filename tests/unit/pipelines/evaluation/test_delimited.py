@@ -1,0 +1,92 @@
+"""Columns of delimited files, and one line about what is wrong with a file."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from encoder.errors import InvalidInputError
+from pipelines.errors import UnreadableSourceError
+from pipelines.evaluation.delimited import Separator, read_columns
+
+
+def read(file: Path, *columns: str, separator: Separator = Separator.COMMA, quoted: bool = True):
+    return read_columns(str(file), columns, separator=separator, quoted=quoted)
+
+
+def written(folder: Path, content: str | bytes) -> Path:
+    file = folder / "rows.csv"
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return file
+
+
+def test_columns_are_found_by_name_in_the_order_asked_for(tmp_path):
+    file = written(tmp_path, "text,other,label\nhello,1,greeting\n\n")
+    assert [row.values for row in read(file, "label", "text")] == [("greeting", "hello")]
+
+
+def test_columns_are_found_by_position_where_there_is_no_header(tmp_path):
+    file = written(tmp_path, "a\tb\tc\n")
+    rows = read(file, "3", "1", separator=Separator.TAB)
+    assert [row.values for row in rows] == [("c", "a")]
+
+
+def test_quotes_enclose_a_value_only_where_that_is_said(tmp_path):
+    file = written(tmp_path, 'text\n"one, two"\n')
+    assert read(file, "text")[0].values == ("one, two",)
+    assert read(file, "text", quoted=False)[0].values == ('"one',)
+
+
+def test_a_row_says_where_it_stands(tmp_path):
+    file = written(tmp_path, 'text\n"two\nlines"\nthird\n')
+    assert [row.place for row in read(file, "text")] == [f"{file}, line 3", f"{file}, line 4"]
+
+
+def test_a_byte_order_mark_is_not_part_of_the_first_name(tmp_path):
+    file = written(tmp_path, b"\xef\xbb\xbftext\nhello\n")
+    assert read(file, "text")[0].values == ("hello",)
+
+
+def test_a_compressed_file_is_read(tmp_path):
+    file = tmp_path / "rows.csv.gz"
+    file.write_bytes(gzip.compress(b"text\nhello\n"))
+    assert read(file, "text")[0].values == ("hello",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("text,text\na,b\n", "expected one column 'text' in the first line"),
+        ("other\na\n", "expected one column 'text' in the first line of .* found 'other'"),
+        ("", "expected one column 'text' in the first line of .* found nothing"),
+        ("text\n", "expected rows in .* found none"),
+        ("other,text\na,b\nc\n", "expected at least 2 columns, found 1 in .*, line 3"),
+    ],
+)
+def test_a_file_of_another_shape_is_refused_in_one_line(tmp_path, content, message):
+    with pytest.raises(InvalidInputError, match=message) as caught:
+        read(written(tmp_path, content), "text")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"text\n\xff\xfe\n", b'text\n"open quote\n', b"text\n" + b"x" * 200_000]
+)
+def test_a_file_that_cannot_be_read_to_its_end_is_refused_in_one_line(tmp_path, content):
+    with pytest.raises(UnreadableSourceError, match=r"found .*rows.csv: \w+") as caught:
+        read(written(tmp_path, content), "text")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused_in_one_line(tmp_path):
+    with pytest.raises(UnreadableSourceError, match=r"found .*rows.csv: FileNotFoundError"):
+        read(tmp_path / "rows.csv", "text")
+
+
+def test_a_damaged_compressed_file_is_refused_in_one_line(tmp_path):
+    file = tmp_path / "rows.csv.gz"
+    file.write_bytes(gzip.compress(b"text\n" + b"hello\n" * 1000)[:-20])
+    with pytest.raises(UnreadableSourceError, match="EOFError"):
+        read(file, "text")
