@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["MISSING", "Problem", "id_problem", "id_text", "text_of"]
+__all__ = ["MISSING", "Problem", "has_no_text", "id_problem", "id_text", "text_of"]
 
 MISSING = object()
 """Stands for a key that a row does not have."""
 
 _JSON_KINDS = {bool: "boolean", int: "number", float: "number", list: "list", dict: "object"}
 _ID_CHARACTERS = 1000
+_WHITE_SPACE = "text is only white space"
+_EMPTY = "text is empty"
+_MISSING = "text is missing"
+_NULL = "text is null"
 
 
 class Problem(NamedTuple):
@@ -44,12 +48,17 @@ def text_of(parts: Sequence[object]) -> tuple[str, Problem | None]:
     return "", Problem(_why_nothing(text, parts))
 
 
+def has_no_text(reason: str) -> bool:
+    """Return whether a row was rejected because there is nothing to embed."""
+    return reason in (_WHITE_SPACE, _EMPTY, _MISSING, _NULL)
+
+
 def _why_nothing(text: str, parts: Sequence[object]) -> str:
     if text:
-        return "text is only white space"
+        return _WHITE_SPACE
     if any(part == "" for part in parts):
-        return "text is empty"
-    return "text is missing" if all(part is MISSING for part in parts) else "text is null"
+        return _EMPTY
+    return _MISSING if all(part is MISSING for part in parts) else _NULL
 
 
 def _part_problem(part: object) -> Problem | None:

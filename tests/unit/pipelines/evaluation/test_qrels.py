@@ -1,0 +1,43 @@
+"""Judgements are read line by line; a line that is not one is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from encoder.errors import InvalidInputError
+from pipelines.evaluation.qrels import read_qrels
+
+HEADER = "query-id\tcorpus-id\tscore\n"
+
+
+def read(folder, content: bytes | str):
+    file = folder / "test.tsv"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_qrels(str(file))
+
+
+def test_scores_of_all_signs_and_windows_line_ends_are_read(tmp_path):
+    assert read(tmp_path, "\ufeff" + HEADER.replace("\n", "\r\n") + "q\ta\t2\r\nq\tb\t-1\r\n") == {
+        "q": {"a": 2, "b": -1}
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("q\ta\t1\n", "line 1: expected the header"),
+        (HEADER + "q\ta\n", "line 2: expected query-id, corpus-id, score"),
+        (HEADER + "q\t0\ta\t1\n", "line 2: expected query-id, corpus-id, score"),
+        (HEADER + "q\t\t1\n", "line 2: expected query-id, corpus-id, score"),
+        (HEADER + "\nq\ta\t1\n", "line 2: expected query-id, corpus-id, score"),
+        (HEADER + "q\ta\t0.5\n", "line 2: expected a whole number as score, found '0.5'"),
+        (HEADER + "q\ta\t1\nq\ta\t1\n", "line 3: query 'q' and document 'a' were judged before"),
+        (HEADER.encode() + b"q\t\xff\t1\n", "line 2: expected UTF-8"),
+        (HEADER, "expected judgements, found none"),
+        ("", "expected judgements, found none"),
+    ],
+)
+def test_what_is_no_judgement_is_refused_with_its_line(tmp_path, content, says):
+    with pytest.raises(InvalidInputError) as caught:
+        read(tmp_path, content)
+    assert says in str(caught.value)
