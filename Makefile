@@ -6,9 +6,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PEERS := infinity infinity-onnx sentence-transformers
 
 export RAY_USAGE_STATS_ENABLED := 0
-test test-slow demo bench bench-serve: export HF_HUB_OFFLINE := 1
+test test-slow demo bench bench-serve profile: export HF_HUB_OFFLINE := 1
 
-.PHONY: help install demo test test-slow lint typecheck bench bench-serve bench-peers clean
+.PHONY: help install demo test test-slow lint typecheck bench bench-serve bench-peers profile clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-11s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ bench: .venv/installed-dev  ## the job against the bare encoder loop, one JSON l
 
 bench-serve: .venv/installed-dev  ## the endpoint against the peers that are installed, one JSON line each
 	$(BIN)/python -m benchmarks.serve
+
+profile: .venv/installed-dev  ## flame graphs of the encoder and of a job into .bench/profiles (py-spy)
+	$(BIN)/python -m benchmarks.profile
 
 bench-peers: $(PEERS:%=.bench/peers/%/installed)  ## environments for Infinity and sentence-transformers
 

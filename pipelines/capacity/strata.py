@@ -118,7 +118,7 @@ class Stratum:
     def _per_size(self, counted: float) -> float:
         """Return what was counted in the pieces, scaled up to all units."""
         read = sum(map(self._size, self.pieces))
-        return counted / read * self._total_size() if read else 0.0
+        return counted * self._total_size() / read if read else 0.0
 
     def _size(self, piece: PieceCounts) -> int:
         return piece.rows if self.rows_are_known else piece.stored_bytes

