@@ -10,10 +10,13 @@ __all__ = ["versions_in"]
 _PACKAGES = (
     "infinity-emb",
     "sentence-transformers",
+    "fastembed",
     "torch",
     "transformers",
     "optimum",
     "onnxruntime",
+    "openvino",
+    "ray",
     "fastapi",
     "uvicorn",
 )

@@ -1,0 +1,83 @@
+"""The models that every system gets, in the form that each reads; made once, kept in .bench.
+
+Peers pool one way, so what they encode is a query's vector here: the mean. Where a model's own
+files say nothing of it (NoInstruct), theirs are written beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.endpoint.models import prepare_models
+from benchmarks.models import minilm_folder
+
+__all__ = ["MODELS", "BenchmarkModel", "prepare_model"]
+
+MODELS = ("minilm", "noinstruct")
+_REPOSITORY = Path(__file__).resolve().parent.parent.parent
+_EXPORT = _REPOSITORY / "benchmarks/peers/export_onnx.py"
+_SHOWN = 500
+
+
+@dataclass(frozen=True)
+class BenchmarkModel:
+    """A model on this disk.
+
+    Attributes:
+        name: One of `MODELS`.
+        ours: What twofold loads.
+        peers: With Sentence Transformers' files, and model.onnx where it could be exported.
+        hub_cache: Where Infinity finds the optimized graph.
+        max_tokens: Where texts are cut.
+        onnx_problem: Why there is no model.onnx.
+    """
+
+    name: str
+    ours: Path
+    peers: Path
+    hub_cache: Path
+    max_tokens: int
+    onnx_problem: str | None
+
+
+def prepare_model(name: str, bench: Path, onnx_python: Path) -> BenchmarkModel:
+    """Make what is not there yet.
+
+    Args:
+        name: One of `MODELS`.
+        bench: Keeps models between runs.
+        onnx_python: Of the environment that can export to ONNX; it may be absent.
+
+    Raises:
+        BenchmarkError: The model could not be made.
+    """
+    if name == "noinstruct":
+        made = prepare_models(bench / "models", onnx_python)
+        return BenchmarkModel(name, made.ours, made.peers, made.hub_cache, 512, made.onnx_problem)
+    folder = bench / "models-minilm"
+    model, hub_cache = folder / "peers", folder / "hub"
+    if not (model / "2_Normalize").is_dir():
+        shutil.copytree(minilm_folder(), model, dirs_exist_ok=True)
+        # Packed without this empty folder, which modules.json names.
+        (model / "2_Normalize").mkdir()
+    problem = None if (model / "model.onnx").exists() else _export(model, hub_cache, onnx_python)
+    return BenchmarkModel(name, model, model, hub_cache, 256, problem)
+
+
+def _export(model: Path, hub_cache: Path, python: Path) -> str | None:
+    """Write model.onnx; return what went wrong."""
+    if not python.exists():
+        return f"{python} is not there: make bench-peers"
+    done = subprocess.run(
+        [str(python), str(_EXPORT), str(model), str(hub_cache)],
+        cwd=_REPOSITORY,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stderr[-_SHOWN:].strip() if done.returncode else None

@@ -1,0 +1,194 @@
+"""Turns: all systems once on each kind of texts, then again."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.encoder_peers.models import BenchmarkModel
+from benchmarks.encoder_peers.systems import CARD, System, offline
+from benchmarks.encoder_peers.texts import TextSet
+from benchmarks.encoder_peers.worker import Worker
+from benchmarks.flops import ModelShape
+from benchmarks.lines import Line, Lines
+from benchmarks.whole_job import BenchmarkError
+
+__all__ = ["Protocol", "least_cosine", "run_rounds"]
+
+_CARD_SHARE = 4
+"""The model card's loop is several times slower than the rest, so it gets a part of the texts."""
+_SINGLES = "queries"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is measured.
+
+    Attributes:
+        model: The model.
+        shape: Its sizes, which its cost follows from.
+        environments: Folder of the peers' environments.
+        versions: Of what is installed, by environment.
+        texts: The kinds of texts.
+        rounds: Turns of all systems.
+        least_s: How long a turn lasts at least.
+        singles: Queries that are encoded one by one; 0 for none.
+        threads: Of every system.
+        work: For texts, vectors and logs.
+    """
+
+    model: BenchmarkModel
+    shape: ModelShape
+    environments: Path
+    versions: Mapping[str, Mapping[str, str]]
+    texts: Sequence[TextSet]
+    rounds: int
+    least_s: float
+    singles: int
+    threads: int
+    work: Path
+
+
+def run_rounds(protocol: Protocol, systems: Sequence[System], lines: Lines) -> Iterator[int]:
+    """Measure and write a line for each cell; yield each round's number before it begins.
+
+    A system that does not load is left out, and a line says why.
+    """
+    for texts in protocol.texts:
+        _file(protocol, texts).write_text(json.dumps(texts.texts))
+    with ExitStack() as running:
+        workers: dict[str, Worker] = {}
+        for system in systems:
+            try:
+                worker = _start(protocol, system)
+            except BenchmarkError as error:
+                lines.write("left out", {"system": system.name, "problem": str(error)})
+                continue
+            running.callback(worker.end)
+            workers[system.name] = worker
+        present = [system for system in systems if system.name in workers]
+        # The reference first: the others' vectors are compared with its own.
+        present.sort(key=lambda system: system.name != CARD)
+        for number in range(1, protocol.rounds + 1):
+            yield number
+            _run_round(protocol, present, workers, lines, number)
+
+
+def _start(protocol: Protocol, system: System) -> Worker:
+    sys.stderr.write(f"{protocol.model.name}: loading {system.name}\n")
+    return Worker(
+        system.command(protocol.model, protocol.environments, protocol.threads),
+        offline(protocol.model, protocol.threads),
+        protocol.work / f"{system.name}.log",
+    )
+
+
+def _run_round(
+    protocol: Protocol,
+    systems: Sequence[System],
+    workers: Mapping[str, Worker],
+    lines: Lines,
+    number: int,
+) -> None:
+    for texts in protocol.texts:
+        for system in systems:
+            cell = _throughput(protocol, system, workers[system.name], texts, is_first=number == 1)
+            lines.write("throughput", {"round": number, **_identity(protocol, system), **cell})
+    singles = [texts for texts in protocol.texts if texts.kind == _SINGLES]
+    if singles and protocol.singles:
+        for system in systems:
+            cell = _latency(protocol, workers[system.name], singles[0], is_first=number == 1)
+            lines.write("latency", {"round": number, **_identity(protocol, system), **cell})
+
+
+def _identity(protocol: Protocol, system: System) -> Line:
+    return {
+        "system": system.name,
+        "product": system.product,
+        "engine": system.engine,
+        "dtype": system.dtype,
+        "versions": dict(protocol.versions[system.environment]),
+    }
+
+
+def _throughput(
+    protocol: Protocol, system: System, worker: Worker, texts: TextSet, *, is_first: bool
+) -> Line:
+    count = len(texts.texts)
+    if system.name == CARD:
+        count = texts.first(sum(texts.lengths) // _CARD_SHARE)
+    vectors = _vectors(protocol, system, texts)
+    answer = worker.encode(
+        _file(protocol, texts),
+        count,
+        least_s=protocol.least_s,
+        vectors=vectors if is_first else None,
+    )
+    seconds = statistics.median(answer["seconds"])
+    lengths = texts.lengths[:count]
+    cell: Line = {
+        "texts": texts.kind,
+        "source": texts.source,
+        "documents": count,
+        "tokens": sum(lengths),
+        "seconds": round(seconds, 4),
+        "passes": len(answer["seconds"]),
+        "tokens_per_s": round(sum(lengths) / seconds, 1),
+        "documents_per_s": round(count / seconds, 2),
+        "gflop_per_s": round(protocol.shape.flops(lengths) / seconds / 1e9, 1),
+        "peak_rss_bytes": answer["peak_rss_bytes"],
+    }
+    reference = _vectors(protocol, CARD, texts)
+    if is_first and reference.exists():
+        cell["least_cosine"] = least_cosine(np.load(reference), np.load(vectors))
+    return cell
+
+
+def _latency(protocol: Protocol, worker: Worker, texts: TextSet, *, is_first: bool) -> Line:
+    count = min(protocol.singles, len(texts.texts))
+    # The vectors are not wanted: writing them is what warms up.
+    warm = protocol.work / "warm-up.npy" if is_first else None
+    answer = worker.encode(_file(protocol, texts), count, least_s=0.0, vectors=warm, each=True)
+    p50, p90 = np.percentile(answer["seconds"], [50, 90])
+    return {
+        "texts": texts.kind,
+        "source": texts.source,
+        "documents": count,
+        "p50_ms": round(float(p50) * 1e3, 3),
+        "p90_ms": round(float(p90) * 1e3, 3),
+        "peak_rss_bytes": answer["peak_rss_bytes"],
+    }
+
+
+def least_cosine(reference: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32]) -> float:
+    """Return the least cosine between a reference's vectors (R, D) and the first of these (N, D).
+
+    Raises:
+        ValueError: There are fewer than the reference has, or of another dimension.
+    """
+    if len(vectors) < len(reference) or vectors.shape[1:] != reference.shape[1:]:
+        raise ValueError(
+            f"expected vectors for a reference of shape {reference.shape}, found {vectors.shape}"
+        )
+    first: npt.NDArray[Any] = vectors[: len(reference)].astype(np.float64)
+    other = reference.astype(np.float64)
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(other, axis=1)
+    return round(float(((first * other).sum(axis=1) / norms).min()), 7)
+
+
+def _file(protocol: Protocol, texts: TextSet) -> Path:
+    return protocol.work / f"{texts.kind}.json"
+
+
+def _vectors(protocol: Protocol, system: System | str, texts: TextSet) -> Path:
+    name = system if isinstance(system, str) else system.name
+    return protocol.work / f"{name}-{texts.kind}.npy"

@@ -1,0 +1,107 @@
+"""A system's process, ordered by lines of JSON; see `benchmarks/peers/encode_worker.py`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from benchmarks.whole_job import BenchmarkError
+
+__all__ = ["Worker"]
+
+_REPOSITORY = Path(__file__).resolve().parent.parent.parent
+_END_S = 20.0
+_SHOWN = 1_500
+
+
+class Worker:
+    """One process with one system and one model in it. It computes nothing between orders.
+
+    Args:
+        command: Starts it.
+        environment: Variables beside those of this process.
+        log: Takes what it says.
+
+    Raises:
+        BenchmarkError: It did not load; holds the end of what it said.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                cwd=_REPOSITORY,
+                env={**os.environ, **environment},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+            )
+        self.load_s: float = self._answer()["load_s"]
+
+    def encode(
+        self,
+        texts: Path,
+        count: int,
+        *,
+        least_s: float,
+        vectors: Path | None = None,
+        each: bool = False,
+    ) -> dict[str, Any]:
+        """Encode the first texts of a file and return `seconds` and `peak_rss_bytes`.
+
+        Args:
+            texts: A JSON list of strings.
+            count: How many of them.
+            least_s: Encode them again until so much time is over.
+            vectors: Where to write their vectors, before anything is timed; None for not.
+            each: One call a text, and its seconds, instead of one call for all.
+
+        Raises:
+            BenchmarkError: The process has ended.
+        """
+        order = {
+            "texts": str(texts),
+            "first": 0,
+            "count": count,
+            "least_s": least_s,
+            "vectors": None if vectors is None else str(vectors),
+            "each": each,
+        }
+        try:
+            _pipe(self._process.stdin).write(json.dumps(order).encode() + b"\n")
+            _pipe(self._process.stdin).flush()
+        except BrokenPipeError as error:
+            raise self._ended() from error
+        return self._answer()
+
+    def end(self) -> None:
+        """End the process, by force where it does not."""
+        _pipe(self._process.stdin).close()
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _answer(self) -> dict[str, Any]:
+        line = _pipe(self._process.stdout).readline()
+        if not line:
+            raise self._ended()
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _ended(self) -> BenchmarkError:
+        code = self._process.wait()
+        said = self._log.read_text(errors="replace")[-_SHOWN:].strip()
+        return BenchmarkError(f"{self._process.args} ended with {code}: {said}")
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    if pipe is None:
+        raise BenchmarkError("expected a pipe to the process, found none")
+    return pipe

@@ -1,0 +1,225 @@
+"""The job against what a user would write instead: Parquet in, Parquet out.
+
+    make bench                           quick: 1 round of 2,000 descriptions, about 4 minutes
+    python -m benchmarks.job --full      3 rounds of 8,000
+    python -m benchmarks.job --place s3 --only twofold ray-data
+
+Systems: `twofold embed`; a Ray Data script with Sentence Transformers; Sentence Transformers' own
+pool of processes. Each is a process of its own from start to end, in turns, once with a few
+documents and once with all: the first is the price of starting, the difference the rate that a
+large corpus gets. Lines: see README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.corpus import generated_texts, read_folder, sample, write_input
+from benchmarks.encoder_peers.models import MODELS, BenchmarkModel, prepare_model
+from benchmarks.encoder_peers.rounds import least_cosine
+from benchmarks.encoder_peers.systems import offline
+from benchmarks.endpoint.versions import versions_in
+from benchmarks.flops import ModelShape
+from benchmarks.job_peers.places import Place, local_place, s3_place
+from benchmarks.job_peers.systems import OURS, SYSTEMS, JobSystem
+from benchmarks.lines import Line, Lines
+from benchmarks.machine import describe_machine, usable_cores
+from benchmarks.process_tree import TOKEN, MemoryWatch
+from benchmarks.whole_job import BenchmarkError, run
+from encoder.errors import TwofoldError
+from encoder.tokenizer import Tokenizer
+
+__all__ = ["main"]
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_QUICK = {"rounds": 1, "docs": 2_000}
+_FULL = {"rounds": 3, "docs": 8_000}
+_FEW = 50
+_ROWS_PER_FILE = 500
+_PLACES = {"local": local_place, "s3": s3_place}
+
+
+@dataclass(frozen=True)
+class _Setting:
+    model: BenchmarkModel
+    environments: Path
+    threads: int
+    work: Path
+    place: Place
+    tokens: Mapping[int, int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; return 0, or 1 where a job failed."""
+    arguments = _parser().parse_args(argv)
+    for name, value in (_FULL if arguments.full else _QUICK).items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    try:
+        _measure(arguments)
+    except (BenchmarkError, TwofoldError, LookupError, ValueError, OSError) as error:
+        sys.stderr.write(f"benchmark: error: {error}\n")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.job",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = [system.name for system in SYSTEMS]
+    add = parser.add_argument
+    add("--full", action="store_true", help="the whole protocol")
+    add("--rounds", type=int, help="turns of all systems")
+    add("--docs", type=int, help="documents of the larger run")
+    add("--model", choices=MODELS, default="minilm")
+    add("--only", nargs="+", choices=names, default=names, help="which systems")
+    add("--place", choices=list(_PLACES), default="local", help="where input and output lie")
+    add("--threads", type=int, default=usable_cores())
+    add("--lines", type=Path, help="append the lines to this file; unset: stdout")
+    add("--data", type=Path, default=_REPOSITORY.parent / "shared/data", help="the data sets")
+    add("--bench", type=Path, default=_REPOSITORY / ".bench", help="models and environments")
+    return parser
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    environments = arguments.bench / "peers"
+    model = prepare_model(
+        arguments.model, arguments.bench, environments / "infinity-onnx/bin/python"
+    )
+    folder = arguments.data / "debian"
+    texts = sample(
+        read_folder(folder) if folder.is_dir() else generated_texts(arguments.docs), arguments.docs
+    )
+    tokenizer = Tokenizer(model.ours / "tokenizer.json", model.max_tokens)
+    lengths = tokenizer.tokenize(texts).n_tokens
+    shape = ModelShape.of(json.loads((model.ours / "config.json").read_text()))
+    context: Line = {
+        "model_name": model.name,
+        "model": vars(shape),
+        "source": "debian" if folder.is_dir() else "generated",
+        "place": arguments.place,
+        "threads": arguments.threads,
+        "machine": describe_machine(),
+    }
+    lines = Lines("job", arguments.lines, context)
+    with (
+        tempfile.TemporaryDirectory(prefix="twofold-bench-") as work,
+        _PLACES[arguments.place](Path(work)) as place,
+    ):
+        sizes = {len(part): int(lengths[: len(part)].sum()) for part in (texts[:_FEW], texts)}
+        setting = _Setting(model, environments, arguments.threads, Path(work), place, sizes)
+        sources = {}
+        for size in sizes:
+            files = Path(work) / f"texts-{size}"
+            write_input(texts[:size], files, "parquet", rows_per_file=_ROWS_PER_FILE)
+            sources[size] = place.put(files, f"texts-{size}")
+        for number in range(1, arguments.rounds + 1):
+            _run_round(setting, _present(arguments, environments, lines), sources, lines, number)
+
+
+def _present(
+    arguments: argparse.Namespace, environments: Path, lines: Lines
+) -> list[tuple[JobSystem, dict[str, str]]]:
+    """Return the systems that can run, with their versions, ours first."""
+    found = []
+    for system in SYSTEMS:
+        if system.name not in arguments.only:
+            continue
+        python = system.python(environments)
+        if not python.exists():
+            lines.write("left out", {"system": system.name, "problem": "make bench-peers"})
+        elif arguments.place == "s3" and not system.reads_s3:
+            lines.write("left out", {"system": system.name, "problem": "reads local files only"})
+        else:
+            found.append((system, versions_in(str(python))))
+    return found
+
+
+def _run_round(
+    setting: _Setting,
+    systems: Sequence[tuple[JobSystem, dict[str, str]]],
+    sources: Mapping[int, str],
+    lines: Lines,
+    number: int,
+) -> None:
+    ours: dict[str, Any] = {}
+    for system, versions in systems:
+        runs = {}
+        for size, source in sources.items():
+            result, vectors = _run(setting, system, source, size)
+            runs[size] = result["wall_s"]
+            if system.name == OURS:
+                ours = vectors
+            elif ours.keys() >= vectors.keys():
+                result["least_cosine_to_ours"] = _least_cosine(ours, vectors)
+            identity = {"round": number, "system": system.name, "versions": versions}
+            lines.write("run", {**identity, **result})
+        few, many = sorted(runs)
+        rate = (setting.tokens[many] - setting.tokens[few]) / (runs[many] - runs[few])
+        identity = {"round": number, "system": system.name, "documents": many}
+        lines.write("rate", {**identity, "marginal_tokens_per_s": round(rate, 1)})
+
+
+def _run(
+    setting: _Setting, system: JobSystem, source: str, size: int
+) -> tuple[Line, dict[str, Any]]:
+    """Run one job; return its line and its vectors by id."""
+    sys.stderr.write(f"{setting.place.name}: {system.name}, {size} documents\n")
+    token = uuid.uuid4().hex
+    output = f"{setting.place.root}/{system.name}-{token}"
+    command = system.command(setting.model, source, output, setting.environments, setting.threads)
+    environment = {**offline(setting.model, setting.threads), **setting.place.environment}
+    # Each actor's and pool's threads are the job's own affair.
+    environment.pop("OMP_NUM_THREADS")
+    started = time.perf_counter()
+    with MemoryWatch(token) as memory:
+        run(
+            command,
+            setting.work / f"{system.name}-{token}.log",
+            {**environment, "RAY_USAGE_STATS_ENABLED": "0", TOKEN: token},
+            folder=_REPOSITORY,
+        )
+    wall_s = time.perf_counter() - started
+    vectors = setting.place.vectors(output)
+    if len(vectors) != size:
+        raise BenchmarkError(
+            f"expected {size} documents from {system.name}, found {len(vectors)} in {output}"
+        )
+    tokens = setting.tokens[size]
+    result: Line = {
+        "documents": size,
+        "tokens": tokens,
+        "wall_s": round(wall_s, 2),
+        "wall_tokens_per_s": round(tokens / wall_s, 1),
+        "tree_peak_bytes": memory.tree_peak_bytes,
+    }
+    report = Path(output) / "_report.json"
+    if setting.place.name == "local" and report.exists():
+        account = json.loads(report.read_text())
+        result["seconds_by_stage"] = account["seconds_by_stage"]
+        result["first_commit_s"] = round(account["first_commit_at"] - account["started_at"], 2)
+    return result, vectors
+
+
+def _least_cosine(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> float:
+    names = sorted(theirs)
+    reference = np.asarray([theirs[name] for name in names], dtype=np.float32)
+    return least_cosine(reference, np.asarray([ours[name] for name in names], dtype=np.float32))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The job against what a user would write instead: systems, places, one run."""

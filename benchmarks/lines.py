@@ -1,0 +1,68 @@
+"""Lines of JSON: what every benchmark writes and what the report reads.
+
+A line is read alone: it carries `benchmark`, `measures` and, where something was measured, the
+machine. With `--lines FILE` lines are appended there, so that a benchmark in several steps makes
+one file; without it they go to stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Line", "Lines", "read_lines"]
+
+Line = dict[str, Any]
+"""One measurement. Field names end in their unit."""
+
+
+class Lines:
+    """Where a benchmark's lines go.
+
+    Args:
+        benchmark: The name that each of them carries.
+        file: Appended to; None for stdout.
+        context: What every line repeats, so that it can be read alone.
+    """
+
+    def __init__(self, benchmark: str, file: Path | None, context: Line) -> None:
+        self._benchmark = benchmark
+        self._file = file
+        self._context = context
+
+    def write(self, measures: str, line: Line) -> None:
+        """Write one line; a reader sees it at once."""
+        content = {"benchmark": self._benchmark, "measures": measures, **line, **self._context}
+        text = json.dumps(content) + "\n"
+        if self._file is None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a", encoding="utf-8") as output:
+            output.write(text)
+
+
+def read_lines(files: Iterable[Path]) -> list[Line]:
+    """Return all lines of files, in their order.
+
+    Raises:
+        ValueError: A line is not a JSON object with `benchmark` and `measures`; names it.
+    """
+    found: list[Line] = []
+    for file in files:
+        for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                line = json.loads(text)
+            except ValueError as error:
+                raise ValueError(f"expected JSON in {file}:{number}, found: {error}") from error
+            if not isinstance(line, dict) or not {"benchmark", "measures"} <= line.keys():
+                raise ValueError(
+                    f"expected an object with benchmark and measures in {file}:{number}, found "
+                    f"{text[:80]}"
+                )
+            found.append(line)
+    return found

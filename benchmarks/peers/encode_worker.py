@@ -1,0 +1,220 @@
+"""One peer as a process: loads the model once, then encodes what it is ordered to.
+
+    ENVIRONMENT/bin/python benchmarks/peers/encode_worker.py SYSTEM FOLDER THREADS LENGTH
+
+Run by that environment's Python, and so imports nothing of this repository. `benchmarks/encode.py`
+starts it and speaks with it by lines of JSON, orders on stdin and answers on stdout:
+
+    {"texts": FILE, "first": 0, "count": 64, "least_s": 2, "vectors": FILE or null, "each": false}
+    {"seconds": [2.1, 2.0], "peak_rss_bytes": 700000000}
+
+`texts` names a JSON list of strings. They are encoded all in one call, again and again until
+`least_s` is over; with `each`, one call a text, and `seconds` has one entry a text. Every system
+is used as its documentation shows it, with its own batches; what is not its default stands below,
+with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+Encode = Callable[[list[str]], Any]
+"""Texts in, vectors (N, D) out, unit length."""
+
+_CARD_BATCH = 32
+
+
+def main(argv: list[str]) -> int:
+    """Load a system and obey orders until stdin ends."""
+    answers = take_stdout()
+    system, folder, threads, length = argv[0], argv[1], int(argv[2]), int(argv[3])
+    started = time.perf_counter()
+    with _SYSTEMS[system](folder, threads, length) as encode:
+        encode(["Is it loaded?"])
+        serve(answers, encode, load_s=time.perf_counter() - started)
+    return 0
+
+
+def take_stdout() -> TextIO:
+    """Return stdout for answers; what libraries print from now on goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return answers
+
+
+def serve(
+    answers: TextIO,
+    encode: Encode,
+    *,
+    load_s: float,
+    expect_single: Callable[[], None] | None = None,
+) -> None:
+    """Say that the system is loaded, then obey orders until stdin ends.
+
+    Args:
+        answers: Of `take_stdout`.
+        encode: The system.
+        load_s: What loading took.
+        expect_single: Called before texts come one by one, where the system wants to know.
+    """
+    _answer(answers, {"load_s": round(load_s, 2)})
+    for line in sys.stdin:
+        order = json.loads(line)
+        if order["each"] and expect_single is not None:
+            expect_single()
+        _answer(answers, obey(order, encode))
+
+
+def obey(order: dict[str, Any], encode: Encode) -> dict[str, Any]:
+    """Encode what an order names and return what it took."""
+    import numpy as np
+
+    texts = json.loads(Path(order["texts"]).read_text())
+    texts = texts[order["first"] : order["first"] + order["count"]]
+    calls = [[text] for text in texts] if order["each"] else [texts]
+    if order["vectors"] is not None:
+        # Also what warms the system up: later rounds find the shapes prepared.
+        np.save(order["vectors"], np.asarray(encode(texts), dtype=np.float32))
+        if order["each"]:
+            for call in calls:
+                encode(call)
+    seconds: list[float] = []
+    began = time.perf_counter()
+    while not seconds or time.perf_counter() - began < order["least_s"]:
+        for call in calls:
+            started = time.perf_counter()
+            encode(call)
+            seconds.append(time.perf_counter() - started)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"seconds": [round(value, 6) for value in seconds], "peak_rss_bytes": peak}
+
+
+def _answer(answers: TextIO, content: dict[str, Any]) -> None:
+    answers.write(json.dumps(content) + "\n")
+    answers.flush()
+
+
+@contextmanager
+def _card(folder: str, threads: int, length: int) -> Iterator[Encode]:
+    """The model card's usage: AutoModel in float32, batches of 32 as the texts come, mean."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    torch.set_num_threads(threads)
+    model = AutoModel.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=length)
+
+    def encode(texts: list[str]) -> Any:  # noqa: ANN401
+        found = []
+        for first in range(0, len(texts), _CARD_BATCH):
+            part = texts[first : first + _CARD_BATCH]
+            inp = tokenizer(part, return_tensors="pt", padding=True, truncation=True)
+            with torch.no_grad():
+                output = model(**inp)
+            vectors = output.last_hidden_state * inp["attention_mask"].unsqueeze(2)  # (B, T, H)
+            vectors = vectors.sum(dim=1) / inp["attention_mask"].sum(dim=-1).view(-1, 1)
+            found.append(torch.nn.functional.normalize(vectors, dim=1))  # (B, H)
+        return torch.cat(found).numpy()
+
+    yield encode
+
+
+def _sentence_transformers(backend: str, **model_kwargs: Any) -> Any:  # noqa: ANN401
+    @contextmanager
+    def load(folder: str, threads: int, _length: int) -> Iterator[Encode]:
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        torch.set_num_threads(threads)
+        model = SentenceTransformer(
+            folder, device="cpu", backend=backend, model_kwargs=model_kwargs or None
+        )
+
+        def encode(texts: list[str]) -> Any:  # noqa: ANN401
+            # Its default batch is 32; it sorts by length itself. bfloat16 has no numpy type.
+            return model.encode(texts, show_progress_bar=False, convert_to_tensor=True).float()
+
+        yield encode
+
+    return load
+
+
+def _infinity(engine_name: str) -> Any:  # noqa: ANN401
+    @contextmanager
+    def load(folder: str, threads: int, _length: int) -> Iterator[Encode]:
+        import asyncio
+
+        import numpy as np
+        import torch
+        from infinity_emb import AsyncEmbeddingEngine, EngineArgs
+
+        torch.set_num_threads(threads)
+        # Its ONNX engine finds the file of a local model only where the model is ".".
+        os.chdir(folder)
+        arguments = EngineArgs(
+            model_name_or_path=".",
+            engine=engine_name,
+            device="cpu",
+            pooling_method="mean",
+            # The worker's first orders warm it up.
+            model_warmup=False,
+        )
+        loop = asyncio.new_event_loop()
+        engine = AsyncEmbeddingEngine.from_args(arguments)
+        loop.run_until_complete(engine.astart())
+
+        def encode(texts: list[str]) -> Any:  # noqa: ANN401
+            vectors, _ = loop.run_until_complete(engine.embed(sentences=texts))
+            return np.stack(vectors)
+
+        try:
+            yield encode
+        finally:
+            loop.run_until_complete(engine.astop())
+
+    return load
+
+
+@contextmanager
+def _fastembed(folder: str, threads: int, _length: int) -> Iterator[Encode]:
+    import numpy as np
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    TextEmbedding.add_custom_model(
+        model="bench/model",
+        pooling=PoolingType.MEAN,
+        normalization=True,
+        sources=ModelSource(hf="bench/model"),
+        dim=384,
+        model_file="model.onnx",
+    )
+    model = TextEmbedding("bench/model", specific_model_path=folder, threads=threads)
+
+    def encode(texts: list[str]) -> Any:  # noqa: ANN401
+        return np.stack(list(model.embed(texts)))
+
+    yield encode
+
+
+_SYSTEMS = {
+    "card": _card,
+    "sentence-transformers-float32": _sentence_transformers("torch"),
+    "sentence-transformers-bfloat16": _sentence_transformers("torch", dtype="bfloat16"),
+    "sentence-transformers-onnx": _sentence_transformers("onnx"),
+    "sentence-transformers-openvino": _sentence_transformers("openvino"),
+    "infinity-torch": _infinity("torch"),
+    "infinity-onnx": _infinity("optimum"),
+    "fastembed": _fastembed,
+}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,131 @@
+"""Measurements as tables and plots.
+
+    python -m benchmarks.report                          write README's tables and docs/plots
+    python -m benchmarks.report --check                  fail where they differ from the lines
+    python -m benchmarks.report --print --lines FILE...  print the tables of these lines
+
+Of each benchmark the newest day's lines in docs/measurements are taken: a file is named
+YYYY-MM-DD-WHAT.jsonl, and what was measured on one day is read together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.lines import Line, read_lines
+from benchmarks.reporting.documents import fill
+from benchmarks.reporting.plots import PLOTS
+from benchmarks.reporting.tables import TABLES
+
+__all__ = ["main", "newest"]
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_DATE = len("2026-01-31")
+_TOGETHER = {"limit": "encode"}
+"""Benchmarks whose lines belong to another's: a turn's limit stands before its cells."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write, check or print; return 0, or 1 where something differs or cannot be read."""
+    arguments = _parser().parse_args(argv)
+    try:
+        lines = (
+            read_lines(arguments.lines)
+            if arguments.lines
+            else newest(sorted(arguments.measurements.glob("*.jsonl")))
+        )
+        tables = {name: make(lines) for name, make in TABLES.items()}
+        if arguments.print:
+            _print(tables)
+            return 0
+        return _bring_up_to_date(_contents(arguments, tables, lines), check=arguments.check)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"benchmark: error: {error}\n")
+        return 1
+
+
+def newest(files: Sequence[Path]) -> list[Line]:
+    """Return the lines of each benchmark's newest day, in the order of the files.
+
+    Args:
+        files: Named by their day, sorted.
+
+    Raises:
+        ValueError: A file holds something else than lines.
+    """
+    by_day: dict[str, list[Line]] = {}
+    for file in files:
+        by_day.setdefault(file.name[:_DATE], []).extend(read_lines([file]))
+    last = {_kind(line): day for day, lines in sorted(by_day.items()) for line in lines}
+    return [
+        line for day, lines in sorted(by_day.items()) for line in lines if last[_kind(line)] == day
+    ]
+
+
+def _kind(line: Line) -> str:
+    kind: str = line["benchmark"]
+    return _TOGETHER.get(kind, kind)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--check", action="store_true", help="write nothing; fail where something differs")
+    add("--print", action="store_true", help="print the tables, write nothing")
+    add("--lines", type=Path, nargs="+", help="these files instead of the newest")
+    add("--measurements", type=Path, default=_REPOSITORY / "docs/measurements")
+    add("--documents", type=Path, nargs="*", default=[_REPOSITORY / "README.md"])
+    add("--plots", type=Path, default=_REPOSITORY / "docs/plots", help="folder of the plots")
+    return parser
+
+
+def _print(tables: Mapping[str, str]) -> None:
+    for name, table in tables.items():
+        if table:
+            sys.stdout.write(f"\n{name}\n\n{table}\n")
+
+
+def _contents(
+    arguments: argparse.Namespace, tables: Mapping[str, str], lines: Sequence[Line]
+) -> dict[Path, str]:
+    """Return what every file should hold."""
+    contents = {
+        document: fill(document.read_text(encoding="utf-8"), tables)
+        for document in arguments.documents
+    }
+    for name, draw in PLOTS.items():
+        drawn = draw(lines)
+        if drawn:
+            contents[arguments.plots / f"{name}.svg"] = drawn
+    return contents
+
+
+def _bring_up_to_date(contents: Mapping[Path, str], *, check: bool) -> int:
+    differ = [
+        file
+        for file, content in contents.items()
+        if not file.exists() or file.read_text(encoding="utf-8") != content
+    ]
+    if check:
+        for file in differ:
+            sys.stderr.write(
+                f"benchmark: error: {file.name} is not what docs/measurements say; "
+                "run python -m benchmarks.report\n"
+            )
+        return 1 if differ else 0
+    for file in differ:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(contents[file], encoding="utf-8")
+        sys.stdout.write(f"wrote {file}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

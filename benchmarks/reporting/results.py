@@ -1,0 +1,213 @@
+"""What the lines of `encode`, `limit` and `job` say together. Pure arithmetic.
+
+Ratios are medians over turns of the ratio within a turn, never of medians: a machine that slows
+down slows all systems of a turn.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.lines import Line
+
+__all__ = ["OURS", "Cell", "JobResult", "encoder_cells", "job_results", "latency_cells", "limits"]
+
+OURS = "twofold-openvino-bfloat16"
+"""What a user of this project gets on a CPU with bfloat16: what others are compared with."""
+_OUR_JOB = "twofold"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One system on one model and one kind of texts, over all turns.
+
+    Attributes:
+        model: Name of the model.
+        texts: Kind of the texts.
+        system: Name of the system.
+        title: Product with its version, engine and precision.
+        value: Median: tokens/s, or the milliseconds of a lone query at p50.
+        turns: How many turns.
+        ours_to_it: Ours over it (tokens/s) or it over ours (milliseconds): above 1 we are faster.
+        share_of_limit: Of the GEMM rate measured in the same turn, at this precision.
+        least_cosine: To the model card in float32; None where it was not compared.
+    """
+
+    model: str
+    texts: str
+    system: str
+    title: str
+    value: float
+    turns: int
+    ours_to_it: float | None
+    share_of_limit: float | None = None
+    least_cosine: float | None = None
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """One job in one place, over all turns.
+
+    Attributes:
+        place: "local" or "s3".
+        system: Name of the system.
+        title: With its version.
+        documents: Of the larger run.
+        start_s: Median seconds of the run of a few documents.
+        wall_tokens_per_s: Median of the larger run, start included.
+        marginal_tokens_per_s: Median of what more documents cost.
+        ours_to_it_wall: Ratio of the former.
+        ours_to_it_marginal: Ratio of the latter.
+    """
+
+    place: str
+    system: str
+    title: str
+    documents: int
+    start_s: float
+    wall_tokens_per_s: float
+    marginal_tokens_per_s: float
+    ours_to_it_wall: float
+    ours_to_it_marginal: float
+
+
+@dataclass
+class _Turns:
+    """The lines of one cell by turn, and the limit of each turn."""
+
+    lines: dict[int, Line] = field(default_factory=dict)
+    limits: dict[int, dict[str, float]] = field(default_factory=dict)
+
+
+def limits(lines: Iterable[Line]) -> dict[int, dict[str, float]]:
+    """Return the median best GFLOP/s by precision, by linear FLOPs of a token."""
+    found: dict[int, dict[str, list[float]]] = {}
+    for line in lines:
+        if (line["benchmark"], line["measures"]) == ("limit", "best"):
+            rates = found.setdefault(round(line["linear_mflop_per_token"] * 1e6), {})
+            for dtype, rate in line["gflop_per_s"].items():
+                rates.setdefault(dtype, []).append(rate)
+    return {
+        flops: {dtype: statistics.median(each) for dtype, each in rates.items()}
+        for flops, rates in sorted(found.items())
+    }
+
+
+def encoder_cells(lines: Iterable[Line]) -> list[Cell]:
+    """Return every cell of throughput, in the order in which they were first measured."""
+    return _cells(lines, "throughput", "tokens_per_s", larger_is_faster=True)
+
+
+def latency_cells(lines: Iterable[Line]) -> list[Cell]:
+    """Return every cell of lone queries, in the order in which they were first measured."""
+    return _cells(lines, "latency", "p50_ms", larger_is_faster=False)
+
+
+def _cells(
+    lines: Iterable[Line], measures: str, name: str, *, larger_is_faster: bool
+) -> list[Cell]:
+    turns = _by_cell(lines, measures)
+    cells = []
+    for (model, texts, system), mine in turns.items():
+        ours = turns.get((model, texts, OURS), _Turns()).lines
+        ratios = [
+            ours[turn][name] / line[name] if larger_is_faster else line[name] / ours[turn][name]
+            for turn, line in mine.lines.items()
+            if turn in ours
+        ]
+        shares = [
+            line["gflop_per_s"] / mine.limits[turn][line["dtype"]]
+            for turn, line in mine.lines.items()
+            if line["dtype"] in mine.limits.get(turn, {}) and "gflop_per_s" in line
+        ]
+        cosines = [line["least_cosine"] for line in mine.lines.values() if "least_cosine" in line]
+        cells.append(
+            Cell(
+                model=model,
+                texts=texts,
+                system=system,
+                title=_title(next(iter(mine.lines.values()))),
+                value=statistics.median(line[name] for line in mine.lines.values()),
+                turns=len(mine.lines),
+                ours_to_it=statistics.median(ratios) if ratios else None,
+                share_of_limit=statistics.median(shares) if shares else None,
+                least_cosine=min(cosines) if cosines else None,
+            )
+        )
+    return cells
+
+
+def _by_cell(lines: Iterable[Line], measures: str) -> dict[tuple[str, str, str], _Turns]:
+    """Sort lines by cell and turn; a turn begins where a round's limit was measured."""
+    turn = 0
+    limit: dict[str, float] = {}
+    found: dict[tuple[str, str, str], _Turns] = {}
+    for line in lines:
+        if (line["benchmark"], line["measures"]) == ("limit", "best"):
+            turn, limit = turn + 1, line["gflop_per_s"]
+        elif (line["benchmark"], line["measures"]) == ("encode", measures):
+            cell = found.setdefault((line["model_name"], line["texts"], line["system"]), _Turns())
+            cell.lines[turn] = line
+            cell.limits[turn] = limit
+    return found
+
+
+def _title(line: Line) -> str:
+    versions = line["versions"]
+    version = versions.get(line["product"]) or versions.get(f"{line['product']}-emb")
+    product = " ".join(filter(None, (line["product"], version)))
+    dtype = "" if line["dtype"] == "default" else f" {line['dtype']}"
+    return f"{product}, {line['engine']}{dtype}"
+
+
+def job_results(lines: Sequence[Line]) -> list[JobResult]:
+    """Return every job's result, by place, in the order in which they were first measured."""
+    runs: dict[tuple[str, str], list[Line]] = {}
+    rates: dict[tuple[str, str], list[Line]] = {}
+    for line in lines:
+        if line["benchmark"] == "job" and line["measures"] in ("run", "rate"):
+            kind = runs if line["measures"] == "run" else rates
+            kind.setdefault((line["place"], line["system"]), []).append(line)
+    results = []
+    for (place, system), found in rates.items():
+        many = max(line["documents"] for line in found)
+        large = _only(runs[place, system], many)
+        ours = (place, _OUR_JOB)
+        wall = [line["wall_tokens_per_s"] for line in large]
+        marginal = [line["marginal_tokens_per_s"] for line in found]
+        our_wall = [line["wall_tokens_per_s"] for line in _only(runs[ours], many)]
+        our_marginal = [line["marginal_tokens_per_s"] for line in rates[ours]]
+        few = [line["wall_s"] for line in runs[place, system] if line["documents"] != many]
+        results.append(
+            JobResult(
+                place=place,
+                system=system,
+                title=_job_title(system, large[0]["versions"]),
+                documents=many,
+                start_s=statistics.median(few),
+                wall_tokens_per_s=statistics.median(wall),
+                marginal_tokens_per_s=statistics.median(marginal),
+                ours_to_it_wall=_median_ratio(our_wall, wall),
+                ours_to_it_marginal=_median_ratio(our_marginal, marginal),
+            )
+        )
+    return results
+
+
+def _only(lines: Iterable[Line], documents: int) -> list[Line]:
+    return [line for line in lines if line["documents"] == documents]
+
+
+def _job_title(system: str, versions: dict[str, str]) -> str:
+    library = f"sentence-transformers {versions.get('sentence-transformers', '')}".strip()
+    titles = {
+        "ray-data": f"Ray Data and {library}",
+        "multi-process": f"{library}, pool of processes",
+    }
+    return titles.get(system, system)
+
+
+def _median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    return statistics.median(mine / other for mine, other in zip(ours, theirs, strict=False))

@@ -1,0 +1,128 @@
+"""Results as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from benchmarks.lines import Line
+from benchmarks.reporting.results import (
+    Cell,
+    encoder_cells,
+    job_results,
+    latency_cells,
+    limits,
+)
+
+__all__ = ["KIND_TITLES", "MODEL_TITLES", "TABLES"]
+
+MODEL_TITLES = {
+    "minilm": "all-MiniLM-L6-v2 (6 layers of 384, 256 tokens)",
+    "noinstruct": "NoInstruct's architecture (12 layers of 384, 512 tokens, random weights)",
+}
+KIND_TITLES = {"queries": "queries", "descriptions": "descriptions", "long": "long documents"}
+_NONE = "-"
+
+
+def _limit(lines: Sequence[Line]) -> str:
+    found = limits(lines)
+    if not found:
+        return ""
+    rows = [
+        [dtype, *(f"{rates.get(dtype, 0):,.0f}" for rates in found.values())]
+        + [f"{rates.get(dtype, 0) * 1e9 / flops:,.0f}" for flops, rates in found.items()]
+        for dtype in next(iter(found.values()))
+    ]
+    shapes = [f"{flops / 1e6:.1f} MFLOP a token" for flops in found]
+    header = ["precision", *(f"GFLOP/s, {shape}" for shape in shapes)]
+    return _markdown([*header, *(f"tokens/s at most, {shape}" for shape in shapes)], rows)
+
+
+def _encoder(lines: Sequence[Line]) -> str:
+    cells = encoder_cells(lines)
+    parts = []
+    for model in dict.fromkeys(cell.model for cell in cells):
+        mine = [cell for cell in cells if cell.model == model]
+        kinds = [kind for kind in KIND_TITLES if any(cell.texts == kind for cell in mine)]
+        header = [MODEL_TITLES.get(model, model)]
+        for kind in kinds:
+            header += [f"{KIND_TITLES[kind]}: tokens/s", "ours / it", "of the limit"]
+        rows = [_encoder_row(found, kinds) for found in _by_system(mine)]
+        parts.append(_markdown([*header, "least cosine"], rows))
+    return "\n\n".join(parts)
+
+
+def _by_system(cells: Sequence[Cell]) -> list[list[Cell]]:
+    names = sorted(
+        dict.fromkeys(cell.system for cell in cells),
+        key=lambda name: -max(cell.value for cell in cells if cell.system == name),
+    )
+    return [[cell for cell in cells if cell.system == name] for name in names]
+
+
+def _encoder_row(cells: Sequence[Cell], kinds: Sequence[str]) -> list[str]:
+    row = [cells[0].title]
+    for kind in kinds:
+        cell = next((cell for cell in cells if cell.texts == kind), None)
+        if cell is None:
+            row += [_NONE] * 3
+            continue
+        share = _NONE if cell.share_of_limit is None else f"{cell.share_of_limit:.0%}"
+        row += [f"{cell.value:,.0f}", _ratio(cell.ours_to_it), share]
+    cosines = [cell.least_cosine for cell in cells if cell.least_cosine is not None]
+    return [*row, f"{min(cosines):.5f}" if cosines else _NONE]
+
+
+def _latency(lines: Sequence[Line]) -> str:
+    cells = latency_cells(lines)
+    if not cells:
+        return ""
+    models = list(dict.fromkeys(cell.model for cell in cells))
+    header = ["a lone query"]
+    for model in models:
+        header += [f"{model}: p50 ms", "it / ours"]
+    rows = []
+    for found in sorted(_by_system(cells), key=lambda each: each[0].value):
+        row = [found[0].title]
+        for model in models:
+            cell = next((cell for cell in found if cell.model == model), None)
+            row += [_NONE] * 2 if cell is None else [f"{cell.value:.1f}", _ratio(cell.ours_to_it)]
+        rows.append(row)
+    return _markdown(header, rows)
+
+
+def _job(lines: Sequence[Line]) -> str:
+    results = job_results(lines)
+    if not results:
+        return ""
+    rows = [
+        [
+            f"{result.place}: {result.title}",
+            f"{result.documents:,}",
+            f"{result.start_s:.0f}",
+            f"{result.wall_tokens_per_s:,.0f}",
+            _ratio(result.ours_to_it_wall),
+            f"{result.marginal_tokens_per_s:,.0f}",
+            _ratio(result.ours_to_it_marginal),
+        ]
+        for result in results
+    ]
+    header = ["Parquet to Parquet", "documents", "50 documents: s", "whole run: tokens/s"]
+    return _markdown([*header, "ours / it", "each further token: tokens/s", "ours / it"], rows)
+
+
+def _ratio(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.2f}"
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    marks = ["---", *("---:" for _ in header[1:])]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, marks, *rows))
+
+
+TABLES: dict[str, Callable[[Sequence[Line]], str]] = {
+    "limit": _limit,
+    "encoder": _encoder,
+    "latency": _latency,
+    "job": _job,
+}
+"""Name of a table, as its markers have it, and what makes it; empty where nothing was measured."""
