@@ -46,7 +46,9 @@ class ResultSettings(JsonSettings):
     """What becomes of the figures. Field descriptions are the command's help."""
 
     expect: OneOrMore = Field(
-        (), description="METRIC=VALUE: exit with 8 where the figure is another; repeatable"
+        (),
+        description="METRIC=VALUE, for retrieval also a JSON file of published figures: exit with "
+        "8 where a figure is another; repeatable",
     )
     tolerance: float = Field(
         0.001, ge=0, description="Largest difference from --expect that is none"
