@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections import Counter
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -83,7 +82,6 @@ def test_a_run_asks_what_the_plan_says(
     lossy_proxy: LossyProxy,
     fresh_clients: None,
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
     suffix: str,
     files: int,
     rows: int,
