@@ -71,7 +71,7 @@ class CapacityPlan:
             ("input", f"{self.files:,} files, {_bytes(self.input_bytes)}"),
             ("documents", f"{found.documents:,.0f} ({exact})"),
             ("sample", f"{sample.rows_read:,} rows read, {sample.sampled:,} documents tokenized"),
-            ("tokens", f"{found.tokens:,.0f} +/- {error:.1%} (two standard errors)"),
+            ("tokens", f"{found.tokens:,.0f}, {_doubt(error)}"),
             ("tokens of a row", quantiles),
             ("rows truncated", f"{found.truncated / found.rows:.1%}"),
             ("output", f"{found.rows:,.0f} rows, {_bytes(found.output_bytes)}"),
@@ -121,6 +121,12 @@ class CapacityPlan:
             f"{_bytes(self.input_bytes / seconds)}/s, writes "
             f"{_bytes(self.estimate.output_bytes / seconds)}/s"
         )
+
+
+def _doubt(error: float) -> str:
+    if math.isnan(error):
+        return "from one piece, which cannot say how far it is off; raise --sample-bytes"
+    return f"+/- {error:.1%} (two standard errors)"
 
 
 def _bytes(count: float) -> str:
