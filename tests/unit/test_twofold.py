@@ -50,7 +50,7 @@ def test_an_unknown_command_is_refused_with_the_known_ones(capsys):
     assert twofold.main(["embedd"]) == 2
     error = capsys.readouterr().err
     assert "'embedd'" in error
-    assert "embed, verify, search, serve, demo, pull" in error
+    assert ", ".join(twofold.COMMANDS) in error
 
 
 def test_the_version_is_shown(capsys):
