@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines import ranking as ranking_module
 from pipelines.corpus.shards import ShardName
 from pipelines.ranking import Block, Ranking
 
@@ -78,3 +79,25 @@ def test_every_query_is_ranked_for_itself(cosine):
     vectors = np.array([[1, 0], [0, 1]], np.float16)
     ranking.add(Block(block.shard, 0, block.ids, block.chunk_index, vectors))
     assert [[hit.id for hit in hits] for hits in ranking.results()] == [["x"], ["y"]]
+
+
+@pytest.mark.parametrize("scores_at_once", [1, 300, 10**6])
+def test_many_queries_over_several_blocks_are_those_of_sorting_everything(
+    monkeypatch, scores_at_once
+):
+    monkeypatch.setattr(ranking_module, "_SCORES_AT_ONCE", scores_at_once)
+    random = np.random.default_rng(5)
+    # Whole numbers: sums are exact and ties are many.
+    queries = random.integers(-2, 3, (23, 6)).astype(np.float32)
+    vectors = random.integers(-2, 3, (211, 6)).astype(np.float32)
+    ids = [f"d{number:03}" for number in random.permutation(len(vectors))]
+    ranking = Ranking(queries, 9, cosine=False)
+    for number, start in enumerate(range(0, len(vectors), 50)):
+        rows = slice(start, start + 50)
+        count = len(ids[rows])
+        shard = ShardName("0" * 32, number, False)
+        chunk_index = np.zeros(count, np.int32)
+        ranking.add(Block(shard, 0, pa.array(ids[rows]), chunk_index, vectors[rows]))
+    expected = [sorted(zip((-row).tolist(), ids, strict=True))[:9] for row in queries @ vectors.T]
+    found = [[(-hit.score, hit.id) for hit in hits] for hits in ranking.each()]
+    assert found == expected
