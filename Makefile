@@ -3,15 +3,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-PEERS := infinity infinity-onnx sentence-transformers
+PEERS := fastembed infinity infinity-onnx \
+	sentence-transformers sentence-transformers-onnx sentence-transformers-openvino
+LINES := .bench/lines
 
 export RAY_USAGE_STATS_ENABLED := 0
-test test-slow demo bench bench-serve profile: export HF_HUB_OFFLINE := 1
+test test-slow demo bench bench-loop bench-serve profile: export HF_HUB_OFFLINE := 1
 
-.PHONY: help install demo test test-slow lint typecheck bench bench-serve bench-peers profile clean
+.PHONY: help install demo test test-slow lint typecheck bench bench-loop bench-serve bench-peers bench-report \
+	profile clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-11s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed-dev  ## .venv with everything that tests and checks need
 
@@ -35,8 +38,17 @@ lint: .venv/installed-dev  ## style, import contracts, docstrings, Dockerfile, s
 typecheck: .venv/installed-dev  ## mypy --strict
 	$(BIN)/mypy
 
-bench: .venv/installed-dev  ## the job against the bare encoder loop, one JSON line each
+bench: .venv/installed-dev  ## limit, encoder and job beside the peers that are installed, in ten minutes
+	rm -rf $(LINES)
+	$(BIN)/python -m benchmarks.encode --lines $(LINES)/encode.jsonl
+	$(BIN)/python -m benchmarks.job --lines $(LINES)/job.jsonl
+	$(BIN)/python -m benchmarks.report --print --lines $(LINES)/encode.jsonl $(LINES)/job.jsonl
+
+bench-loop: .venv/installed-dev  ## the job against the bare encoder loop, one JSON line each
 	$(BIN)/python -m benchmarks.embed
+
+bench-report: .venv/installed-dev  ## README's tables and docs/plots from docs/measurements
+	$(BIN)/python -m benchmarks.report
 
 bench-serve: .venv/installed-dev  ## the endpoint against the peers that are installed, one JSON line each
 	$(BIN)/python -m benchmarks.serve
@@ -44,11 +56,13 @@ bench-serve: .venv/installed-dev  ## the endpoint against the peers that are ins
 profile: .venv/installed-dev  ## flame graphs of the encoder and of a job into .bench/profiles (py-spy)
 	$(BIN)/python -m benchmarks.profile
 
-bench-peers: $(PEERS:%=.bench/peers/%/installed)  ## environments for Infinity and sentence-transformers
+bench-peers: $(PEERS:%=.bench/peers/%/installed)  ## environments for the peers, 1 to 2 GB each
 
 .bench/peers/%/installed: benchmarks/peers/%.txt
 	$(PYTHON) -m venv --clear .bench/peers/$*
 	.bench/peers/$*/bin/python -m pip --disable-pip-version-check --quiet install -r $<
+	# No peer needs it for texts; PyPI's does not load beside a CPU build of torch, and breaks transformers.
+	.bench/peers/$*/bin/python -m pip --quiet --quiet uninstall --yes torchvision
 	touch $@
 
 clean:  ## remove .venv and everything that tools left

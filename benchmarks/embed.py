@@ -1,6 +1,6 @@
 """The job against the bare loop: what reading, writing, committing and Ray cost.
 
-    make bench                            quick: 2 pairs of 5,000 documents
+    make bench-loop                       quick: 2 pairs of 5,000 documents
     python -m benchmarks.embed --full     5 pairs of 20,000, then 60,000 for the memory
 
 Bare loop and job take turns on the same texts with the same encoder settings, threads and windows;

@@ -6,12 +6,12 @@ Run by that environment's Python, and so imports nothing of this repository. `be
 starts it and speaks with it by lines of JSON, orders on stdin and answers on stdout:
 
     {"texts": FILE, "first": 0, "count": 64, "least_s": 2, "vectors": FILE or null, "each": false}
-    {"seconds": [2.1, 2.0], "peak_rss_bytes": 700000000}
+    {"seconds": [2.1, 2.0], "others_cores": 0.02, "peak_rss_bytes": 700000000}
 
 `texts` names a JSON list of strings. They are encoded all in one call, again and again until
-`least_s` is over; with `each`, one call a text, and `seconds` has one entry a text. Every system
-is used as its documentation shows it, with its own batches; what is not its default stands below,
-with the reason.
+`least_s` is over; with `each`, one call a text, and `seconds` has one entry a text. `others_cores`
+is how many cores other processes kept busy meanwhile. Every system is used as its documentation
+shows it, with its own batches; what is not its default stands below, with the reason.
 """
 
 from __future__ import annotations
@@ -87,14 +87,35 @@ def obey(order: dict[str, Any], encode: Encode) -> dict[str, Any]:
             for call in calls:
                 encode(call)
     seconds: list[float] = []
+    busy_s, own_s = _busy_s()
     began = time.perf_counter()
     while not seconds or time.perf_counter() - began < order["least_s"]:
         for call in calls:
             started = time.perf_counter()
             encode(call)
             seconds.append(time.perf_counter() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": [round(value, 6) for value in seconds], "peak_rss_bytes": peak}
+    wall_s = time.perf_counter() - began
+    busy_after_s, own_after_s = _busy_s()
+    others_s = (busy_after_s - busy_s) - (own_after_s - own_s)
+    return {
+        "seconds": [round(value, 6) for value in seconds],
+        "others_cores": round(max(0.0, others_s / wall_s), 3),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _busy_s() -> tuple[float, float]:
+    """Return the seconds that all cores worked since boot, and those of this process.
+
+    What the hypervisor took counts as work. On systems without /proc both are 0.
+    """
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0, 0.0
+    # proc(5): user, nice, system, idle, iowait, irq, softirq, steal; guests are in user.
+    ticks = [int(field) for field in stat.read_text().split("\n", 1)[0].split()[1:9]]
+    busy = sum(ticks) - ticks[3] - ticks[4]
+    return busy / os.sysconf("SC_CLK_TCK"), time.process_time()
 
 
 def _answer(answers: TextIO, content: dict[str, Any]) -> None:

@@ -1,0 +1,118 @@
+"""Systems take turns, the reference comes first, and one that does not load is left out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.encoder_peers.models import BenchmarkModel
+from benchmarks.encoder_peers.rounds import Protocol, least_cosine, run_rounds
+from benchmarks.encoder_peers.systems import CARD, System, all_systems
+from benchmarks.encoder_peers.texts import TextSet
+from benchmarks.flops import ModelShape
+from benchmarks.lines import Lines, read_lines
+
+WORKER = """
+import sys
+sys.path.insert(0, {peers!r})
+import numpy as np
+from encode_worker import serve, take_stdout
+answers = take_stdout()
+print("a library says hello")
+serve(answers, lambda texts: np.full((len(texts), 2), {value}), load_s=0.1)
+"""
+PEERS = str(Path(__file__).resolve().parents[4] / "benchmarks/peers")
+
+
+class Fake(System):
+    """A system whose process answers the protocol without a model."""
+
+    def command(self, *_: object) -> list[str]:
+        program = "raise SystemExit('no such model')" if self.name == "broken" else WORKER
+        return [sys.executable, "-c", program.format(peers=PEERS, value=1.0)]
+
+
+@pytest.fixture
+def protocol(tmp_path):
+    model = BenchmarkModel("minilm", tmp_path, tmp_path, tmp_path, 256, None)
+    texts = [
+        TextSet("queries", "generated", [f"query {i}" for i in range(8)], [10] * 8),
+        TextSet("long", "generated", ["long"] * 4, [256] * 4),
+    ]
+    return Protocol(
+        model=model,
+        shape=ModelShape(1, 2, 3, 1),
+        environments=tmp_path,
+        versions={"": {"python": "3"}},
+        texts=texts,
+        rounds=2,
+        least_s=0.0,
+        singles=3,
+        threads=1,
+        work=tmp_path,
+    )
+
+
+def fakes(*names: str) -> list[Fake]:
+    return [Fake(name, name, "none", "float32") for name in names]
+
+
+def test_all_systems_take_a_turn_on_each_kind_then_again(protocol, tmp_path):
+    file = tmp_path / "lines.jsonl"
+    assert list(run_rounds(protocol, fakes("a", CARD), Lines("encode", file, {}))) == [1, 2]
+    lines = read_lines([file])
+    each = [(line["round"], line["measures"], line["texts"], line["system"]) for line in lines]
+    one = [
+        *(("throughput", "queries", CARD), ("throughput", "queries", "a")),
+        *(("throughput", "long", CARD), ("throughput", "long", "a")),
+        *(("latency", "queries", CARD), ("latency", "queries", "a")),
+    ]
+    assert each == [(1, *cell) for cell in one] + [(2, *cell) for cell in one]
+
+
+def test_the_reference_gets_a_quarter_of_the_texts_and_others_are_compared_on_it(
+    protocol, tmp_path
+):
+    file = tmp_path / "lines.jsonl"
+    list(run_rounds(protocol, fakes(CARD, "a"), Lines("encode", file, {})))
+    card, other = read_lines([file])[:2]
+    assert (card["documents"], other["documents"]) == (2, 8)
+    assert (card["tokens"], other["tokens"]) == (20, 80)
+    assert other["least_cosine"] == 1.0
+
+
+def test_a_system_that_does_not_load_is_left_out_with_what_it_said(protocol, tmp_path):
+    file = tmp_path / "lines.jsonl"
+    list(run_rounds(protocol, fakes("broken", CARD), Lines("encode", file, {})))
+    first, *others = read_lines([file])
+    assert (first["measures"], first["system"]) == ("left out", "broken")
+    assert "no such model" in first["problem"]
+    assert {line["system"] for line in others} == {CARD}
+
+
+def test_the_least_cosine_is_the_worst_rows():
+    reference = np.array([[1, 0], [1, 0]], dtype=np.float32)
+    vectors = np.array([[2, 0], [1, 1], [0, 1]], dtype=np.float32)
+    assert least_cosine(reference, vectors) == pytest.approx(0.7071068)
+
+
+def test_too_few_vectors_for_the_reference_are_refused():
+    with pytest.raises(ValueError, match="reference of shape"):
+        least_cosine(np.ones((2, 2), dtype=np.float32), np.ones((1, 2), dtype=np.float32))
+
+
+def test_only_takes_beginnings_of_names_and_keeps_the_reference():
+    names = [system.name for system in all_systems(["infinity"])]
+    assert names == [CARD, "infinity-torch", "infinity-onnx"]
+    with pytest.raises(ValueError, match=r"expected systems among .* found nobody"):
+        all_systems(["nobody"])
+
+
+def test_every_peer_is_known_to_the_worker():
+    program = Path(PEERS, "encode_worker.py").read_text()
+    for system in all_systems():
+        assert system.is_ours or json.dumps(system.name) in program

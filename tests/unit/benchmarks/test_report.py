@@ -1,0 +1,202 @@
+"""Tables and plots are what the lines say, and `--check` notices where they are not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.report import main, newest
+from benchmarks.reporting.results import OURS, encoder_cells, job_results, latency_cells, limits
+
+MODEL = {"layers": 1, "hidden": 2, "intermediate": 3, "heads": 1}
+
+
+def limit(**gflop_per_s: float) -> dict[str, object]:
+    return {
+        "benchmark": "limit",
+        "measures": "best",
+        "linear_mflop_per_token": 20.0,
+        "gflop_per_s": gflop_per_s,
+    }
+
+
+def cell(system: str, tokens_per_s: float, **more: object) -> dict[str, object]:
+    return {
+        "benchmark": "encode",
+        "measures": "throughput",
+        "model_name": "minilm",
+        "texts": "descriptions",
+        "system": system,
+        "product": "infinity",
+        "engine": "torch",
+        "dtype": "float32",
+        "versions": {"infinity-emb": "0.0.78"},
+        "tokens_per_s": tokens_per_s,
+        "gflop_per_s": tokens_per_s / 10,
+        **more,
+    }
+
+
+def job(system: str, documents: int, wall_s: float, tokens: int) -> dict[str, object]:
+    return {
+        "benchmark": "job",
+        "measures": "run",
+        "place": "local",
+        "system": system,
+        "versions": {"sentence-transformers": "6.2.0"},
+        "documents": documents,
+        "wall_s": wall_s,
+        "wall_tokens_per_s": tokens / wall_s,
+    }
+
+
+def rate(system: str, documents: int, marginal: float) -> dict[str, object]:
+    return {
+        "benchmark": "job",
+        "measures": "rate",
+        "place": "local",
+        "system": system,
+        "documents": documents,
+        "marginal_tokens_per_s": marginal,
+    }
+
+
+TWO_TURNS = [
+    limit(float32=100.0),
+    cell(OURS, 1000, least_cosine=0.9999),
+    cell("peer", 500, least_cosine=0.999),
+    limit(float32=50.0),
+    cell(OURS, 400),
+    cell("peer", 100),
+    limit(float32=100.0),
+    cell(OURS, 900),
+    cell("peer", 300),
+]
+
+
+def test_a_ratio_is_the_median_of_the_turns_ratios():
+    peer = encoder_cells(TWO_TURNS)[1]
+    # 2, 4, 3; the medians' ratio would be 900 / 300 too, so the turns are made unequal below.
+    assert peer.ours_to_it == 3
+    unequal = [*TWO_TURNS[:-1], cell("peer", 900)]
+    assert encoder_cells(unequal)[1].ours_to_it == 2
+    assert peer.value == 300
+    assert peer.turns == 3
+
+
+def test_a_share_is_of_the_limit_measured_in_the_same_turn():
+    ours = encoder_cells(TWO_TURNS)[0]
+    # 100 / 100, 40 / 50, 90 / 100.
+    assert ours.share_of_limit == pytest.approx(0.9)
+
+
+def test_the_least_cosine_of_all_turns_stands():
+    assert [found.least_cosine for found in encoder_cells(TWO_TURNS)] == [0.9999, 0.999]
+
+
+def test_a_precision_without_a_limit_has_no_share():
+    (found,) = encoder_cells([limit(float32=100.0), cell("peer", 5, dtype="default")])
+    assert found.share_of_limit is None
+    assert found.ours_to_it is None
+
+
+def test_a_system_is_named_with_the_version_it_was_measured_in():
+    assert encoder_cells(TWO_TURNS)[0].title == "infinity 0.0.78, torch float32"
+
+
+def test_a_slower_answer_is_a_ratio_above_one_too():
+    lines = [limit(), cell(OURS, 0), cell("peer", 0)]
+    for line, p50_ms in zip(lines[1:], (4.0, 6.0), strict=True):
+        line.update(measures="latency", p50_ms=p50_ms)
+    assert latency_cells(lines)[1].ours_to_it == 1.5
+
+
+def test_limits_are_medians_over_the_turns():
+    assert limits(TWO_TURNS) == {20_000_000: {"float32": 100.0}}
+
+
+def test_a_job_is_compared_by_its_whole_run_and_by_what_more_documents_cost():
+    lines = [
+        job("twofold", 50, 20, 1000),
+        job("twofold", 900, 40, 40_000),
+        rate("twofold", 900, 2000),
+        job("ray-data", 50, 10, 1000),
+        job("ray-data", 900, 80, 40_000),
+        rate("ray-data", 900, 500),
+    ]
+    found = job_results(lines)[1]
+    assert found.title == "Ray Data and sentence-transformers 6.2.0"
+    assert (found.start_s, found.ours_to_it_wall, found.ours_to_it_marginal) == (10, 2, 4)
+
+
+@pytest.fixture
+def measured(tmp_path):
+    """A document with a place for a table, and lines of one day."""
+    folder = tmp_path / "measurements"
+    folder.mkdir()
+    (folder / "2026-01-02-encode.jsonl").write_text("\n".join(map(json.dumps, TWO_TURNS)) + "\n")
+    (tmp_path / "README.md").write_text(
+        "before\n<!-- measured: encoder -->\nold\n<!-- end measured: encoder -->\nafter\n"
+    )
+    return tmp_path
+
+
+def report(folder, *flags: str) -> int:
+    return main(
+        [
+            *("--measurements", str(folder / "measurements"), "--plots", str(folder / "plots")),
+            *("--documents", str(folder / "README.md"), *flags),
+        ]
+    )
+
+
+def test_the_table_is_written_between_its_markers_and_nothing_else_changes(measured):
+    assert report(measured) == 0
+    text = (measured / "README.md").read_text()
+    assert text.startswith("before\n<!-- measured: encoder -->\n| all-MiniLM")
+    assert text.endswith("\n<!-- end measured: encoder -->\nafter\n")
+    assert "old" not in text
+    assert "<svg" in (measured / "plots" / "encoder.svg").read_text()
+
+
+def test_check_passes_after_writing_and_fails_when_a_figure_was_changed(measured, capsys):
+    assert report(measured, "--check") == 1
+    report(measured)
+    assert report(measured, "--check") == 0
+    document = measured / "README.md"
+    document.write_text(document.read_text().replace("3.00", "9.00"))
+    assert report(measured, "--check") == 1
+    assert "README.md is not what docs/measurements say" in capsys.readouterr().err
+
+
+def test_check_writes_nothing(measured):
+    before = (measured / "README.md").read_text()
+    report(measured, "--check")
+    assert (measured / "README.md").read_text() == before
+    assert not (measured / "plots").exists()
+
+
+def test_a_place_for_a_table_without_measurements_is_refused(measured, capsys):
+    document = measured / "README.md"
+    document.write_text(document.read_text().replace("encoder", "job"))
+    assert report(measured) == 1
+    assert "expected measurements for job" in capsys.readouterr().err
+
+
+def test_a_marker_without_its_end_is_refused(measured, capsys):
+    (measured / "README.md").write_text("<!-- measured: encoder -->\n")
+    assert report(measured) == 1
+    assert "expected each <!-- measured: NAME --> with its" in capsys.readouterr().err
+
+
+def test_of_each_benchmark_the_newest_day_counts(tmp_path):
+    def write(name: str, *lines: dict[str, object]) -> None:
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    write("2026-01-01-all.jsonl", limit(float32=1.0), cell(OURS, 1), job("twofold", 1, 1, 1))
+    write("2026-01-02-a.jsonl", limit(float32=2.0), cell(OURS, 2))
+    write("2026-01-02-b.jsonl", cell("peer", 3))
+    found = newest(sorted(tmp_path.iterdir()))
+    assert [line["benchmark"] for line in found] == ["job", "limit", "encode", "encode"]
+    assert [line["tokens_per_s"] for line in found if line["benchmark"] == "encode"] == [2, 3]
