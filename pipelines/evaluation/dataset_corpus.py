@@ -31,11 +31,13 @@ class DatasetCorpus:
     Attributes:
         storage: The output folder of the corpus job.
         pin: Its space and layout.
+        documents: Documents that have a vector.
         truncated: Documents that were longer than the model reads.
     """
 
     storage: Storage
     pin: Pin
+    documents: int
     truncated: int
 
     def blocks(self) -> Iterator[Block]:
@@ -78,8 +80,10 @@ def embed_dataset(
     )
     _check_sources(storage, dataset)
     index = read_index(storage)
-    truncated = 0 if index is None else index.totals()["truncated"]
-    return DatasetCorpus(storage, require_pin(storage), truncated)
+    totals = {} if index is None else index.totals()
+    return DatasetCorpus(
+        storage, require_pin(storage), totals.get("documents", 0), totals.get("truncated", 0)
+    )
 
 
 def _check_sources(storage: Storage, dataset: BeirFolder) -> None:

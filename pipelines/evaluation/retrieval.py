@@ -66,6 +66,7 @@ def _measurement(dataset: BeirFolder, found: Retrieval) -> Measurement:
     counts = {
         "documents": dataset.documents,
         "documents without a text": dataset.empty_documents,
+        "documents that the model rejected": dataset.documents - found.corpus.documents,
         "documents truncated": found.corpus.truncated,
         "queries": len(dataset.queries),
         "queries truncated": found.queries.truncated,

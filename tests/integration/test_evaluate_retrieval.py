@@ -94,6 +94,7 @@ def test_the_figures_are_those_of_encoding_and_comparing_everything(dataset, tin
     assert result["metrics"] == pytest.approx(expected, abs=1e-3)
     assert 0 < result["metrics"]["ndcg_at_10"] < 1
     assert result["counts"]["documents"] == len(CORPUS)
+    assert result["counts"]["documents that the model rejected"] == 0
     lines = (tmp_path / "queries.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     assert [row["query"] for row in rows] == [row["_id"] for row in QUERIES]
