@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,9 @@ _OUTPUT = _REPOSITORY / ".bench" / "profiles"
 _WINDOW = 500
 _HERTZ = 50
 """Samples a second of every thread; twice as many cost a tenth of the job on two cores."""
+
+
+_DENIED = re.compile("permission denied|not permitted|ptrace", re.IGNORECASE)
 
 
 class ProfileError(RuntimeError):
@@ -73,26 +77,28 @@ def _py_spy() -> str:
 
 
 def _check_permitted() -> None:
-    """Look at a process of our own that sleeps, as py-spy will at the ones it starts.
+    """Look at a short process of our own, as py-spy will at the long ones that it starts.
 
     Raises:
-        ProfileError: py-spy is missing or not permitted to.
+        ProfileError: py-spy is missing, not permitted to look, or does not work here.
     """
-    program = [sys.executable, "-c", "import time; time.sleep(0.2)"]
+    # Busy: of a process that sleeps there is nothing to draw.
+    program = [sys.executable, "-c", "sum(range(30_000_000))"]
     with tempfile.TemporaryDirectory(prefix="twofold-profile-") as folder:
         looked = subprocess.run(
-            [_py_spy(), "record", "-o", f"{folder}/x.svg", "--", *program],
+            [_py_spy(), "record", "--format", "raw", "--output", f"{folder}/x", "--", *program],
             capture_output=True,
             text=True,
             check=False,
         )
     if looked.returncode:
         said = " ".join((looked.stderr or looked.stdout).split())[-300:]
-        raise ProfileError(
-            f"py-spy may not look at a process of its own here: {said}; it needs ptrace: run as "
-            "root, or in a container with --cap-add SYS_PTRACE, or set "
-            "kernel.yama.ptrace_scope to 0 or 1"
-        )
+        if _DENIED.search(said):
+            raise ProfileError(
+                f"py-spy may not look at a process here: {said}; it needs ptrace: run as root, or "
+                "in a container with --cap-add SYS_PTRACE, or with kernel.yama.ptrace_scope 0 or 1"
+            )
+        raise ProfileError(f"py-spy does not work here: {said}")
 
 
 def _commands(model: str, work: Path) -> dict[str, list[str]]:

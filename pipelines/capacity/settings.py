@@ -9,15 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from command_line.fields import AUTO_IS_UNSET, CommaSeparated, OneOrMore
 from encoder.settings import EncoderSettings
 from encoder.space import Role
-from pipelines.settings import (
-    DEFAULT_ROWS_PER_SHARD,
-    DEFAULT_UNIT_BYTES,
-    EmbeddingDtype,
-    OnLong,
-)
+from pipelines.settings import DEFAULT_UNIT_BYTES, EmbedCorpusSettings, EmbeddingDtype, OnLong
 from pipelines.source.units import Format
 
 __all__ = ["PlanSettings"]
+
+_ROWS_PER_SHARD: int = EmbedCorpusSettings.model_fields["rows_per_shard"].default
 
 
 class PlanSettings(BaseModel):
@@ -72,7 +69,7 @@ class PlanSettings(BaseModel):
     columns: CommaSeparated = Field((), description="As of twofold embed")
     role: Role = Field(Role.DOCUMENT, description="As of twofold embed")
     embedding_dtype: EmbeddingDtype = Field("float32", description="As of twofold embed")
-    rows_per_shard: int = Field(DEFAULT_ROWS_PER_SHARD, ge=1, description="As of twofold embed")
+    rows_per_shard: int = Field(_ROWS_PER_SHARD, ge=1, description="As of twofold embed")
     unit_bytes: int = Field(DEFAULT_UNIT_BYTES, ge=1, description="As of twofold embed")
     on_long: OnLong = Field(OnLong.TRUNCATE, description="As of twofold embed")
     chunk_overlap: int = Field(64, ge=0, description="As of twofold embed (--on-long chunk)")
