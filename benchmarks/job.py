@@ -127,8 +127,9 @@ def _measure(arguments: argparse.Namespace) -> None:
             files = Path(work) / f"texts-{size}"
             write_input(texts[:size], files, "parquet", rows_per_file=_ROWS_PER_FILE)
             sources[size] = place.put(files, f"texts-{size}")
+        systems = _present(arguments, environments, lines)
         for number in range(1, arguments.rounds + 1):
-            _run_round(setting, _present(arguments, environments, lines), sources, lines, number)
+            _run_round(setting, systems, sources, lines, number)
 
 
 def _present(

@@ -68,6 +68,7 @@ class System:
 _ALL = (
     System("twofold-openvino-bfloat16", "twofold", "openvino", "bfloat16"),
     System("twofold-openvino-float32", "twofold", "openvino", "float32"),
+    System("twofold-openvino-int8", "twofold", "openvino", "int8"),
     System("twofold-torch-bfloat16", "twofold", "torch", "bfloat16"),
     System("twofold-torch-float32", "twofold", "torch", "float32"),
     System(CARD, "model card", "torch", "float32", _ST),

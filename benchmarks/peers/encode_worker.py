@@ -175,7 +175,10 @@ def _infinity(engine_name: str) -> Any:  # noqa: ANN401
 
         import numpy as np
         import torch
-        from infinity_emb import AsyncEmbeddingEngine, EngineArgs
+        from infinity_emb import (  # type: ignore[import-not-found]
+            AsyncEmbeddingEngine,
+            EngineArgs,
+        )
 
         torch.set_num_threads(threads)
         # Its ONNX engine finds the file of a local model only where the model is ".".
@@ -207,8 +210,11 @@ def _infinity(engine_name: str) -> Any:  # noqa: ANN401
 @contextmanager
 def _fastembed(folder: str, threads: int, _length: int) -> Iterator[Encode]:
     import numpy as np
-    from fastembed import TextEmbedding
-    from fastembed.common.model_description import ModelSource, PoolingType
+    from fastembed import TextEmbedding  # type: ignore[import-not-found]
+    from fastembed.common.model_description import (  # type: ignore[import-not-found]
+        ModelSource,
+        PoolingType,
+    )
 
     TextEmbedding.add_custom_model(
         model="bench/model",

@@ -36,11 +36,12 @@ class Embedder:
 
 
 def filesystem(uri: str) -> tuple[str, Any]:
-    """Return a path and its filesystem; None lets Ray Data find it."""
+    """Return a path and its filesystem; None for a local one."""
     if not uri.startswith("s3://"):
         return uri, None
+    scheme, _, host = os.environ["AWS_ENDPOINT_URL"].partition("://")
     store = pyarrow.fs.S3FileSystem(
-        endpoint_override=os.environ.get("AWS_ENDPOINT_URL"), region=os.environ["AWS_REGION"]
+        endpoint_override=host, scheme=scheme, region=os.environ["AWS_REGION"]
     )
     return uri.removeprefix("s3://"), store
 

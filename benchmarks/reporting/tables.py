@@ -107,7 +107,26 @@ def _job(lines: Sequence[Line]) -> str:
         for result in results
     ]
     header = ["Parquet to Parquet", "documents", "50 documents: s", "whole run: tokens/s"]
-    return _markdown([*header, "ours / it", "each further token: tokens/s", "ours / it"], rows)
+    table = _markdown([*header, "ours / it", "what comes after: tokens/s", "ours / it"], rows)
+    return "\n\n".join(filter(None, (table, _stages(lines))))
+
+
+def _stages(lines: Sequence[Line]) -> str:
+    """Return where our largest run's time went, as it accounts for it itself."""
+    runs = [
+        line
+        for line in lines
+        if (line["benchmark"], line["measures"]) == ("job", "run") and "seconds_by_stage" in line
+    ]
+    if not runs:
+        return ""
+    largest = max(runs, key=lambda line: int(line["documents"]))
+    stages = sorted(largest["seconds_by_stage"].items(), key=lambda stage: -float(stage[1]))
+    return (
+        f"Of the {largest['wall_s']:.0f} s that twofold took for {largest['documents']:,} "
+        f"documents, {largest['first_commit_s']:.0f} s went by until the first shard; its actor's seconds by "
+        f"stage, which overlap: {', '.join(f'{name} {value:.1f}' for name, value in stages)}."
+    )
 
 
 def _ratio(value: float | None) -> str:

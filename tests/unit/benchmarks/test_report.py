@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.report import main, newest
 from benchmarks.reporting.results import OURS, encoder_cells, job_results, latency_cells, limits
+from benchmarks.reporting.tables import TABLES
 
 MODEL = {"layers": 1, "hidden": 2, "intermediate": 3, "heads": 1}
 
@@ -200,3 +201,15 @@ def test_of_each_benchmark_the_newest_day_counts(tmp_path):
     found = newest(sorted(tmp_path.iterdir()))
     assert [line["benchmark"] for line in found] == ["job", "limit", "encode", "encode"]
     assert [line["tokens_per_s"] for line in found if line["benchmark"] == "encode"] == [2, 3]
+
+
+def test_the_jobs_table_says_where_our_largest_runs_time_went(tmp_path):
+    small, large = job("twofold", 50, 20, 1000), job("twofold", 900, 40, 40_000)
+    small |= {"seconds_by_stage": {"encode": 1.0}, "first_commit_s": 11.0}
+    large |= {"seconds_by_stage": {"read": 0.5, "encode": 33.0}, "first_commit_s": 12.0}
+    lines = [small, large, rate("twofold", 900, 2000)]
+    assert TABLES["job"](lines).endswith(
+        "Of the 40 s that twofold took for 900 documents, 12 s went by until the first shard; its "
+        "actor's seconds by stage, which overlap: encode 33.0, read 0.5."
+    )
+    assert TABLES["job"]([]) == ""
