@@ -101,11 +101,13 @@ def _table(metrics: Mapping[str, float]) -> Table:
 
 
 def _pairs_table(found: Retrieval) -> Table:
-    table = Table("query", "document", *_SHOWN_OF_PAIRS, "")
+    table = Table("query", "document")
+    for metric in (*_SHOWN_OF_PAIRS, ""):
+        table.add_column(metric, justify="right", no_wrap=True)
     for pair, of_queries in found.metrics.items():
         metrics = mean_metrics(of_queries.values())
         shown = (f"{metrics[metric]:.5f}" for metric in _SHOWN_OF_PAIRS)
-        own = "the model's own" if pair == found.own else ""
+        own = "own" if pair == found.own else ""
         table.add_row(pair.query.value, pair.document.value, *shown, own)
     return table
 
