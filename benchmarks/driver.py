@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
 import shutil
 import sys
@@ -169,7 +170,7 @@ def _give_to_ray(count: int) -> dict[str, float]:
     """Make the data set of units, one block each, as the job does."""
     import ray
 
-    ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="error")
+    ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level=logging.ERROR)
     rows = [{"unit": unit.to_json()} for unit in _units(count)]
     before = _resident_bytes()
     start = time.perf_counter()

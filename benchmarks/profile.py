@@ -3,10 +3,15 @@
     make profile                                 both, MiniLM, into .bench/profiles
     python -m benchmarks.profile --model REF --documents 4000
 
-`encoder.svg` is the bare loop of `benchmarks.bare_loop`; `job.svg` is a whole `twofold embed` with
-Ray's processes, `--subprocesses`. py-spy reads another process' memory (ptrace): where the system
-does not permit that, nothing is written and the exit code is 1. Graphs are of one machine and one
-day, so they are not committed.
+`encoder.svg` is the bare loop of `benchmarks.bare_loop`, loading included; `job.svg` is the actor of
+a `twofold embed` from its start (following the job's children does not reach it: Ray's daemons
+start it). Drawn are Python's threads while they compute: OpenVINO's forward runs on threads of its
+own and is not in the picture, torch's is.
+
+Processes are not stopped to be looked at, so some samples fail: py-spy counts them at the end of
+the log beside the graph. It reads another process' memory (ptrace): where the system does not
+permit that, nothing is written and the exit code is 1. Graphs are of one machine and one day, so
+they are not committed.
 """
 
 from __future__ import annotations
@@ -18,11 +23,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.corpus import generated_texts, write_input
 from benchmarks.machine import usable_cores
+from benchmarks.process_tree import TOKEN
 from encoder.settings import EncoderSettings
 
 __all__ = ["main"]
@@ -31,7 +40,7 @@ _REPOSITORY = Path(__file__).resolve().parent.parent
 _OUTPUT = _REPOSITORY / ".bench" / "profiles"
 _WINDOW = 500
 _HERTZ = 50
-"""Samples a second of every thread; twice as many cost a tenth of the job on two cores."""
+"""Samples a second of every thread."""
 
 
 _DENIED = re.compile("permission denied|not permitted|ptrace", re.IGNORECASE)
@@ -57,9 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_input(
             generated_texts(arguments.documents), work / "in", "parquet", rows_per_file=_WINDOW
         )
-        for name, command in _commands(arguments.model, work).items():
-            if arguments.only in (None, name):
-                _record(arguments.output / f"{name}.svg", command)
+        commands = _commands(arguments.model, work)
+        if arguments.only in (None, "encoder"):
+            _record(arguments.output / "encoder.svg", ["--", sys.executable, *commands["encoder"]])
+        if arguments.only in (None, "job"):
+            _record_actor(arguments.output / "job.svg", commands["job"], work)
     except (ProfileError, OSError) as error:
         sys.stderr.write(f"profile: error: {error}\n")
         return 1
@@ -119,11 +130,11 @@ def _commands(model: str, work: Path) -> dict[str, list[str]]:
     }
 
 
-def _record(graph: Path, command: list[str]) -> None:
-    """Run Python under py-spy, with the processes that it starts, to its end.
+def _record(graph: Path, what: list[str]) -> None:
+    """Let py-spy watch a program, or a process, to its end.
 
     Raises:
-        ProfileError: It failed, or there is no graph.
+        ProfileError: There is no graph.
     """
     graph.unlink(missing_ok=True)
     log = graph.with_suffix(".log")
@@ -131,19 +142,59 @@ def _record(graph: Path, command: list[str]) -> None:
         code = subprocess.run(
             [
                 *(_py_spy(), "record", "--output", str(graph), "--format", "flamegraph"),
-                *("--rate", str(_HERTZ), "--subprocesses", "--", sys.executable, *command),
+                *("--rate", str(_HERTZ), "--nonblocking", *what),
             ],
             cwd=_REPOSITORY,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
             check=False,
         ).returncode
-    # py-spy ends with the program's code, or with its own where Ray's daemons outlive the program.
     if code or not graph.exists():
         end = " ".join(log.read_text(errors="replace").split())[-500:]
         raise ProfileError(f"no graph {graph.name}, py-spy ended with {code}: {end}")
     sys.stdout.write(f"{graph}\n")
+
+
+def _record_actor(graph: Path, command: list[str], work: Path) -> None:
+    """Run a job and watch its actor.
+
+    Raises:
+        ProfileError: The job failed, or there is no graph.
+    """
+    token, log = uuid.uuid4().hex, work / "job.log"
+    with log.open("wb") as output:
+        job = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=_REPOSITORY,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, TOKEN: token},
+        )
+    try:
+        while (actor := _actor_of(token)) is None and job.poll() is None:
+            time.sleep(0.2)
+        if actor is not None:
+            _record(graph, ["--pid", str(actor)])
+        code = job.wait()
+    finally:
+        job.terminate()
+        job.wait()
+    if code or actor is None:
+        end = " ".join(log.read_text(errors="replace").split())[-500:]
+        raise ProfileError(f"the job ended with {code}, its actor was {actor}: {end}")
+
+
+def _actor_of(token: str) -> int | None:
+    """Return the pid of the actor that embeds for a job whose environment holds the token."""
+    entry = f"{TOKEN}={token}".encode()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        with suppress(OSError):  # it may end while it is looked at
+            is_actor = (folder / "cmdline").read_bytes().startswith(b"ray::MapWorker")
+            if is_actor and entry in (folder / "environ").read_bytes().split(b"\0"):
+                return int(folder.name)
+    return None
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class _NoForward:
     device = "none"
     pad_token_id = 0
     max_batch_tokens = 1
+    overhead_tokens = 0
     streams = 1
 
     def __init__(self, dimension: int) -> None:
@@ -43,6 +44,9 @@ class _NoForward:
         self, batches: Iterable[TokenBatch]
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         raise BackendError("this encoder only tokenizes; load_encoder returns one that runs")
+
+    def expect_single_texts(self) -> None:
+        """Prepare nothing."""
 
     def close(self) -> None:
         """Hold nothing, so free nothing."""
