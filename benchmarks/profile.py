@@ -3,8 +3,8 @@
     make profile                                 both, MiniLM, into .bench/profiles
     python -m benchmarks.profile --model REF --documents 4000
 
-`encoder.svg` is the bare loop of `benchmarks.bare_loop`, loading included; `job.svg` is the actor of
-a `twofold embed` from its start (following the job's children does not reach it: Ray's daemons
+`encoder.svg` is the bare loop of `benchmarks.bare_loop`, loading included; `job.svg` is the actor
+of a `twofold embed` from its start (following the job's children does not reach it: Ray's daemons
 start it). Drawn are Python's threads while they compute: OpenVINO's forward runs on threads of its
 own and is not in the picture, torch's is.
 
