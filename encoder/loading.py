@@ -15,13 +15,14 @@ from encoder.backends.select import open_backend
 from encoder.batching import plan_batches
 from encoder.encoder import Encoder
 from encoder.model.description import describe_model
+from encoder.model.int8_record import read_int8_record
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace
 from encoder.tokenizer import Tokenizer
 
-__all__ = ["load", "open_encoder"]
+__all__ = ["PROBE_TEXTS", "load", "open_encoder"]
 
-_PROBE_TEXTS = (
+PROBE_TEXTS = (
     "jobs",
     "Who wrote it?",
     "how to reverse a list in python",
@@ -71,15 +72,19 @@ def open_encoder(
     """
     reader = Tokenizer(tokenizer or folder / "tokenizer.json", space.max_seq_length)
     backend = open_backend(
-        folder, settings, max_seq_length=space.max_seq_length, probe=_probe(reader)
+        folder,
+        settings,
+        max_seq_length=space.max_seq_length,
+        probe=_probe(reader),
+        weights_sha256=space.weights_sha256,
     )
-    return Encoder(space, reader, backend, _provenance(settings, revision, backend))
+    return Encoder(space, reader, backend, _provenance(folder, settings, revision, backend))
 
 
 def _probe(tokenizer: Tokenizer) -> list[TokenBatch]:
     """Return the probe texts as batches, every text pooled both ways."""
-    texts = [*_PROBE_TEXTS, *_PROBE_TEXTS]
-    is_cls = np.arange(len(texts)) < len(_PROBE_TEXTS)
+    texts = [*PROBE_TEXTS, *PROBE_TEXTS]
+    is_cls = np.arange(len(texts)) < len(PROBE_TEXTS)
     tokenized = tokenizer.tokenize(texts)
     return [
         TokenBatch.pad(
@@ -97,7 +102,7 @@ def _probe(tokenizer: Tokenizer) -> list[TokenBatch]:
 
 
 def _provenance(
-    settings: EncoderSettings, revision: str | None, backend: Backend
+    folder: Path, settings: EncoderSettings, revision: str | None, backend: Backend
 ) -> dict[str, str]:
     found = {
         "model": settings.model,
@@ -105,6 +110,8 @@ def _provenance(
         "backend": backend.name,
         "dtype": backend.dtype,
         "device": backend.device,
+        # Two calibrations of one model are two graphs, and their vectors differ a little.
+        "int8_graph": read_int8_record(folder).graph_sha256 if backend.dtype == "int8" else None,
         **{package: _version(package) for package in _PACKAGES},
     }
     return {name: value for name, value in found.items() if value is not None}

@@ -31,6 +31,7 @@ class DtypeName(str, Enum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
+    INT8 = "int8"
 
 
 class EncoderSettings(BaseModel):
@@ -50,7 +51,8 @@ class EncoderSettings(BaseModel):
     dtype: DtypeName = Field(
         DtypeName.AUTO,
         description="Precision of the forward. auto: bfloat16 (or float16) where the hardware has "
-        "it and the model passes a fidelity probe, else float32",
+        "it and the model passes a fidelity probe, else float32. int8, the fastest on a CPU, is "
+        "never picked: it needs the graph that `twofold quantize` puts into the model's folder",
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     query_pooling: Pooling | None = Field(None, description="Overrides the model's query pooling")

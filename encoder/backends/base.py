@@ -90,7 +90,7 @@ class Backend(Protocol):
 
     Attributes:
         name: "torch" or "openvino".
-        dtype: Precision of the forward: "float32", "bfloat16" or "float16".
+        dtype: Precision of the forward: "float32", "bfloat16", "float16" or "int8".
         device: "cpu", "cuda:0", ...
         dimension: Hidden size H of the vectors that come out.
         pad_token_id: What the model expects in padding.

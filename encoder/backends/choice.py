@@ -41,7 +41,7 @@ class Choice:
 
     Attributes:
         backend: "torch" or "openvino".
-        dtype: "float32", "bfloat16" or "float16".
+        dtype: "float32", "bfloat16", "float16" or "int8".
         device: "cpu", "cuda" or "cuda:N".
         is_dtype_ours: Whether the precision was left to us, so that it must pass the probe.
     """
@@ -71,15 +71,14 @@ def choose(settings: EncoderSettings, hardware: Hardware) -> Choice:
     Raises:
         ModelLoadError: What is asked for cannot run here.
     """
+    if settings.dtype is DtypeName.INT8:
+        return _choose_int8(settings, hardware)
     device = _choose_device(settings, hardware)
     backend = settings.backend.value
     if settings.backend is BackendName.AUTO:
         backend = "openvino" if device == "cpu" and hardware.openvino else "torch"
     if backend == "openvino" and not hardware.openvino:
-        raise ModelLoadError(
-            "backend openvino needs the package openvino, which is not installed; "
-            "pip install twofold[cpu], or use backend torch"
-        )
+        raise _not_installed("backend openvino", "use backend torch")
     if settings.dtype is DtypeName.AUTO:
         return Choice(backend, _best_dtype(device, hardware), device, is_dtype_ours=True)
     if settings.dtype is DtypeName.FLOAT16 and device == "cpu":
@@ -87,6 +86,31 @@ def choose(settings: EncoderSettings, hardware: Hardware) -> Choice:
             "dtype float16 needs a CUDA device, found device cpu; use bfloat16, float32 or auto"
         )
     return Choice(backend, settings.dtype.value, device, is_dtype_ours=False)
+
+
+def _choose_int8(settings: EncoderSettings, hardware: Hardware) -> Choice:
+    """Return the only way that int8 runs: OpenVINO on a CPU, also where there is a GPU."""
+    instead = "use dtype bfloat16, float32 or auto"
+    if settings.backend is BackendName.TORCH:
+        raise ModelLoadError(
+            f"dtype int8 needs backend openvino, found backend torch; use openvino, or {instead}"
+        )
+    if settings.device.partition(":")[0] == "cuda":
+        raise ModelLoadError(
+            f"dtype int8 runs on the CPU, found device {settings.device}; use device cpu, or "
+            f"{instead}"
+        )
+    if not hardware.openvino:
+        raise _not_installed("dtype int8", instead)
+    on_cpu = settings.model_copy(update={"backend": BackendName.OPENVINO})
+    return Choice("openvino", "int8", _choose_device(on_cpu, hardware), is_dtype_ours=False)
+
+
+def _not_installed(what: str, instead: str) -> ModelLoadError:
+    return ModelLoadError(
+        f"{what} needs the package openvino, which is not installed; pip install twofold[cpu], or "
+        f"{instead}"
+    )
 
 
 def _choose_device(settings: EncoderSettings, hardware: Hardware) -> str:

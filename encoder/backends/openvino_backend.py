@@ -1,9 +1,8 @@
 """The forward in OpenVINO: the faster runtime on a CPU.
 
-The PyTorch model is converted in memory, pooling inside the graph. Many batches are computed on one
+Pooling is inside the graph (`encoder.backends.converted_model`). Many batches are computed on one
 stream a thread: each works on a small batch of its own, which keeps it in its core's cache. On few
-batches all threads work together. Nothing is sent anywhere:
-OpenVINO's telemetry is kept out.
+batches all threads work together. Nothing is sent anywhere: OpenVINO's telemetry is kept out.
 """
 
 from __future__ import annotations
@@ -17,13 +16,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from encoder.backends.base import TokenBatch
-from encoder.backends.openvino_conversion import convert, import_openvino
-from encoder.backends.openvino_graph import CompiledGraph, InferRequest, openvino_cause
-from encoder.backends.pooled_model import PooledModel
-from encoder.errors import ModelLoadError
+from encoder.backends.converted_model import ConvertedModel, not_convertible
+from encoder.backends.openvino_conversion import import_openvino
+from encoder.backends.openvino_graph import CompiledGraph, InferRequest
 
 __all__ = ["OpenVinoBackend"]
 
@@ -48,13 +45,14 @@ class OpenVinoBackend:
     """A model in OpenVINO on the CPU.
 
     Args:
-        model: The model in float32; it is converted and not needed afterwards.
-        dtype: "float32" or "bfloat16".
+        model: The model, converted.
+        dtype: "float32" or "bfloat16": precision of the forward; of a model in int8, of what was
+            not quantized.
         max_batch_tokens: Padded tokens per forward of one stream, or None for the default.
         num_threads: CPU threads, or None for the CPUs that this process may use.
 
     Raises:
-        ModelLoadError: OpenVINO is not installed, or cannot convert or compile the model.
+        ModelLoadError: OpenVINO is not installed, or cannot compile the model.
     """
 
     name = "openvino"
@@ -62,7 +60,7 @@ class OpenVinoBackend:
 
     def __init__(
         self,
-        model: PooledModel,
+        model: ConvertedModel,
         *,
         dtype: str,
         max_batch_tokens: int | None = None,
@@ -72,20 +70,16 @@ class OpenVinoBackend:
         threads = num_threads or _usable_cpus()
         self.streams = threads
         self.overhead_tokens = _OVERHEAD_TOKENS
-        self.dtype = dtype
+        self.dtype = "int8" if model.is_int8 else dtype
         self.dimension = model.dimension
         self.pad_token_id = model.pad_token_id
         self.max_batch_tokens = max_batch_tokens or _BATCH_TOKENS
-        try:
-            converted = _convert(openvino, model)
-        except RuntimeError as error:
-            raise _not_convertible(error) from error
-        self._compiler = _Compiler(openvino, converted, dtype, threads)
+        self._compiler = _Compiler(openvino, model.graph, dtype, threads)
         self._many = self._compiler.compile(streams=threads)
         # Compiled when first needed: a job meets many batches only.
         self._few = cache(lambda: self._compiler.compile(streams=1) if threads > 1 else self._many)
         self._single: dict[int, CompiledGraph] = {}
-        self._may_copy = sum(weight.numel() for weight in model.parameters()) <= _COPIED_WEIGHTS
+        self._may_copy = model.n_weights <= _COPIED_WEIGHTS
 
     def expect_single_texts(self) -> None:
         """Compile graphs of fixed shape for texts that come alone, of up to 64 tokens.
@@ -160,7 +154,7 @@ class _Compiler:
             try:
                 compiled = self._openvino.Core().compile_model(model, "CPU", options)
             except RuntimeError as error:
-                raise _not_convertible(error) from error
+                raise not_convertible(error) from error
             # Twice the streams: none is idle while results are taken in order.
             return [compiled.create_infer_request() for _ in range(2 * streams)]
 
@@ -172,20 +166,6 @@ class _Compiler:
         whole, rows = self._openvino.PartialShape(shape), self._openvino.PartialShape(shape[:1])
         fixed.reshape({ids: whole, mask: whole, is_cls: rows})
         return fixed
-
-
-def _not_convertible(error: RuntimeError) -> ModelLoadError:
-    return ModelLoadError(
-        f"expected a model that OpenVINO can convert, found: {openvino_cause(error)}; "
-        "use backend torch"
-    )
-
-
-def _convert(openvino: ModuleType, model: PooledModel) -> Any:  # noqa: ANN401 - OpenVINO has no types
-    ids = torch.ones((2, 8), dtype=torch.int32)
-    mask = torch.ones_like(ids)
-    mask[1, 4:] = 0
-    return convert(openvino, model, (ids, mask, torch.tensor([True, False])))
 
 
 def _usable_cpus() -> int:

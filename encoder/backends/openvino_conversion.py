@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch import nn
 from encoder.backends.pooled_model import quiet_transformers
 from encoder.errors import ModelLoadError
 
-__all__ = ["convert", "import_openvino"]
+__all__ = ["convert", "import_openvino", "without_telemetry"]
 
 
 def convert(
@@ -54,19 +56,27 @@ def import_openvino(purpose: str, instead: str) -> ModuleType:
     Raises:
         ModelLoadError: OpenVINO is not installed.
     """
-    blocked = "openvino_telemetry" not in sys.modules
-    if blocked:
-        # None makes the import fail, and OpenVINO then falls back to its own silent stand-in.
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
-        import openvino
+        with without_telemetry():
+            import openvino
     except ImportError as error:
         raise ModelLoadError(
             f"{purpose} needs the package openvino, which is not installed; "
             f"pip install twofold[cpu], or {instead}"
         ) from error
+    module: ModuleType = openvino
+    return module
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Hide the package openvino_telemetry from what is imported meanwhile."""
+    blocked = "openvino_telemetry" not in sys.modules
+    if blocked:
+        # None makes the import fail; OpenVINO and NNCF then fall back to silent stand-ins.
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        yield
     finally:
         if blocked:
             del sys.modules["openvino_telemetry"]
-    module: ModuleType = openvino
-    return module

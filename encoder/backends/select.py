@@ -36,6 +36,7 @@ def open_backend(
     *,
     max_seq_length: int,
     probe: Sequence[TokenBatch],
+    weights_sha256: str | None = None,
     hardware: Hardware | None = None,
 ) -> Backend:
     """Load a model's weights into the backend that suits settings and machine.
@@ -45,6 +46,8 @@ def open_backend(
         settings: What is asked for.
         max_seq_length: Longest row.
         probe: Texts on which a precision that we picked must equal float32.
+        weights_sha256: Of the folder's weights, which a graph in int8 must have been made of; None
+            trusts that it was.
         hardware: What the machine can do; looked up unless given.
 
     Raises:
@@ -52,7 +55,11 @@ def open_backend(
     """
     from encoder.backends.pooled_model import load_pooled_model
 
-    choice = choose(settings, hardware or detect_hardware())
+    hardware = hardware or detect_hardware()
+    choice = choose(settings, hardware)
+    if choice.dtype == "int8":
+        _log(choice, "as asked")
+        return _open_int8(folder, settings, hardware, weights_sha256)
     model = load_pooled_model(folder)
     if choice.dtype == "float32" or not choice.is_dtype_ours:
         _log(choice, "as asked" if not choice.is_dtype_ours else "no faster precision here")
@@ -106,10 +113,11 @@ def _build(
     model: PooledModel, choice: Choice, settings: EncoderSettings, max_seq_length: int
 ) -> Backend:
     if choice.backend == "openvino":
+        from encoder.backends.converted_model import convert_pooled_model
         from encoder.backends.openvino_backend import OpenVinoBackend
 
         return OpenVinoBackend(
-            model,
+            convert_pooled_model(model),
             dtype=choice.dtype,
             max_batch_tokens=settings.max_batch_tokens,
             num_threads=settings.num_threads,
@@ -121,6 +129,21 @@ def _build(
         dtype=choice.dtype,
         device=choice.device,
         max_seq_length=max_seq_length,
+        max_batch_tokens=settings.max_batch_tokens,
+        num_threads=settings.num_threads,
+    )
+
+
+def _open_int8(
+    folder: Path, settings: EncoderSettings, hardware: Hardware, weights_sha256: str | None
+) -> Backend:
+    """Open the quantized graph. Its record says how close it is, so nothing is probed."""
+    from encoder.backends.int8_graph import load_int8_model
+    from encoder.backends.openvino_backend import OpenVinoBackend
+
+    return OpenVinoBackend(
+        load_int8_model(folder, weights_sha256),
+        dtype="bfloat16" if hardware.cpu_bfloat16 else "float32",
         max_batch_tokens=settings.max_batch_tokens,
         num_threads=settings.num_threads,
     )

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from encoder.model.declared_space import load_space
 from encoder.model.files import ModelFiles, read_model_files
+from encoder.model.int8_record import read_int8_record
 from encoder.model.reference import ModelReference, resolve
-from encoder.settings import EncoderSettings
+from encoder.settings import DtypeName, EncoderSettings
 from encoder.space import EmbeddingSpace
 
 __all__ = ["ModelDescription", "describe_model"]
@@ -23,7 +24,8 @@ class ModelDescription:
     Attributes:
         files: The model's local files.
         space: The embedding space under the settings.
-        provenance: The reference, and the revision where the hub gave one.
+        provenance: The reference, the revision where the hub gave one, and with dtype int8 the
+            digest of the graph.
     """
 
     files: ModelFiles
@@ -35,7 +37,8 @@ def describe_model(settings: EncoderSettings) -> ModelDescription:
     """Find the model that the settings name and read which space it spans.
 
     Raises:
-        ModelLoadError: The model cannot be found, or does not say its space.
+        ModelLoadError: The model cannot be found, does not say its space, or is asked for in
+            int8 and has no such graph.
     """
     reference = ModelReference.parse(settings.model)
     resolved = resolve(reference)
@@ -43,4 +46,6 @@ def describe_model(settings: EncoderSettings) -> ModelDescription:
     provenance = {"model": settings.model}
     if resolved.revision is not None:
         provenance["revision"] = resolved.revision
+    if settings.dtype is DtypeName.INT8:
+        provenance["int8_graph"] = read_int8_record(resolved.folder).graph_sha256
     return ModelDescription(files, load_space(files, settings, reference), provenance)

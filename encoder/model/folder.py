@@ -15,6 +15,9 @@ from encoder.errors import ModelLoadError
 
 __all__ = [
     "CONFIG_FILE",
+    "INT8_GRAPH_FILE",
+    "INT8_RECORD_FILE",
+    "INT8_WEIGHTS_FILE",
     "MODEL_FILE_PATTERNS",
     "SPACE_FILE",
     "TOKENIZER_FILE",
@@ -33,6 +36,9 @@ TOKENIZER_FILE = "tokenizer.json"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 SPACE_FILE = "embedding_space.json"
+INT8_GRAPH_FILE = "openvino_int8.xml"
+INT8_WEIGHTS_FILE = "openvino_int8.bin"
+INT8_RECORD_FILE = "openvino_int8.json"
 
 MODEL_FILE_PATTERNS = (
     CONFIG_FILE,
@@ -40,6 +46,10 @@ MODEL_FILE_PATTERNS = (
     "model-*.safetensors",
     WEIGHTS_INDEX_FILE,
     SPACE_FILE,
+    # What `twofold quantize` adds.
+    INT8_GRAPH_FILE,
+    INT8_WEIGHTS_FILE,
+    INT8_RECORD_FILE,
     "tokenizer*.json",
     "special_tokens_map.json",
     "added_tokens.json",

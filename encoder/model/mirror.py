@@ -19,7 +19,7 @@ from encoder.model.reference import ModelReference, resolve
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace
 
-__all__ = ["MirroredModel", "mirror"]
+__all__ = ["MirroredModel", "mirror", "refuse_other_space"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def mirror(
         destination = ModelDestination(destination_uri)
         recorded = destination.recorded_space()
         if recorded is not None:
-            _refuse_other_space(recorded, space, destination_uri)
+            refuse_other_space(recorded, space, destination_uri)
             # The record is written last: the files that it speaks of are all there.
             return MirroredModel(space, ())
         missing = [
@@ -81,7 +81,17 @@ def _files_to_copy(folder: Path) -> list[str]:
     return sorted(name for name in names if is_model_file(name) and name != SPACE_FILE)
 
 
-def _refuse_other_space(recorded: EmbeddingSpace, space: EmbeddingSpace, uri: str) -> None:
+def refuse_other_space(recorded: EmbeddingSpace, space: EmbeddingSpace, uri: str) -> None:
+    """Check that a mirror's record is of the space that is about to be mirrored there.
+
+    Args:
+        recorded: What the destination's record says.
+        space: The model's under the settings.
+        uri: The destination, for the error.
+
+    Raises:
+        SpaceMismatchError: It is not; the fields that differ are named with both values.
+    """
     differences = recorded.differences(space)
     if differences:
         shown = "; ".join(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from encoder.settings import BackendName, EncoderSettings
+from encoder.settings import BackendName, DtypeName, EncoderSettings
 from pipelines.settings import EmbedCorpusSettings
 
 __all__ = ["Pool", "plan_pool"]
@@ -84,7 +84,11 @@ def plan_pool(
 
 
 def _gpus_per_actor(encoder: EncoderSettings, nodes: Sequence[Mapping[str, float]]) -> float:
-    on_cpu = encoder.device == "cpu" or encoder.backend is BackendName.OPENVINO
+    on_cpu = (
+        encoder.device == "cpu"
+        or encoder.backend is BackendName.OPENVINO
+        or encoder.dtype is DtypeName.INT8
+    )
     return 1.0 if not on_cpu and any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
 
 

@@ -1,7 +1,7 @@
 """A dataset's corpus as vectors: made by the corpus job, in a folder that it can go on in.
 
 The folder's name tells everything that decides the vectors to the last digit, so that runs with
-other settings never meet: `<output>/<fingerprint>-<backend>-<dtype>`.
+other settings never meet: `<output>/<fingerprint>-<backend>-<dtype>`, of int8 with its graph.
 """
 
 from __future__ import annotations
@@ -64,8 +64,11 @@ def embed_dataset(
         InvalidInputError: The folder holds the vectors of another corpus.
         TwofoldError: See `embed_corpus`.
     """
-    space = describe_model(encoder).space
-    folder = f"{space.fingerprint}-{encoder.backend.value}-{encoder.dtype.value}"
+    model = describe_model(encoder)
+    names = [model.space.fingerprint, encoder.backend.value, encoder.dtype.value]
+    if graph := model.provenance.get("int8_graph"):
+        names.append(graph[:16])
+    folder = "-".join(names)
     storage = Storage(f"{output.rstrip('/')}/{folder}")
     _check_sources(storage, dataset)
     embed_corpus(

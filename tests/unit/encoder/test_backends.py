@@ -10,6 +10,7 @@ import torch
 
 from encoder.backends.base import TokenBatch
 from encoder.backends.choice import Choice, Hardware, choose, detect_hardware
+from encoder.backends.converted_model import convert_pooled_model
 from encoder.backends.memory import forward_within_memory, probe_token_budget
 from encoder.backends.openvino_backend import OpenVinoBackend
 from encoder.backends.pooled_model import PooledModel, load_pooled_model
@@ -84,7 +85,9 @@ def backend(request: pytest.FixtureRequest, tiny_model: Path) -> Iterator[object
     if request.param == "torch":
         opened: TorchBackend | OpenVinoBackend = torch_backend(tiny_model)
     else:
-        opened = OpenVinoBackend(load_pooled_model(tiny_model), dtype="float32", num_threads=2)
+        opened = OpenVinoBackend(
+            convert_pooled_model(load_pooled_model(tiny_model)), dtype="float32", num_threads=2
+        )
     yield opened
     opened.close()
 
@@ -144,7 +147,9 @@ def test_a_failing_forward_is_a_backend_error(backend: TorchBackend) -> None:
 
 @pytest.fixture(scope="module")
 def openvino_backend(tiny_model: Path) -> Iterator[OpenVinoBackend]:
-    opened = OpenVinoBackend(load_pooled_model(tiny_model), dtype="float32", num_threads=2)
+    opened = OpenVinoBackend(
+        convert_pooled_model(load_pooled_model(tiny_model)), dtype="float32", num_threads=2
+    )
     yield opened
     opened.close()
 
@@ -315,6 +320,8 @@ def test_the_torch_backend_halves_its_budget_and_goes_on(
         ({"dtype": "float32"}, CPU, Choice("openvino", "float32", "cpu", False)),
         ({"dtype": "bfloat16"}, OLD_CPU, Choice("torch", "bfloat16", "cpu", False)),
         ({"dtype": "float16"}, GPU, Choice("torch", "float16", "cuda", False)),
+        ({"dtype": "int8"}, CPU, Choice("openvino", "int8", "cpu", False)),
+        ({"dtype": "int8"}, GPU, Choice("openvino", "int8", "cpu", False)),
     ],
 )
 def test_auto_is_filled_in_and_what_is_asked_for_is_obeyed(
@@ -332,6 +339,10 @@ def test_auto_is_filled_in_and_what_is_asked_for_is_obeyed(
         ({"device": "tpu"}, GPU, "expected device auto, cpu, cuda or cuda:N"),
         ({"backend": "openvino"}, OLD_CPU, r"pip install twofold\[cpu\]"),
         ({"backend": "openvino", "device": "cuda"}, GPU, "openvino runs on the CPU"),
+        ({"dtype": "int8"}, OLD_CPU, r"dtype int8 needs the package openvino.*twofold\[cpu\]"),
+        ({"dtype": "int8", "backend": "torch"}, CPU, "int8 needs backend openvino, found backend"),
+        ({"dtype": "int8", "device": "cuda:1"}, GPU, "int8 runs on the CPU, found device cuda:1"),
+        ({"dtype": "int8", "device": "tpu"}, CPU, "expected device auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_what_cannot_run_here_is_refused_with_what_to_do(
@@ -354,11 +365,11 @@ def test_openvino_that_is_not_installed_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "openvino", None)
 
     with pytest.raises(ModelLoadError, match=r"pip install twofold\[cpu\]"):
-        OpenVinoBackend(load_pooled_model(tiny_model), dtype="float32")
+        OpenVinoBackend(convert_pooled_model(load_pooled_model(tiny_model)), dtype="float32")
 
 
 def test_openvino_telemetry_is_never_loaded(tiny_model: Path) -> None:
-    OpenVinoBackend(load_pooled_model(tiny_model), dtype="float32").close()
+    OpenVinoBackend(convert_pooled_model(load_pooled_model(tiny_model)), dtype="float32").close()
 
     assert "openvino_telemetry" not in sys.modules
 

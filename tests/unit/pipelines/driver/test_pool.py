@@ -56,7 +56,7 @@ def test_with_gpus_every_actor_has_one_and_a_share_of_its_nodes_cpus(nodes, acto
     assert (pool.max_actors, pool.num_cpus, pool.num_gpus) == (actors, num_cpus, 1)
 
 
-@pytest.mark.parametrize("encoder", [{"device": "cpu"}, {"backend": "openvino"}])
+@pytest.mark.parametrize("encoder", [{"device": "cpu"}, {"backend": "openvino"}, {"dtype": "int8"}])
 def test_an_encoder_that_runs_on_cpus_reserves_no_gpu(encoder):
     pool = plan(cpus(16, gpus=2), encoder=encoder)
     assert (pool.max_actors, pool.num_cpus, pool.num_gpus, pool.device) == (2, 8, 0, "cpu")

@@ -1,0 +1,215 @@
+"""Quantizing a model: a mirror of it that also holds its graph in int8, made once for all workers.
+
+The graph is calibrated on texts of the corpus that it is for, and judged on others of them: by the
+cosine to float32, which is written into its record. A graph that is hopeless is written nowhere.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from encoder.backends.base import TokenBatch
+from encoder.backends.choice import detect_hardware
+from encoder.backends.converted_model import ConvertedModel, convert_pooled_model
+from encoder.backends.int8_calibration import calibrate, import_nncf
+from encoder.backends.int8_graph import read_int8_graph, save_int8_graph
+from encoder.backends.openvino_backend import OpenVinoBackend
+from encoder.backends.pooled_model import load_pooled_model
+from encoder.batching import plan_batches
+from encoder.encoder import Encoder
+from encoder.errors import BackendError, InvalidInputError
+from encoder.model.description import ModelDescription, describe_model
+from encoder.model.destination import ModelDestination, store_errors_explained
+from encoder.model.folder import INT8_GRAPH_FILE, INT8_RECORD_FILE, INT8_WEIGHTS_FILE
+from encoder.model.int8_record import Int8Record, graph_sha256
+from encoder.model.mirror import mirror, refuse_other_space
+from encoder.settings import EncoderSettings
+from encoder.space import EmbeddingSpace, Pooling, Role
+from encoder.tokenizer import Tokenized, Tokenizer
+
+__all__ = ["LEAST_MEAN_COSINE", "LEAST_TEXTS", "QuantizedModel", "quantize_model"]
+
+LEAST_MEAN_COSINE = 0.98
+"""Below it a graph is not written. MiniLM reaches MEASURED on scientific abstracts."""
+LEAST_TEXTS = 32
+"""Fewer texts say neither what the ranges are nor how good the graph is."""
+_HELD_OUT = 4
+"""Every fourth text judges, the others calibrate."""
+_BATCH_TOKENS = 1024
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """What is at the destination now.
+
+    Attributes:
+        space: The embedding space: the model's own, as in every precision.
+        record: How the graph was made, and how close it is to float32.
+    """
+
+    space: EmbeddingSpace
+    record: Int8Record
+
+
+def quantize_model(
+    settings: EncoderSettings, sample: Tokenized, destination_uri: str
+) -> QuantizedModel:
+    """Mirror a model and add its graph in int8.
+
+    Args:
+        settings: `model` is the reference; what overrides the model's space is recorded, as by
+            `encoder.model.mirror.mirror`. Backend, precision and device have no effect.
+        sample: Texts of the corpus that the graph is for, drawn at random, in any order.
+        destination_uri: Folder or any fsspec URI: empty, or a mirror of this very model.
+
+    Raises:
+        InvalidInputError: There are too few texts, the destination or the model has an int8 graph
+            already, the destination cannot be written, or NNCF is not installed.
+        ModelLoadError: The model cannot be loaded, converted or quantized.
+        SpaceMismatchError: The destination mirrors another embedding space.
+        BackendError: In int8 the model's vectors are too far from float32; nothing was written.
+    """
+    if len(sample) < LEAST_TEXTS:
+        raise InvalidInputError(
+            f"expected at least {LEAST_TEXTS} texts to calibrate on, found {len(sample)}; give a "
+            "larger --input or more --sample-documents"
+        )
+    import_nncf()  # Before anything that takes long.
+    model = describe_model(settings)
+    destination = _free_destination(model, destination_uri)
+    with tempfile.TemporaryDirectory(prefix="twofold-int8-") as temporary:
+        folder = Path(temporary)
+        record = _make(model, sample, settings.num_threads, folder)
+        (folder / INT8_RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n")
+        mirror(settings, destination_uri)
+        with store_errors_explained(f"write to {destination_uri}"):
+            # The record last: a folder that has it has the graph.
+            for name in (INT8_WEIGHTS_FILE, INT8_GRAPH_FILE, INT8_RECORD_FILE):
+                if not destination.holds(folder / name, name):
+                    destination.write(folder / name, name)
+    return QuantizedModel(model.space, record)
+
+
+def _free_destination(model: ModelDescription, uri: str) -> ModelDestination:
+    """Return the destination; refuse early what would be refused after the work."""
+    if (model.files.folder / INT8_RECORD_FILE).is_file():
+        raise InvalidInputError(
+            f"{model.provenance['model']} has an int8 graph already; `twofold pull` copies it, or "
+            "quantize the model that it was made of"
+        )
+    with store_errors_explained(f"write to {uri}"):
+        destination = ModelDestination(uri)
+        if INT8_RECORD_FILE in destination.file_names():
+            raise InvalidInputError(
+                f"{uri} has an int8 graph already, and nothing is overwritten; give another --to"
+            )
+        recorded = destination.recorded_space()
+        if recorded is not None:
+            refuse_other_space(recorded, model.space, uri)
+    return destination
+
+
+def _make(
+    model: ModelDescription, sample: Tokenized, num_threads: int | None, folder: Path
+) -> Int8Record:
+    """Write the graph into a local folder and return its record."""
+    shuffled = np.random.default_rng(_SEED).permutation(len(sample))
+    held_out = sample.take(shuffled[::_HELD_OUT].tolist())
+    calibration = sample.take(np.delete(shuffled, np.s_[::_HELD_OUT]).tolist())
+    exact = convert_pooled_model(load_pooled_model(model.files.folder))
+    save_int8_graph(calibrate(exact, _batches(calibration, model.space, exact)), folder)
+    # Read again: what is judged is what will be run.
+    quantized = read_int8_graph(
+        folder,
+        dimension=exact.dimension,
+        pad_token_id=exact.pad_token_id,
+        n_weights=exact.n_weights,
+    )
+    cosines = _cosines(model, exact, quantized, held_out, num_threads)
+    mean, least = float(cosines.mean()), float(cosines.min())
+    if not mean >= LEAST_MEAN_COSINE:
+        raise BackendError(
+            f"expected vectors in int8 to be close to float32 (mean cosine {LEAST_MEAN_COSINE}), "
+            f"found {mean:.5f} (min {least:.5f}) on {len(held_out)} texts; nothing was written: "
+            "this model does not bear int8, use dtype bfloat16"
+        )
+    return Int8Record(
+        graph_sha256=graph_sha256(folder),
+        weights_sha256=model.space.weights_sha256,
+        dimension=exact.dimension,
+        pad_token_id=exact.pad_token_id,
+        n_weights=exact.n_weights,
+        calibration_texts=len(calibration),
+        held_out_texts=len(held_out),
+        mean_cosine=round(mean, 6),
+        min_cosine=round(least, 6),
+        versions={package: version(package) for package in ("openvino", "nncf")},
+    )
+
+
+def _batches(
+    texts: Tokenized, space: EmbeddingSpace, model: ConvertedModel
+) -> Sequence[TokenBatch]:
+    """Return the texts as batches like those of a job, pooled in turns as the roles are."""
+    pooled_by_cls = [space.role(role).pooling is Pooling.CLS for role in Role]
+    is_cls = np.resize(np.array(pooled_by_cls), len(texts))  # (N,)
+    return [
+        TokenBatch.pad(
+            [texts.input_ids[index] for index in batch.indices],
+            is_cls[batch.indices],
+            padded_length=batch.padded_length,
+            pad_token_id=model.pad_token_id,
+        )
+        for batch in plan_batches(
+            texts.n_tokens, max_batch_tokens=_BATCH_TOKENS, max_seq_length=space.max_seq_length
+        )
+    ]
+
+
+def _cosines(
+    model: ModelDescription,
+    exact: ConvertedModel,
+    quantized: ConvertedModel,
+    texts: Tokenized,
+    num_threads: int | None,
+) -> npt.NDArray[np.float64]:
+    """Return the cosine of each text to float32, (N,), or (2 N,) where the roles pool apart."""
+    has_bfloat16 = detect_hardware().cpu_bfloat16
+    with (
+        _encoder(model, exact, "float32", num_threads) as reference,
+        _encoder(
+            model, quantized, "bfloat16" if has_bfloat16 else "float32", num_threads
+        ) as reduced,
+    ):
+        # One role of each pooling; the prompt is in the tokens.
+        roles = {model.space.role(role).pooling: role for role in Role}.values()
+        found = []
+        for role in roles:
+            ours = reduced.encode_tokenized(texts, role).vectors.astype(np.float64)  # (N, D)
+            theirs = reference.encode_tokenized(texts, role).vectors.astype(np.float64)  # (N, D)
+            norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)  # (N,)
+            found.append((ours * theirs).sum(axis=1) / norms)
+    return np.concatenate(found)
+
+
+@contextmanager
+def _encoder(
+    model: ModelDescription, converted: ConvertedModel, dtype: str, num_threads: int | None
+) -> Iterator[Encoder]:
+    """Give an encoder of a converted model, of which tokens are wanted alone."""
+    backend = OpenVinoBackend(converted, dtype=dtype, num_threads=num_threads)
+    tokenizer = Tokenizer(model.files.tokenizer, model.space.max_seq_length)
+    encoder = Encoder(model.space, tokenizer, backend, {})
+    try:
+        yield encoder
+    finally:
+        encoder.close()

@@ -1,0 +1,271 @@
+"""int8: a graph that is made once, judged, and refused wherever it is not the folder's own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from encoder.encoder import load_encoder
+from encoder.errors import BackendError, InvalidInputError, ModelLoadError, SpaceMismatchError
+from encoder.model.description import describe_model
+from encoder.model.folder import INT8_GRAPH_FILE, INT8_RECORD_FILE, INT8_WEIGHTS_FILE
+from encoder.model.int8_record import graph_sha256, read_int8_record
+from encoder.model.mirror import mirror
+from encoder.quantization import LEAST_TEXTS, QuantizedModel, quantize_model
+from encoder.settings import EncoderSettings
+from encoder.space import Role
+from encoder.tokenizer import Tokenized, Tokenizer
+
+WORDS = ["time", "water", "history", "science", "market", "light", "river", "north", "seven"]
+
+
+def texts(count: int) -> list[str]:
+    generator = np.random.default_rng(3)
+    return [
+        " ".join(generator.choice(WORDS, length)) for length in generator.integers(2, 60, count)
+    ]
+
+
+def tokenized(model: Path, count: int = LEAST_TEXTS) -> Tokenized:
+    return Tokenizer(model / "tokenizer.json", 128).tokenize(texts(count))
+
+
+def settings(model: Path, **more: Any) -> EncoderSettings:
+    return EncoderSettings(model=str(model), num_threads=1, **more)
+
+
+@pytest.fixture(scope="module")
+def quantized(
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, QuantizedModel]:
+    folder = tmp_path_factory.mktemp("int8") / "model"
+    return folder, quantize_model(settings(tiny_model), tokenized(tiny_model, 60), str(folder))
+
+
+@pytest.fixture
+def copy(quantized: tuple[Path, QuantizedModel], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(quantized[0], tmp_path / "copy"))
+
+
+# Made
+
+
+def test_the_mirror_holds_the_graph_and_a_record_of_how_it_was_made(
+    quantized: tuple[Path, QuantizedModel], tiny_model: Path
+) -> None:
+    folder, made = quantized
+    record = read_int8_record(folder)
+    assert record == made.record
+    assert (record.calibration_texts, record.held_out_texts) == (45, 15)
+    assert record.graph_sha256 == graph_sha256(folder)
+    assert record.weights_sha256 == made.space.weights_sha256
+    assert 0.98 < record.min_cosine <= record.mean_cosine < 1
+    assert set(record.versions) == {"openvino", "nncf"}
+    assert made.space == describe_model(settings(tiny_model)).space
+
+
+def test_the_record_is_written_last_and_after_the_models_own_files(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_nncf_work: None
+) -> None:
+    from encoder.model.destination import ModelDestination
+
+    written: list[str] = []
+    write = ModelDestination.write
+
+    def watch(self: ModelDestination, local: Path, relative: str) -> None:
+        written.append(relative)
+        write(self, local, relative)
+
+    monkeypatch.setattr(ModelDestination, "write", watch)
+    quantize_model(settings(tiny_model), tokenized(tiny_model), str(tmp_path / "m"))
+    assert written[-4:] == [
+        "embedding_space.json",
+        INT8_WEIGHTS_FILE,
+        INT8_GRAPH_FILE,
+        INT8_RECORD_FILE,
+    ]
+
+
+def test_nothing_of_nncf_reaches_the_output_and_its_telemetry_is_never_loaded(
+    tiny_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    quantize_model(settings(tiny_model), tokenized(tiny_model), str(tmp_path))
+    assert capfd.readouterr() == ("", "")
+    assert "openvino_telemetry" not in sys.modules
+    assert logging.getLoggerClass() is logging.Logger
+
+
+@pytest.fixture
+def without_nncf_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quantizing leaves the graph as it is: what surrounds it is looked at."""
+    monkeypatch.setattr("encoder.quantization.calibrate", lambda model, batches: model)
+
+
+def test_a_graph_that_is_far_from_float32_is_written_nowhere(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_nncf_work: None
+) -> None:
+    monkeypatch.setattr("encoder.quantization.LEAST_MEAN_COSINE", 1.1)
+    with pytest.raises(BackendError, match="nothing was written: this model does not bear int8"):
+        quantize_model(settings(tiny_model), tokenized(tiny_model), str(tmp_path / "m"))
+    assert not (tmp_path / "m").exists()
+
+
+def test_too_few_texts_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    sample = tokenized(tiny_model, LEAST_TEXTS - 1)
+    with pytest.raises(InvalidInputError, match="at least 32 texts to calibrate on, found 31"):
+        quantize_model(settings(tiny_model), sample, str(tmp_path))
+
+
+def test_nncf_that_is_not_installed_says_how_to_install_it(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(InvalidInputError, match=r"pip install 'twofold\[int8\]'"):
+        quantize_model(settings(tiny_model), tokenized(tiny_model), str(tmp_path))
+
+
+def test_a_mirror_gains_the_graph_and_keeps_its_files(
+    tiny_model: Path, tmp_path: Path, without_nncf_work: None
+) -> None:
+    mirror(settings(tiny_model), str(tmp_path))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    quantize_model(settings(tiny_model), tokenized(tiny_model), str(tmp_path))
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    added = {INT8_GRAPH_FILE, INT8_WEIGHTS_FILE, INT8_RECORD_FILE}
+    assert {name: after[name] for name in after if name not in added} == before
+    assert added < set(after)
+
+
+def test_a_second_graph_is_refused_at_the_destination_and_of_a_quantized_model(
+    copy: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    sample = tokenized(tiny_model)
+    with pytest.raises(InvalidInputError, match="has an int8 graph already, and nothing is over"):
+        quantize_model(settings(tiny_model), sample, str(copy))
+    with pytest.raises(InvalidInputError, match="`twofold pull` copies it"):
+        quantize_model(settings(copy), sample, str(tmp_path / "other"))
+
+
+def test_a_mirror_of_another_space_is_refused_before_any_work(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror(settings(tiny_model, max_seq_length=50), str(tmp_path))
+    monkeypatch.setattr("encoder.quantization.load_pooled_model", None)
+    with pytest.raises(SpaceMismatchError, match="max_seq_length: 50 there, 128 here"):
+        quantize_model(settings(tiny_model), tokenized(tiny_model), str(tmp_path))
+
+
+# Run
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_it_runs_when_asked_for_with_vectors_near_float32_in_the_same_space(
+    quantized: tuple[Path, QuantizedModel], role: Role
+) -> None:
+    exact = load_encoder(settings(quantized[0], dtype="float32"))
+    reduced = load_encoder(settings(quantized[0], dtype="int8"))
+    cosines = (reduced.encode(texts(40), role).vectors * exact.encode(texts(40), role).vectors).sum(
+        axis=1
+    )
+    assert cosines.min() > 0.98
+    assert cosines.max() < 1 - 1e-6, "this is not int8"
+    assert reduced.space == exact.space
+    for encoder in (exact, reduced):
+        encoder.close()
+
+
+def test_its_provenance_names_the_graph(quantized: tuple[Path, QuantizedModel]) -> None:
+    encoder = load_encoder(settings(quantized[0], dtype="int8"))
+    described = describe_model(settings(quantized[0], dtype="int8"))
+    expected = quantized[1].record.graph_sha256
+    assert (encoder.provenance["backend"], encoder.provenance["dtype"]) == ("openvino", "int8")
+    assert encoder.provenance["int8_graph"] == described.provenance["int8_graph"] == expected
+    encoder.close()
+
+
+def test_other_precisions_of_the_folder_say_nothing_of_the_graph(
+    quantized: tuple[Path, QuantizedModel],
+) -> None:
+    encoder = load_encoder(settings(quantized[0]))
+    assert encoder.provenance["dtype"] != "int8"
+    assert "int8_graph" not in encoder.provenance
+    encoder.close()
+
+
+def test_single_texts_have_the_vectors_that_they_have_among_others(
+    quantized: tuple[Path, QuantizedModel],
+) -> None:
+    encoder = load_encoder(settings(quantized[0], dtype="int8"))
+    among_others = encoder.encode_queries(texts(20))
+    encoder.expect_single_texts()
+    alone = np.concatenate([encoder.encode_queries([text]) for text in texts(20)])
+    assert (among_others * alone).sum(axis=1).min() > 0.999
+    encoder.close()
+
+
+def test_a_mirror_of_it_runs_the_same_graph(copy: Path, tmp_path: Path) -> None:
+    mirror(settings(copy), str(tmp_path / "mirror"))
+    assert graph_sha256(tmp_path / "mirror") == graph_sha256(copy)
+    assert read_int8_record(tmp_path / "mirror") == read_int8_record(copy)
+
+
+# Refused
+
+
+def change_record(folder: Path, **fields: object) -> None:
+    path = folder / INT8_RECORD_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no record": (
+        lambda folder: (folder / INT8_RECORD_FILE).unlink(),
+        r"dtype int8 needs openvino_int8\.json .* found none .* `twofold quantize",
+    ),
+    "no record's JSON": (
+        lambda folder: (folder / INT8_RECORD_FILE).write_text("{"),
+        "expected a record of this version of twofold .* quantize the model again",
+    ),
+    "another format": (
+        lambda folder: change_record(folder, format=2),
+        "expected format 1, found 2",
+    ),
+    "no weights of the graph": (
+        lambda folder: (folder / INT8_WEIGHTS_FILE).unlink(),
+        r"openvino_int8\.bin cannot be read .* copy the model again",
+    ),
+    "other bytes": (
+        lambda folder: (folder / INT8_WEIGHTS_FILE).write_bytes(b"\0" * 100),
+        "expected sha256 .* the copy is damaged",
+    ),
+    "other weights": (
+        lambda folder: change_record(folder, weights_sha256="f" * 64),
+        "expected a graph made of the folder's weights .* quantize this model again",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_folder_without_its_own_whole_graph_is_refused_with_what_to_do(
+    copy: Path, damage: str
+) -> None:
+    act, message = DAMAGES[damage]
+    act(copy)
+    with pytest.raises(ModelLoadError, match=message) as raised:
+        load_encoder(settings(copy, dtype="int8"))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_graph_that_openvino_cannot_read_is_refused(copy: Path) -> None:
+    (copy / INT8_GRAPH_FILE).write_text("<net/>")
+    change_record(copy, graph_sha256=graph_sha256(copy))
+    with pytest.raises(ModelLoadError, match=r"expected a graph that openvino \S+ reads, found"):
+        load_encoder(settings(copy, dtype="int8"))
