@@ -83,10 +83,17 @@ class Storage:
             except FileNotFoundError:
                 return None
 
-    def open(self, relative: str) -> IO[bytes]:
-        """Open a file for reading."""
+    def open(self, relative: str, read_ahead_bytes: int | None = None) -> IO[bytes]:
+        """Open a file for reading.
+
+        Args:
+            relative: Path below the root.
+            read_ahead_bytes: What an object store's client reads at once at least; None leaves it
+                to the client (s3fs: 50 MB, a whole shard however little of it is wanted).
+        """
+        options = {} if read_ahead_bytes is None else {"block_size": read_ahead_bytes}
         with self._explained("open", relative):
-            return cast("IO[bytes]", self.fs.open(self.path(relative), "rb"))
+            return cast("IO[bytes]", self.fs.open(self.path(relative), "rb", **options))
 
     def sizes(self, folder: str, prefix: str = "") -> dict[str, int]:
         """List a folder: file name -> size in bytes, of the names that begin with `prefix`.

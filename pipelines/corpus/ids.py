@@ -23,6 +23,8 @@ from pipelines.storage import Storage
 
 __all__ = ["DuplicateId", "find_duplicate_ids"]
 
+_READ_AHEAD_BYTES = 64 * 1024
+"""The id column is a hundredth of a shard: of 15.7 MB 0.15 MB were read, and 15.8 without this."""
 _READ_THREADS = 8
 _HASHES_PER_PART = 4_000_000
 """32 MB to sort at a time."""
@@ -81,7 +83,7 @@ def _hashes(storage: Storage, name: ShardName, id_column: str) -> np.ndarray:
 
 
 def _keys(storage: Storage, name: ShardName, id_column: str) -> Iterator[tuple[str, int]]:
-    with storage.open(f"{DATA}/{name}") as file:
+    with storage.open(f"{DATA}/{name}", read_ahead_bytes=_READ_AHEAD_BYTES) as file:
         table: pa.Table = pq.read_table(file, columns=[id_column, CHUNK_INDEX])
     ids = table[id_column].to_pylist()
     for identity, chunk in zip(ids, table[CHUNK_INDEX].to_pylist(), strict=True):

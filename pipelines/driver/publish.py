@@ -188,7 +188,7 @@ def _check_ids(
             f"ids are not unique: {identity!r}{chunk_note} occurs in shards "
             f"{' and '.join(sorted(set(where)))}"
             f"{f', and {len(found) - 1} more ids or so' if len(found) > 1 else ''}; all rows are "
-            "written. {_advice(retirement)}"
+            f"written. {_advice(retirement)}"
         ),
         False,
     )
