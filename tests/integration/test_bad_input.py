@@ -242,7 +242,9 @@ def test_ids_that_occur_twice_are_reported_after_everything_is_written(
 
     assert main(arguments(tmp_path / "in", tmp_path / "out", tiny_model)) == 7
 
-    assert "'twin' occurs in shards" in capfd.readouterr().err.splitlines()[-1]
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert "'twin' occurs in shards" in last
+    assert "all rows are written. Make --id-column unique" in last
     output = OutputFolder(tmp_path / "out")
     index = output.json("_index.json")
     assert (index["totals"]["rows"], index["ids_checked"]) == (2, False)
