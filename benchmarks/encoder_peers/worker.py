@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +32,7 @@ class Worker:
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self._command = list(command)
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -87,6 +89,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        _pipe(self._process.stdout).close()
 
     def _answer(self) -> dict[str, Any]:
         line = _pipe(self._process.stdout).readline()
@@ -97,8 +100,11 @@ class Worker:
 
     def _ended(self) -> BenchmarkError:
         code = self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(BrokenPipeError):
+                _pipe(pipe).close()
         said = self._log.read_text(errors="replace")[-_SHOWN:].strip()
-        return BenchmarkError(f"{self._process.args} ended with {code}: {said}")
+        return BenchmarkError(f"{' '.join(self._command)} ended with {code}: {said}")
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

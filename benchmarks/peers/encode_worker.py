@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 Encode = Callable[[list[str]], Any]
 """Texts in, vectors (N, D) out, unit length."""
@@ -148,16 +148,17 @@ def _card(folder: str, threads: int, length: int) -> Iterator[Encode]:
     yield encode
 
 
-def _sentence_transformers(backend: str, **model_kwargs: Any) -> Any:  # noqa: ANN401
+def _sentence_transformers(
+    backend: Literal["torch", "onnx", "openvino"], dtype: str | None = None
+) -> Any:  # noqa: ANN401
     @contextmanager
     def load(folder: str, threads: int, _length: int) -> Iterator[Encode]:
         import torch
         from sentence_transformers import SentenceTransformer
 
         torch.set_num_threads(threads)
-        model = SentenceTransformer(
-            folder, device="cpu", backend=backend, model_kwargs=model_kwargs or None
-        )
+        asked = None if dtype is None else {"dtype": dtype}
+        model = SentenceTransformer(folder, device="cpu", backend=backend, model_kwargs=asked)
 
         def encode(texts: list[str]) -> Any:  # noqa: ANN401
             # Its default batch is 32; it sorts by length itself. bfloat16 has no numpy type.

@@ -124,8 +124,9 @@ def _stages(lines: Sequence[Line]) -> str:
     stages = sorted(largest["seconds_by_stage"].items(), key=lambda stage: -float(stage[1]))
     return (
         f"Of the {largest['wall_s']:.0f} s that twofold took for {largest['documents']:,} "
-        f"documents, {largest['first_commit_s']:.0f} s went by until the first shard; its actor's seconds by "
-        f"stage, which overlap: {', '.join(f'{name} {value:.1f}' for name, value in stages)}."
+        f"documents, {largest['first_commit_s']:.0f} s went by until the first shard; its "
+        "actor's seconds by stage, which overlap: "
+        f"{', '.join(f'{name} {value:.1f}' for name, value in stages)}."
     )
 
 
