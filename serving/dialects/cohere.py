@@ -16,7 +16,6 @@ from serving.dialects.served_models import ServedModels
 from serving.dialects.wire import Body, PositiveInt, TextList, base64_floats, respond
 from serving.embedding import Embedding, EmbeddingService, EmbedRequest, Truncate
 from serving.request_record import record_of
-from serving.roles import agreed_role, role_of
 
 __all__ = ["CohereEmbed", "router"]
 
@@ -64,14 +63,7 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
     )
     async def embed(body: CohereEmbed, request: Request) -> Response:
         record_of(request.scope).dialect = "cohere"
-        _, suffix_role = models.find(body.model)
-        role = agreed_role(
-            {
-                "model": suffix_role,
-                "input_type": role_of(body.input_type, "input_type"),
-            },
-            models.default_role,
-        )
+        _, role = models.choose(body.model, {"input_type": body.input_type})
         longest = service.space.max_seq_length
         if body.max_tokens is not None and body.max_tokens != longest:
             raise InvalidInputError(

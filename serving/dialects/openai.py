@@ -16,7 +16,6 @@ from serving.dialects.served_models import ServedModels
 from serving.dialects.wire import Body, Inputs, PositiveInt, base64_floats, json_response, respond
 from serving.embedding import Embedding, EmbeddingService, EmbedRequest, Truncate
 from serving.request_record import record_of
-from serving.roles import agreed_role, role_of
 
 __all__ = ["OpenAIEmbeddings", "router"]
 
@@ -82,15 +81,7 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
     )
     async def create_embeddings(body: OpenAIEmbeddings, request: Request) -> Response:
         record_of(request.scope).dialect = "openai"
-        served, suffix_role = models.find(body.model)
-        role = agreed_role(
-            {
-                "model": suffix_role,
-                "input_type": role_of(body.input_type, "input_type"),
-                "task": role_of(body.task, "task"),
-            },
-            models.default_role,
-        )
+        served, role = models.choose(body.model, {"input_type": body.input_type, "task": body.task})
         embedding = await service.embed(
             EmbedRequest(
                 _as_list(body.input),

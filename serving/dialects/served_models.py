@@ -1,10 +1,12 @@
-"""Which names a request may give as `model`, and what role a name's suffix means."""
+"""Which names a request may give as `model`, and which role its fields ask for."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from encoder.space import Role
 from serving.errors import UnknownModelError
-from serving.roles import ROLE_SUFFIXES
+from serving.roles import ROLE_SUFFIXES, agreed_role, role_of
 from serving.settings import ServingSettings
 
 __all__ = ["ServedModels"]
@@ -27,6 +29,21 @@ class ServedModels:
     def all_names(self) -> list[str]:
         """Every name, with the suffixes that choose a role."""
         return [name + suffix for name in self._names for suffix in _LISTED_SUFFIXES]
+
+    def choose(self, model: str | None, words: Mapping[str, str | None]) -> tuple[str, Role]:
+        """Return the name to give back, and the role on which name and fields agree.
+
+        Args:
+            model: What a request says; None where it says nothing.
+            words: What its other fields say of the role, by the field's name.
+
+        Raises:
+            UnknownModelError: The model is not served here.
+            InvalidInputError: A word names no role, or two fields name different ones.
+        """
+        name, suffix_role = self.find(model)
+        said = {field: role_of(word, field) for field, word in words.items()}
+        return name, agreed_role({"model": suffix_role, **said}, self.default_role)
 
     def find(self, model: str | None) -> tuple[str, Role | None]:
         """Return the name to give back, and the role that it names.

@@ -12,7 +12,6 @@ from serving.dialects.served_models import ServedModels
 from serving.dialects.wire import Body, PositiveInt, Texts, json_response, respond
 from serving.embedding import EmbeddingService, EmbedRequest, Truncate
 from serving.request_record import record_of
-from serving.roles import agreed_role, role_of
 from serving.settings import ServingSettings
 
 __all__ = ["TeiEmbed", "router"]
@@ -51,10 +50,7 @@ def router(service: EmbeddingService, models: ServedModels, settings: ServingSet
     @routes.post("/", summary="For clients that are given a bare address", responses=vectors)
     async def embed(body: TeiEmbed, request: Request) -> Response:
         record_of(request.scope).dialect = "tei"
-        role = agreed_role(
-            {"prompt_name": role_of(body.prompt_name, "prompt_name")},
-            models.default_role,
-        )
+        _, role = models.choose(None, {"prompt_name": body.prompt_name})
         if body.normalize is not None and body.normalize != service.space.normalize:
             raise InvalidInputError(
                 f"normalize: expected {str(service.space.normalize).lower()}, which this space "

@@ -1,0 +1,218 @@
+"""One replica's web application in this process: a fake encoder behind it, no Ray, no socket.
+
+Used by the tests of `serving`, which speak HTTP to it and read what it did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import numpy as np
+
+from encoder.encoder import EncodedVectors
+from encoder.space import Role
+from encoder.tokenizer import Tokenized
+from serving.embedding import EmbeddingService
+from serving.http_app import build_http_app
+from serving.settings import ServingSettings
+from support.fake_encoder import SPACE, FakeEncoder
+
+__all__ = [
+    "DIALECTS",
+    "DOCUMENT",
+    "NAME",
+    "NINE",
+    "QUERY",
+    "TEI",
+    "V1",
+    "V2",
+    "WIDE",
+    "App",
+    "RecordedMetrics",
+    "WideEncoder",
+    "check_vectors",
+    "embeddings",
+    "logged",
+    "refusal",
+    "run_scenario",
+    "vector",
+]
+
+NAME = "org/fake"
+QUERY, DOCUMENT = Role.QUERY, Role.DOCUMENT
+WIDE = replace(SPACE, dimension=16)
+NINE = "one two three four five six seven eight nine"
+"""A text of one token more than the fake encoder takes."""
+V1, V2, TEI = "/v1/embeddings", "/v2/embed", "/embed"
+DIALECTS = [(V1, "input"), (V2, "texts"), (TEI, "inputs")]
+"""Path and field of the inputs of each."""
+
+
+class WideEncoder(FakeEncoder):
+    """Vectors of 16 numbers, enough for two bytes of bits."""
+
+    def __init__(self) -> None:
+        super().__init__(WIDE)
+
+    def encode_tokenized(
+        self,
+        tokenized: Tokenized,
+        roles: Role | Sequence[Role],
+        *,
+        heartbeat: Callable[[], None] | None = None,
+    ) -> EncodedVectors:
+        narrow = super().encode_tokenized(tokenized, roles, heartbeat=heartbeat)
+        wide = np.kron(narrow.vectors, np.array([1, -0.5, 0.25, -2], np.float32))  # (N, 16)
+        wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+        return EncodedVectors(wide, narrow.padded_tokens)
+
+
+def vector(text: str, role: Role = QUERY) -> np.ndarray:
+    """Return what the replica must answer for a text."""
+    return WideEncoder().encode([text], role).vectors[0]
+
+
+class RecordedMetrics:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[str, str, int]] = []
+        self.rejections: list[tuple[Role, str]] = []
+        self.embeddings: list[tuple[Role, int, int]] = []
+        self.serializations: list[Role] = []
+
+    def answered(self, role: str, dialect: str, status: int) -> None:
+        self.answers.append((role, dialect, status))
+
+    def rejected(self, role: Role, reason: str) -> None:
+        self.rejections.append((role, reason))
+
+    def embedded(self, role: Role, *, n_tokens: int, truncated: int, **seconds: float) -> None:
+        assert seconds.keys() == {"tokenize_s", "queue_s", "forward_s"}
+        self.embeddings.append((role, n_tokens, truncated))
+
+    def serialized(self, role: Role, seconds: float) -> None:
+        self.serializations.append(role)
+
+
+class App:
+    """One replica's application and what it stands on."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.encoder = WideEncoder()
+        self.metrics = RecordedMetrics()
+        self.settings = ServingSettings(**{"model": NAME, **settings})
+        self.service = EmbeddingService(self.encoder, self.settings, self.metrics)  # type: ignore[arg-type]
+        self.asgi = build_http_app(self.service, self.settings, self.metrics, "1.2.3")  # type: ignore[arg-type]
+        self.forward_may_go_on = threading.Event()
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=self.asgi), base_url="http://replica"
+        )
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def send() -> httpx.Response:
+            async with self.client() as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(asyncio.wait_for(send(), 20))
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("GET", path, **options)
+
+    def post(
+        self, path: str, _headers: dict[str, str] | None = None, **body: Any
+    ) -> httpx.Response:
+        return self.request("POST", path, json=body, headers=_headers)
+
+    def post_text(self, path: str, body: str | bytes, **headers: str) -> httpx.Response:
+        headers = {"content-type": "application/json"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        return self.request("POST", path, content=body, headers=headers)
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        """Forwards begin, and end only when this ends."""
+        self.encoder.on_forward = lambda: self.forward_may_go_on.wait(20) and None
+        try:
+            yield
+        finally:
+            self.forward_may_go_on.set()
+
+    async def a_forward_has_begun(self) -> None:
+        while not self.encoder.forwards:  # noqa: ASYNC110 - they are counted in another thread
+            await asyncio.sleep(0.001)
+
+
+def embeddings(response: httpx.Response) -> list[Any]:
+    """What each dialect gives for the inputs, in their order."""
+    assert response.status_code == 200, response.text
+    body = response.json()
+    if isinstance(body, list):
+        return body
+    if "data" in body:
+        assert [item["index"] for item in body["data"]] == list(range(len(body["data"])))
+        return [item["embedding"] for item in body["data"]]
+    (found,) = body["embeddings"].values()
+    return list(found)
+
+
+def check_vectors(response: httpx.Response, expected: Sequence[np.ndarray]) -> None:
+    """Every number reads back to the very same float32."""
+    found = np.array(embeddings(response), np.float32)
+    assert found.tobytes() == np.array(expected, np.float32).tobytes()
+
+
+def refusal(response: httpx.Response, status: int, kind: str = "invalid_request_error") -> str:
+    """Check that an answer is an error in OpenAI's shape; return its message."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    # Serve itself gives back an id that came with the request.
+    assert ("x-request-id" in response.headers) != ("x-request-id" in response.request.headers)
+    body = response.json()
+    assert body == {
+        "error": {
+            "message": body["error"]["message"],
+            "type": kind,
+            "param": None,
+            "code": status,
+        }
+    }
+    message = body["error"]["message"]
+    assert isinstance(message, str)
+    assert message
+    return message
+
+
+def run_scenario(scenario: Coroutine[Any, Any, None]) -> None:
+    """Run requests that meet one another; 20 s at the most."""
+    asyncio.run(asyncio.wait_for(scenario, 20))
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """What the replica's logger writes."""
+    lines: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger, handler = logging.getLogger("ray.serve"), Keep()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -1,0 +1,89 @@
+"""text-embeddings-inference's API: bare vectors, prompt names, truncation, `/info`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support.replica_app import (
+    DOCUMENT,
+    NINE,
+    QUERY,
+    TEI,
+    WIDE,
+    App,
+    check_vectors,
+    embeddings,
+    refusal,
+    vector,
+)
+
+
+@pytest.mark.parametrize("path", ["/embed", "/"])
+def test_tei_answers_with_bare_vectors(app: App, path: str):
+    response = app.post(path, inputs=["a", "b c"])
+    check_vectors(response, [vector("a"), vector("b c")])
+    assert isinstance(response.json(), list)
+    check_vectors(app.post(path, inputs="a"), [vector("a")])
+
+
+def test_tei_takes_the_role_from_the_prompts_name(app: App):
+    check_vectors(app.post(TEI, inputs="a", prompt_name="passage"), [vector("a", DOCUMENT)])
+    check_vectors(app.post(TEI, inputs="a", prompt_name="query"), [vector("a", QUERY)])
+    check_vectors(app.post(TEI, inputs="a", prompt_name=None), [vector("a", QUERY)])
+    assert "prompt_name" in refusal(app.post(TEI, inputs="a", prompt_name="s2p"), 400)
+
+
+def test_tei_normalize_may_only_be_as_the_space_has_it(app: App):
+    check_vectors(app.post(TEI, inputs="a", normalize=True), [vector("a")])
+    message = refusal(app.post(TEI, inputs="a", normalize=False), 400)
+    assert "normalize: expected true, which this space has, found false" in message
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        ({}, NINE),
+        ({"truncate": True}, NINE),
+        ({"truncate": None, "truncation_direction": "right"}, NINE),
+        ({"truncate": True, "truncation_direction": "Right"}, NINE),
+        ({"truncate": True, "truncation_direction": "Left"}, NINE.removeprefix("one ")),
+        ({"truncation_direction": "left"}, NINE.removeprefix("one ")),
+    ],
+)
+def test_tei_cuts_at_the_side_that_is_named(app: App, fields: dict[str, Any], kept: str):
+    response = app.post(TEI, inputs=["short", NINE], **fields)
+
+    check_vectors(response, [vector("short"), vector(kept)])
+    assert response.headers["x-truncated-inputs"] == "1"
+
+
+def test_tei_refuses_what_is_too_long_where_the_client_wants_that(app: App):
+    assert "at [0]" in refusal(app.post(TEI, inputs=NINE, truncate=False), 400)
+    refusal(app.post(TEI, inputs="a", truncation_direction="up"), 400)
+
+
+def test_tei_dimensions_are_another_space(app: App):
+    response = app.post(TEI, inputs="a", dimensions=4)
+
+    assert len(embeddings(response)[0]) == 4
+    assert response.headers["x-embedding-space"] != WIDE.fingerprint
+
+
+def test_tei_info_names_the_model_the_space_and_the_limits():
+    app = App(max_inputs=7, max_request_tokens=50, max_queued_tokens=20, corpus="out/")
+
+    info = app.get("/info").json()
+
+    assert info["model_id"] == "fake"
+    assert info["model_dtype"] == "float32"
+    assert info["model_type"] == {"embedding": {"pooling": "mean"}}
+    assert info["max_input_length"] == 8
+    assert info["max_client_batch_size"] == 7
+    assert info["max_batch_tokens"] == 2048
+    assert (info["max_request_tokens"], info["max_queued_tokens"]) == (50, 20)
+    assert info["default_role"] == "query"
+    assert info["embedding_space"]["fingerprint"] == WIDE.fingerprint
+    assert info["embedding_space"]["document"]["pooling"] == "cls"
+    assert info["corpus"] == "out/"

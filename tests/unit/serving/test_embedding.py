@@ -1,0 +1,161 @@
+"""The service behind every dialect: limits, deadlines, `dimensions`, texts that make it raise."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from encoder.encoder import EncodedVectors
+from encoder.tokenizer import Tokenized
+from support.replica_app import (
+    DIALECTS,
+    DOCUMENT,
+    NINE,
+    QUERY,
+    TEI,
+    V1,
+    WIDE,
+    App,
+    check_vectors,
+    refusal,
+    run_scenario,
+    vector,
+)
+
+
+def test_all_dimensions_are_the_space_itself(app: App):
+    response = app.post(V1, input="a", dimensions=16)
+
+    check_vectors(response, [vector("a")])
+    assert response.headers["x-embedding-space"] == WIDE.fingerprint
+
+
+@pytest.mark.parametrize("dimensions", [0, -1, 17, "4", 4.0, True, [4]])
+def test_dimensions_that_do_not_fit_are_refused(app: App, dimensions: object):
+    assert "dimensions: expected " in refusal(app.post(V1, input="a", dimensions=dimensions), 400)
+
+
+def test_dimensions_are_refused_where_a_corpus_is_served():
+    app = App(corpus="out/")
+
+    message = refusal(app.post(V1, input="a", dimensions=8), 400)
+
+    assert "the corpus' own, found 8" in message
+    assert app.post(V1, input="a", dimensions=16).status_code == 200
+
+
+def test_a_zero_vector_of_the_first_dimensions_is_refused_not_divided_by_zero(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    app = App()
+
+    def ends_only(tokenized: Tokenized, *_: object, **__: object) -> EncodedVectors:
+        return EncodedVectors(np.eye(16, dtype=np.float32)[[15] * len(tokenized)], 1)
+
+    monkeypatch.setattr(app.encoder, "encode_tokenized", ends_only)
+    assert "all zero" in refusal(app.post(V1, input="a", dimensions=4), 400)
+
+
+@pytest.mark.parametrize(("path", "field"), DIALECTS)
+def test_no_inputs_are_refused(app: App, path: str, field: str):
+    assert "at least one input" in refusal(app.post(path, **{field: []}), 400)
+
+
+@pytest.mark.parametrize(("path", "field"), DIALECTS)
+def test_more_inputs_or_tokens_than_a_request_may_have_are_413(path: str, field: str):
+    app = App(max_inputs=3, max_request_tokens=10)
+
+    assert app.post(path, **{field: ["a b c"] * 3}).status_code == 200
+    assert "at most 3 inputs, found 4" in refusal(app.post(path, **{field: ["a"] * 4}), 413)
+    message = refusal(app.post(path, **{field: ["a b c", "a b c", "a b c d e"]}), 413)
+    assert "at most 10 tokens in a request, found 11" in message
+    assert app.metrics.rejections == [(QUERY, "too_large")] * 2
+    assert app.encoder.forwards == [3]
+
+
+def test_tokens_that_are_cut_off_do_not_count_against_the_limit():
+    app = App(max_request_tokens=8)
+
+    assert app.post(V1, input=NINE * 5).status_code == 200
+
+
+def test_requests_beyond_the_queue_are_429_at_once_and_count_as_offered_load():
+    async def scenario() -> None:
+        app = App(max_queued_tokens=8, max_request_tokens=8)
+        six = "a b c d e f"
+        async with app.client() as client:
+            with app.held_up():
+                working = asyncio.create_task(client.post(V1, json={"input": six}))
+                await app.a_forward_has_begun()
+                refused = [
+                    await client.post(V1, json={"input": six, "input_type": "document"}),
+                    # Three inputs are at least three tokens: refused before they are tokenized.
+                    await client.post(V1, json={"input": ["a b"] * 3}),
+                ]
+                assert app.service.load.queued_tokens == 6
+            assert (await working).status_code == 200
+            for response in refused:
+                assert "6 tokens wait and 8 may" in refusal(response, 429, "rate_limit_error")
+                assert int(response.headers["retry-after"]) >= 1
+            assert app.metrics.rejections == [(DOCUMENT, "overloaded"), (QUERY, "overloaded")]
+            assert app.service.load._offered > 12
+            assert (await client.post(V1, json={"input": six})).status_code == 200
+        assert app.encoder.forwards == [1, 1]
+
+    run_scenario(scenario())
+
+
+def test_a_request_without_vectors_in_time_is_504_and_the_next_is_answered():
+    async def scenario() -> None:
+        app = App(request_timeout_s=0.5)
+        async with app.client() as client:
+            with app.held_up():
+                late = await client.post(V1, json={"input": "a"})
+                behind = await client.post(V1, json={"input": "b"})
+            for response in (late, behind):
+                message = refusal(response, 504, "timeout_error")
+                assert "within 0.5 s" in message
+            assert app.metrics.rejections == [(QUERY, "timeout")] * 2
+            assert app.service.load._offered == 2, "what timed out was wanted, too"
+            assert app.service.load.queued_tokens == 0
+            answered = await client.post(V1, json={"input": "c"})
+            check_vectors(answered, [vector("c")])
+        assert sum(app.encoder.forwards) == 2, "what had timed out in the queue was encoded"
+
+    run_scenario(scenario())
+
+
+def test_a_text_that_makes_the_model_raise_is_named_and_its_neighbours_are_answered():
+    async def scenario() -> None:
+        app = App()
+        async with app.client() as client:
+            with app.held_up():
+                first = asyncio.create_task(client.post(V1, json={"input": "a"}))
+                await app.a_forward_has_begun()
+                bad = asyncio.create_task(client.post(V1, json={"input": ["x", "poison"]}))
+                good = asyncio.create_task(client.post(TEI, json={"inputs": ["y", "z"]}))
+                while app.service.load.queued_tokens < 5:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+            message = refusal(await bad, 500, "server_error")
+            assert "cannot embed input 1" in message
+            assert "kernel" not in message
+            check_vectors(await good, [vector("y"), vector("z")])
+            assert (await first).status_code == 200
+
+    run_scenario(scenario())
+
+
+def test_a_warm_up_measures_the_capacity_and_leaves_no_load_behind():
+    async def scenario() -> None:
+        app = App()
+        await app.service.warm_up()
+        report = app.service.load.report()
+        assert report["capacity_tokens_per_s"] > 0
+        assert report["offered_tokens_per_s"] == 0
+        assert report["queue_wait_s"] == 0
+        assert app.encoder.forwards[-3:] == [2048 // 8] * 3
+        await app.service.close()
+
+    run_scenario(scenario())

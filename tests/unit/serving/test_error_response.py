@@ -1,0 +1,88 @@
+"""Every refusal has OpenAI's shape, whatever the client sent."""
+
+from __future__ import annotations
+
+import pytest
+
+from encoder.tokenizer import Tokenizer
+from support.models import minilm_folder
+from support.replica_app import DIALECTS, TEI, V1, V2, App, refusal
+
+
+def test_an_unknown_path_and_a_wrong_method_are_told_in_the_same_shape(app: App):
+    assert "/v1/nothing" in refusal(app.post("/v1/nothing"), 404)
+    assert "/nothing" in refusal(app.get("/nothing"), 404)
+    wrong = app.get(V1)
+    assert "GET /v1/embeddings" in refusal(wrong, 405)
+    assert wrong.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{",
+        "nul",
+        "{'input': 'a'}",
+        '{"input": "a"',
+        '{"input": "a"} x',
+        b"\xff\xfe{}",
+        "[" * 100_000,
+        '{"input": [[' + "9" * 5_000 + "]]}",
+        "[]",
+        "null",
+        '"a"',
+        "7",
+    ],
+    ids=lambda body: repr(body[:20]),
+)
+@pytest.mark.parametrize(("path", "_field"), DIALECTS)
+def test_a_body_that_is_no_json_object_is_refused(
+    app: App, path: str, _field: str, body: str | bytes
+):
+    refusal(app.post_text(path, body), 400)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (V1, r'{"input": "\ud800"}'),
+        (V1, r'{"input": ["fine", "a \udfff"]}'),
+        (V1, r'{"input": [["\ud800"]]}'),
+        (V1, r'{"input": "a", "input_type": "\ud800"}'),
+        (V1, r'{"input": "a", "encoding_format": "\ud800"}'),
+        (V1, r'{"input": "a", "\ud800": 1}'),
+        (V1, r'{"input": "a", "user": {"\ud800": "\ud800"}}'),
+        (V2, r'{"texts": ["\ud800"]}'),
+        (V2, r'{"texts": ["a"], "truncate": "\ud800"}'),
+        (TEI, r'{"inputs": "\ud800"}'),
+        (TEI, r'{"inputs": ["fine", "\ud800"]}'),
+        (TEI, r'{"inputs": "a", "truncation_direction": "\ud800"}'),
+    ],
+)
+def test_a_lone_surrogate_is_refused_in_an_answer_that_can_be_read(path: str, body: str):
+    app, real = App(), Tokenizer(minilm_folder() / "tokenizer.json", 8)
+    app.encoder.tokenize = lambda texts, role, **cut: real.tokenize(texts, **cut)  # type: ignore[method-assign]
+
+    refusal(app.post_text(path, body), 400)
+
+
+def test_a_defect_is_500_with_the_request_id_and_nothing_of_its_inside(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    app = App()
+
+    async def defective(*_: object) -> None:
+        raise ZeroDivisionError("inner secret")
+
+    monkeypatch.setattr(app.service, "embed", defective)
+    for path, field in DIALECTS:
+        response = app.post(path, {"x-request-id": "find-me"}, **{field: ["a"]})
+        message = refusal(response, 500, "server_error")
+        assert "find-me" in message
+        assert "secret" not in message
+    assert app.metrics.answers == [
+        ("-", "openai", 500),
+        ("-", "cohere", 500),
+        ("-", "tei", 500),
+    ]

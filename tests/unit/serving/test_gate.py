@@ -1,0 +1,126 @@
+"""The gate: keys, media types, request ids, clients that go away."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from support.replica_app import (
+    TEI,
+    V1,
+    V2,
+    App,
+    check_vectors,
+    logged,
+    refusal,
+    run_scenario,
+    vector,
+)
+
+
+@pytest.mark.parametrize("path", [V1, V2, TEI])
+def test_a_body_that_calls_itself_something_else_is_415(app: App, path: str):
+    body = '{"input": "a"}'
+    for media_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        message = refusal(app.post_text(path, body, content_type=media_type), 415)
+        assert f"expected application/json, found '{media_type}'" in message
+
+
+def test_a_content_type_may_name_its_charset(app: App):
+    body = '{"input": "a"}'
+    for media_type in ("application/json; charset=utf-8", "Application/JSON"):
+        check_vectors(app.post_text(V1, body, content_type=media_type), [vector("a")])
+
+
+def test_a_content_type_may_be_left_out(app: App):
+    check_vectors(app.request("POST", V1, content=b'{"input": "a"}'), [vector("a")])
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic right", "right", "Bearer right x"],
+)
+def test_a_request_without_a_valid_key_is_401(authorization: str | None):
+    app = App(api_keys=("right", "also right"))
+    headers = {"authorization": authorization} if authorization is not None else {}
+
+    for method, path in (("POST", V1), ("GET", "/v1/models"), ("GET", "/docs"), ("GET", "/nope")):
+        response = app.request(method, path, headers=headers)
+        message = refusal(response, 401, "authentication_error")
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert "wrong" not in message
+    assert app.encoder.forwards == []
+    assert app.get("/health/live", headers=headers).status_code == 200
+    assert app.get("/health/ready", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("authorization", ["Bearer right", "bearer right", "Bearer  also-right "])
+def test_a_request_with_a_valid_key_is_answered(authorization: str):
+    app = App(api_keys=("right", "also-right"))
+
+    check_vectors(app.post(V1, {"authorization": authorization}, input="a"), [vector("a")])
+
+
+def test_a_key_that_nobody_asked_for_does_not_matter(app: App):
+    assert app.post(V1, {"authorization": "Bearer none"}, input="a").status_code == 200
+
+
+def test_a_request_without_an_id_gets_one_of_its_own_whatever_becomes_of_it(app: App):
+    made = [
+        response.headers["x-request-id"]
+        for response in (
+            app.post(V1, input="a"),
+            app.post(V1, input=[]),
+            app.get("/nowhere"),
+            app.get("/health/live"),
+            app.get("/health/live", headers={"x-request-id": ""}),
+        )
+    ]
+    assert len(set(made)) == 5
+    assert all(re.fullmatch("[0-9a-f]{32}", request_id) for request_id in made)
+
+
+def test_an_id_that_came_with_the_request_is_logged_and_left_to_serve_to_give_back(app: App):
+    with logged() as lines:
+        response = app.post(V1, {"x-request-id": "abc-123"}, input="a")
+
+    assert "x-request-id" not in response.headers, "Serve would send it twice"
+    assert json.loads(lines[0])["request_id"] == "abc-123"
+
+
+@pytest.mark.parametrize("given", ["x" * 129, "a\tb"])
+def test_an_id_of_any_kind_is_logged_in_one_line_of_bounded_length(app: App, given: str):
+    with logged() as lines:
+        app.post(V1, {"x-request-id": given}, input="a")
+
+    (line,) = [line for line in lines if "/v1/embeddings" in line]
+    assert "\n" not in line
+    assert json.loads(line)["request_id"] == given[:128]
+
+
+def test_a_client_that_goes_away_gets_nothing_and_is_counted_as_gone():
+    async def scenario() -> None:
+        app = App()
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": V1,
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json")],
+        }
+        answered: list[Any] = []
+
+        async def gone() -> dict[str, str]:
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            answered.append(message)
+
+        await app.asgi(scope, gone, send)
+        assert answered == []
+        assert app.metrics.answers == [("-", "-", 499)]
+
+    run_scenario(scenario())

@@ -1,0 +1,51 @@
+"""What is told of a request: its metrics, and one line in the log."""
+
+from __future__ import annotations
+
+import json
+
+from support.replica_app import DOCUMENT, NINE, QUERY, TEI, V1, V2, WIDE, App, logged
+
+
+def test_metrics_are_told_of_every_answer():
+    app = App()
+    app.post(V1, input=["a b", NINE], input_type="document")
+    app.post(V2, texts=["a"])
+    app.post(TEI, inputs=7)
+    app.get("/nowhere")
+
+    assert app.metrics.answers == [
+        ("document", "openai", 200),
+        ("query", "cohere", 200),
+        ("-", "-", 400),
+        ("-", "-", 404),
+    ]
+    assert app.metrics.embeddings == [(DOCUMENT, 10, 1), (QUERY, 1, 0)]
+    assert app.metrics.serializations == [DOCUMENT, QUERY]
+    assert app.metrics.rejections == []
+
+
+def test_each_request_is_one_line_of_json_without_its_texts():
+    app = App()
+    with logged() as lines:
+        app.post(V1, {"x-request-id": "one"}, input=["secret", NINE], input_type="document")
+        app.post_text(V1, r'{"input": "a", "model": "\ud800"}', x_request_id="two")
+        app.get("/health/ready")
+
+    good, bad = (json.loads(line) for line in lines)
+    assert "secret" not in "".join(lines)
+    assert (good["request_id"], good["method"], good["path"]) == ("one", "POST", V1)
+    assert (good["status"], good["dialect"], good["role"]) == (200, "openai", "document")
+    assert (good["inputs"], good["tokens"], good["truncated"]) == (2, 9, 1)
+    assert good["space"] == WIDE.fingerprint
+    assert good["ms"] >= good["forward_ms"] >= 0
+    assert (bad["request_id"], bad["status"]) == ("two", 404)
+    assert bad["error"].startswith("model: ")
+
+
+def test_requests_are_not_logged_where_the_operator_does_not_want_it():
+    app = App(access_log=False)
+    with logged() as lines:
+        app.post(V1, input="a")
+
+    assert lines == []
