@@ -28,7 +28,7 @@ from encoder.encoder import Encoder
 from encoder.errors import BackendError, InvalidInputError
 from encoder.model.description import ModelDescription, describe_model
 from encoder.model.destination import ModelDestination, store_errors_explained
-from encoder.model.folder import INT8_GRAPH_FILE, INT8_RECORD_FILE, INT8_WEIGHTS_FILE
+from encoder.model.folder import INT8_FILES, INT8_RECORD_FILE
 from encoder.model.int8_record import Int8Record, graph_sha256
 from encoder.model.mirror import mirror, refuse_other_space
 from encoder.settings import EncoderSettings
@@ -92,8 +92,7 @@ def quantize_model(
         (folder / INT8_RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n")
         mirror(settings, destination_uri)
         with store_errors_explained(f"write to {destination_uri}"):
-            # The record last: a folder that has it has the graph.
-            for name in (INT8_WEIGHTS_FILE, INT8_GRAPH_FILE, INT8_RECORD_FILE):
+            for name in INT8_FILES:
                 if not destination.holds(folder / name, name):
                     destination.write(folder / name, name)
     return QuantizedModel(model.space, record)

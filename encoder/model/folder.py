@@ -15,6 +15,7 @@ from encoder.errors import ModelLoadError
 
 __all__ = [
     "CONFIG_FILE",
+    "INT8_FILES",
     "INT8_GRAPH_FILE",
     "INT8_RECORD_FILE",
     "INT8_WEIGHTS_FILE",
@@ -39,6 +40,8 @@ SPACE_FILE = "embedding_space.json"
 INT8_GRAPH_FILE = "openvino_int8.xml"
 INT8_WEIGHTS_FILE = "openvino_int8.bin"
 INT8_RECORD_FILE = "openvino_int8.json"
+INT8_FILES = (INT8_WEIGHTS_FILE, INT8_GRAPH_FILE, INT8_RECORD_FILE)
+"""What `twofold quantize` adds, in the order of writing: who has the last has them all."""
 
 MODEL_FILE_PATTERNS = (
     CONFIG_FILE,
@@ -46,10 +49,7 @@ MODEL_FILE_PATTERNS = (
     "model-*.safetensors",
     WEIGHTS_INDEX_FILE,
     SPACE_FILE,
-    # What `twofold quantize` adds.
-    INT8_GRAPH_FILE,
-    INT8_WEIGHTS_FILE,
-    INT8_RECORD_FILE,
+    *INT8_FILES,
     "tokenizer*.json",
     "special_tokens_map.json",
     "added_tokens.json",

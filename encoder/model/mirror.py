@@ -14,7 +14,7 @@ from encoder.model.declarations import render_space_file
 from encoder.model.declared_space import load_space
 from encoder.model.destination import ModelDestination, store_errors_explained
 from encoder.model.files import read_model_files
-from encoder.model.folder import SPACE_FILE, is_model_file
+from encoder.model.folder import INT8_FILES, SPACE_FILE, is_model_file
 from encoder.model.reference import ModelReference, resolve
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace
@@ -60,17 +60,21 @@ def mirror(
     with store_errors_explained(f"mirror to {destination_uri}"):
         destination = ModelDestination(destination_uri)
         recorded = destination.recorded_space()
+        names = _files_to_copy(resolved.folder)
         if recorded is not None:
             refuse_other_space(recorded, space, destination_uri)
-            # The record is written last: the files that it speaks of are all there.
-            return MirroredModel(space, ())
+            # The record is written last: the files that it speaks of are all there. Only an int8
+            # graph can have been made since.
+            names = [name for name in names if name in INT8_FILES]
         missing = [
             relative
-            for relative in _files_to_copy(resolved.folder)
+            for relative in names
             if not destination.holds(resolved.folder / relative, relative)
         ]
         for relative in missing:
             destination.write(resolved.folder / relative, relative)
+        if recorded is not None:
+            return MirroredModel(space, tuple(missing))
         destination.write_record(record)
     return MirroredModel(space, (*missing, SPACE_FILE))
 
@@ -78,7 +82,8 @@ def mirror(
 def _files_to_copy(folder: Path) -> list[str]:
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     # A source's own record is not copied: settings given now may have changed the space.
-    return sorted(name for name in names if is_model_file(name) and name != SPACE_FILE)
+    found = {name for name in names if is_model_file(name) and name != SPACE_FILE}
+    return [*sorted(found.difference(INT8_FILES)), *(name for name in INT8_FILES if name in found)]
 
 
 def refuse_other_space(recorded: EmbeddingSpace, space: EmbeddingSpace, uri: str) -> None:

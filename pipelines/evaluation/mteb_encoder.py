@@ -48,7 +48,9 @@ class MtebEncoder(AbsEncoder):
         self._encoder = encoder
         self.texts = 0
         self.truncated = 0
-        revision = f"{encoder.space.fingerprint}-{encoder.provenance['dtype']}"
+        # Of int8 also the graph: two calibrations give different vectors.
+        precision = [encoder.provenance["dtype"], encoder.provenance.get("int8_graph", "")[:16]]
+        revision = "-".join(filter(None, [encoder.space.fingerprint, *precision]))
         self.mteb_model_meta = ModelMeta.create_empty(
             {
                 "name": _name(encoder.provenance["model"]),

@@ -16,7 +16,12 @@ import pytest
 from encoder.encoder import load_encoder
 from encoder.errors import BackendError, InvalidInputError, ModelLoadError, SpaceMismatchError
 from encoder.model.description import describe_model
-from encoder.model.folder import INT8_GRAPH_FILE, INT8_RECORD_FILE, INT8_WEIGHTS_FILE
+from encoder.model.folder import (
+    INT8_FILES,
+    INT8_GRAPH_FILE,
+    INT8_RECORD_FILE,
+    INT8_WEIGHTS_FILE,
+)
 from encoder.model.int8_record import graph_sha256, read_int8_record
 from encoder.model.mirror import mirror
 from encoder.quantization import LEAST_TEXTS, QuantizedModel, quantize_model
@@ -86,12 +91,8 @@ def test_the_record_is_written_last_and_after_the_models_own_files(
 
     monkeypatch.setattr(ModelDestination, "write", watch)
     quantize_model(settings(tiny_model), tokenized(tiny_model), str(tmp_path / "m"))
-    assert written[-4:] == [
-        "embedding_space.json",
-        INT8_WEIGHTS_FILE,
-        INT8_GRAPH_FILE,
-        INT8_RECORD_FILE,
-    ]
+    assert written[-4:] == ["embedding_space.json", *INT8_FILES]
+    assert INT8_FILES[-1] == INT8_RECORD_FILE
 
 
 def test_nothing_of_nncf_reaches_the_output_and_its_telemetry_is_never_loaded(
@@ -139,9 +140,8 @@ def test_a_mirror_gains_the_graph_and_keeps_its_files(
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     quantize_model(settings(tiny_model), tokenized(tiny_model), str(tmp_path))
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    added = {INT8_GRAPH_FILE, INT8_WEIGHTS_FILE, INT8_RECORD_FILE}
-    assert {name: after[name] for name in after if name not in added} == before
-    assert added < set(after)
+    assert {name: after[name] for name in after if name not in INT8_FILES} == before
+    assert set(INT8_FILES) < set(after)
 
 
 def test_a_second_graph_is_refused_at_the_destination_and_of_a_quantized_model(
@@ -215,6 +215,16 @@ def test_a_mirror_of_it_runs_the_same_graph(copy: Path, tmp_path: Path) -> None:
     mirror(settings(copy), str(tmp_path / "mirror"))
     assert graph_sha256(tmp_path / "mirror") == graph_sha256(copy)
     assert read_int8_record(tmp_path / "mirror") == read_int8_record(copy)
+
+
+def test_a_mirror_from_before_gains_the_graph_when_it_is_made_again(
+    copy: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    destination = tmp_path / "mirror"
+    mirror(settings(tiny_model), str(destination))
+    assert mirror(settings(copy), str(destination)).copied == INT8_FILES
+    assert graph_sha256(destination) == read_int8_record(destination).graph_sha256
+    assert mirror(settings(copy), str(destination)).copied == ()
 
 
 # Refused

@@ -321,6 +321,26 @@ def test_vectors_of_other_texts_are_found_by_the_sample(output):
     assert report.min_cosine < 0.999
 
 
+@pytest.mark.parametrize(("cosine", "is_found"), [(0.97, False), (0.93, True)])
+def test_a_shard_in_int8_has_a_bar_of_its_own(output, cosine, is_found):
+    name = a_unit_of(output, at_least=3)[0]
+
+    def turn(vectors: np.ndarray) -> None:
+        for vector in vectors:
+            aside = np.zeros_like(vector)
+            aside[[0, 1]] = vector[1], -vector[0]  # At a right angle.
+            aside /= np.linalg.norm(aside)
+            vector[:] = cosine * vector + np.sqrt(1 - cosine**2) * aside
+
+    def in_int8(footer: ShardFooter) -> ShardFooter:
+        return replace(footer, provenance={**footer.provenance, "dtype": "int8"})
+
+    rewrite(output, name, table=with_vectors(turn), footer=in_int8)
+    found = naming(name, "expected 0.95 (computed in int8", findings(output, sample=1000))
+    assert bool(found) == is_found
+    assert bool(naming(name, "cosine", findings(output, sample=1000))) == is_found
+
+
 def test_an_id_that_is_there_twice_is_named_with_both_shards(output):
     first, second = a_unit_of(output, at_least=3)[:2]
     twice = pq.read_table(output / "data" / str(first))["id"][0].as_py()
