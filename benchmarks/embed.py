@@ -13,7 +13,6 @@ import argparse
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +28,8 @@ from benchmarks.corpus import (
 from benchmarks.machine import describe_machine, usable_cores
 from benchmarks.models import save_random_noinstruct
 from benchmarks.summary import Result, check_comparable, summarize
-from benchmarks.whole_job import BenchmarkError, run, run_whole_job
-from encoder.errors import TwofoldError
+from benchmarks.whole_job import run, run_whole_job
+from benchmarks.work_folder import measure_in_folder
 from encoder.model.description import describe_model
 from encoder.settings import BackendName, DtypeName, EncoderSettings
 from encoder.tokenizer import Tokenizer
@@ -82,18 +81,7 @@ _FULL = {"runs": 5, "docs": 20_000, "memory_docs": 60_000}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 0, or 1 where a run failed."""
     arguments = _parser().parse_args(argv)
-    work = Path(tempfile.mkdtemp(prefix="twofold-bench-", dir=arguments.work))
-    try:
-        model = arguments.model or str(save_random_noinstruct(work / "noinstruct"))
-        protocol = _protocol(arguments, model)
-        texts = _texts(arguments.data, max(protocol.docs, protocol.memory_docs))
-        _measure(protocol, texts, work, _context(protocol, arguments.data))
-    except (BenchmarkError, TwofoldError, LookupError, ValueError, OSError) as error:
-        sys.stderr.write(f"benchmark: error: {error}\n")
-        return 1
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return 0
+    return measure_in_folder(lambda work: _run(arguments, work), arguments.work)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,6 +112,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--work", type=Path, help="where inputs and outputs go; unset: the temporary folder")
     return parser
+
+
+def _run(arguments: argparse.Namespace, work: Path) -> None:
+    model = arguments.model or str(save_random_noinstruct(work / "noinstruct"))
+    protocol = _protocol(arguments, model)
+    texts = _texts(arguments.data, max(protocol.docs, protocol.memory_docs))
+    _measure(protocol, texts, work, _context(protocol, arguments.data))
 
 
 def _protocol(arguments: argparse.Namespace, model: str) -> Protocol:

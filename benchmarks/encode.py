@@ -15,7 +15,6 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from benchmarks.flops import ModelShape
 from benchmarks.lines import Line, Lines
 from benchmarks.machine import describe_machine, usable_cores
 from benchmarks.whole_job import BenchmarkError
-from encoder.errors import TwofoldError
+from benchmarks.work_folder import measure_in_folder
 from encoder.tokenizer import Tokenizer
 
 __all__ = ["main"]
@@ -45,14 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value in preset.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
-    try:
-        systems = all_systems(arguments.only)
-        for name in arguments.models:
-            _measure(name, systems, arguments)
-    except (BenchmarkError, TwofoldError, ValueError, OSError) as error:
-        sys.stderr.write(f"benchmark: error: {error}\n")
-        return 1
-    return 0
+    return measure_in_folder(lambda work: _run(arguments, work))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,7 +69,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(name: str, systems: Sequence[System], arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace, work: Path) -> None:
+    systems = all_systems(arguments.only)
+    for name in arguments.models:
+        folder = work / name
+        folder.mkdir(exist_ok=True)
+        _measure(name, systems, arguments, folder)
+
+
+def _measure(
+    name: str, systems: Sequence[System], arguments: argparse.Namespace, work: Path
+) -> None:
     environments = arguments.bench / "peers"
     model = prepare_model(name, arguments.bench, environments / "infinity-onnx/bin/python")
     shape = ModelShape.of(json.loads((model.ours / "config.json").read_text()))
@@ -96,21 +98,20 @@ def _measure(name: str, systems: Sequence[System], arguments: argparse.Namespace
         else:
             lines.write("left out", {"system": system.name, "problem": problem})
     versions = {s.environment: versions_in(str(s.python(environments))) for s in present}
-    with tempfile.TemporaryDirectory(prefix="twofold-bench-") as work:
-        protocol = Protocol(
-            model=model,
-            shape=shape,
-            environments=environments,
-            versions=versions,
-            texts=_texts(model, arguments),
-            rounds=arguments.rounds,
-            least_s=arguments.least_s,
-            singles=arguments.singles,
-            threads=arguments.threads,
-            work=Path(work),
-        )
-        for number in run_rounds(protocol, present, lines):
-            _limit(model, number, arguments)
+    protocol = Protocol(
+        model=model,
+        shape=shape,
+        environments=environments,
+        versions=versions,
+        texts=_texts(model, arguments),
+        rounds=arguments.rounds,
+        least_s=arguments.least_s,
+        singles=arguments.singles,
+        threads=arguments.threads,
+        work=work,
+    )
+    for number in run_rounds(protocol, present, lines):
+        _limit(model, number, arguments)
 
 
 def _texts(model: BenchmarkModel, arguments: argparse.Namespace) -> list[TextSet]:

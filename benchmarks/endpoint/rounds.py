@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import TracebackType
 
 import uvloop
 
@@ -56,7 +55,7 @@ class RoundsProtocol:
 
 
 class Rounds:
-    """All cells of a run. The bare encoder ends with the block.
+    """All cells of a run; for `contextlib.closing`.
 
     Args:
         protocol: What is measured.
@@ -87,15 +86,8 @@ class Rounds:
         self._engines: dict[str, str] = {}
         self._bare: BareEncoder | None = None
 
-    def __enter__(self) -> Rounds:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the bare encoder."""
         if self._bare is not None:
             self._bare.end()
 

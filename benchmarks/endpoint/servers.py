@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from benchmarks.endpoint.requests import cosine, embed, is_answering
 from benchmarks.endpoint.server import Server
@@ -25,7 +24,7 @@ _LEAST_COSINE = 0.99
 
 
 class Servers:
-    """Servers that end with the block.
+    """Servers that end together; for `contextlib.closing`.
 
     Args:
         work: For their logs.
@@ -40,15 +39,8 @@ class Servers:
         self._stack = ExitStack()
         self._reference: list[list[float]] = []
 
-    def __enter__(self) -> Servers:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End them all, the last one first."""
         self._stack.close()
 
     def start(self, system: System) -> tuple[Server, dict[str, object]]:
