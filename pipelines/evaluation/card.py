@@ -174,7 +174,8 @@ def _run(argv: Sequence[str] | None) -> int:
     ):
         outcomes.append(outcome)
         compared.append(compare(row, task, outcome))
-        console.print(f"[{len(outcomes)}/{len(rows)}] {_line(compared[-1])}", soft_wrap=True)
+        line = f"{row.name}: {outcome.error}" if outcome.error else _line(compared[-1])
+        console.print(f"[{len(outcomes)}/{len(rows)}] {line}", soft_wrap=True)
     identity = ModelIdentity.of(encoder)
     console.print(f"\n{identity}", soft_wrap=True)
     console.print(_table(compared))
@@ -194,7 +195,7 @@ def _as_the_card(settings: EncoderSettings) -> EncoderSettings:
 
 def _line(row: ComparedRow) -> str:
     if row.difference is None:
-        return f"{row.name}: failed"
+        return f"{row.name}: no {row.metric}"
     return f"{row.name}: {row.metric} {row.ours[row.metric]:.2f}, {row.difference:+.2f}"
 
 
@@ -205,7 +206,7 @@ def _table(rows: Sequence[ComparedRow]) -> Table:
     for name in ("card", "ours", "difference"):
         table.add_column(name, justify="right")
     for row in rows:
-        ours = "failed" if row.difference is None else f"{row.ours[row.metric]:.2f}"
+        ours = "none" if row.difference is None else f"{row.ours[row.metric]:.2f}"
         difference = "" if row.difference is None else f"{row.difference:+.2f}"
         table.add_row(
             row.name.removeprefix("MTEB ") + ("" if row.same_data else " *"),
@@ -224,7 +225,7 @@ def _check(rows: Sequence[ComparedRow], tolerance: float | None) -> None:
         row
         for row in rows
         # Not `>`: a score that is NaN is off, too.
-        if row.difference is not None and not abs(row.difference) <= tolerance
+        if row.difference is None or not abs(row.difference) <= tolerance
     ]
     if off:
         raise VerificationError(

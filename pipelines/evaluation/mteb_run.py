@@ -7,18 +7,23 @@ stop the others. Needs the extra `evaluate`; import it when a task is to be run.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import mteb
 from mteb.abstasks import AbsTask
 from mteb.results import TaskResult
-from mteb.types import EncodeKwargs
 
 from encoder.errors import InvalidInputError, one_line
 from pipelines.errors import UnitFailedError
 from pipelines.evaluation.mteb_encoder import MtebEncoder
+
+if TYPE_CHECKING:
+    from mteb.types import EncodeKwargs
 
 __all__ = ["TaskOutcome", "find_task", "require_done", "run_tasks"]
 
@@ -51,7 +56,9 @@ class TaskOutcome:
             return {}
         for scores in self.result.scores.get(split, []):
             if scores["hf_subset"] == subset:
-                return {name: value for name, value in scores.items() if isinstance(value, float)}
+                return {
+                    name: value for name, value in scores.items() if isinstance(value, (int, float))
+                }
         return {}
 
 
@@ -61,20 +68,22 @@ def find_task(name: str, *, splits: Sequence[str] = (), subsets: Sequence[str] =
     Args:
         name: As mteb spells it ("STSBenchmark").
         splits: The ones to run; none: all that mteb evaluates.
-        subsets: Likewise; languages, mostly.
+        subsets: Likewise; languages, mostly. Passed over where the task has none.
 
     Raises:
         InvalidInputError: mteb knows no such task, split or subset.
     """
     try:
-        task = mteb.get_task(name, eval_splits=splits or None, hf_subsets=subsets or None)
-    except (KeyError, ValueError) as error:
-        reason = error.args[0] if error.args else error
+        task = mteb.get_task(name)
+    except KeyError as error:
         raise InvalidInputError(
-            f"expected a task of mteb {mteb.__version__}, found {name!r}: {reason}"
+            f"expected a task of mteb {mteb.__version__}, found {name!r}: {error.args[0]}"
         ) from error
+    asked = tuple(subsets) if task.metadata.is_multilingual else ()
     _require_known(name, "splits", splits, task.metadata.eval_splits)
-    _require_known(name, "subsets", subsets, task.hf_subsets)
+    _require_known(name, "subsets", asked, task.hf_subsets)
+    task.filter_eval_splits(splits or None)
+    task.filter_languages(None, hf_subsets=asked or None)
     return task
 
 
@@ -123,16 +132,21 @@ def require_done(outcomes: Sequence[TaskOutcome]) -> None:
 
 def _outcome(task: AbsTask, model: MtebEncoder, cache: mteb.ResultCache) -> TaskOutcome:
     name = task.metadata.name
+    options = {"batch_size": _DATALOADER_BATCH, "show_progress_bar": sys.stderr.isatty()}
     try:
         _require_readable(cache.get_task_result_path(name, model.mteb_model_meta))
-        results = mteb.evaluate(
-            model,
-            task,
-            cache=cache,
-            co2_tracker=False,
-            encode_kwargs=EncodeKwargs(batch_size=_DATALOADER_BATCH),
-            show_progress_bar=False,
-        )
+        with warnings.catch_warnings():
+            # mteb says it in its log as well, once; published tables are of these tasks.
+            warnings.filterwarnings("ignore", "The task .* is superseded", UserWarning)
+            results = mteb.evaluate(
+                model,
+                task,
+                cache=cache,
+                co2_tracker=False,
+                # The type wants a precision too, which would be filed as an experiment of its own.
+                encode_kwargs=cast("EncodeKwargs", options),
+                show_progress_bar=False,
+            )
     except Exception as error:
         # mteb's tasks and the loaders of their data may raise anything; the other tasks go on, and
         # the command says in the end which failed and why.
