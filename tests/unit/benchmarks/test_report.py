@@ -68,17 +68,17 @@ TWO_TURNS = [
     cell(OURS, 1000, least_cosine=0.9999),
     cell("peer", 500, least_cosine=0.999),
     limit(float32=50.0),
-    cell(OURS, 400),
+    cell(OURS, 480),
     cell("peer", 100),
     limit(float32=100.0),
-    cell(OURS, 900),
+    cell(OURS, 900, least_cosine=0.99999),
     cell("peer", 300),
 ]
 
 
 def test_a_ratio_is_the_median_of_the_turns_ratios():
     peer = encoder_cells(TWO_TURNS)[1]
-    # 2, 4, 3; the medians' ratio would be 900 / 300 too, so the turns are made unequal below.
+    # 2, 4.8, 3; the medians' ratio would be 900 / 300 too, so the turns are made unequal below.
     assert peer.ours_to_it == 3
     unequal = [*TWO_TURNS[:-1], cell("peer", 900)]
     assert encoder_cells(unequal)[1].ours_to_it == 2
@@ -88,8 +88,8 @@ def test_a_ratio_is_the_median_of_the_turns_ratios():
 
 def test_a_share_is_of_the_limit_measured_in_the_same_turn():
     ours = encoder_cells(TWO_TURNS)[0]
-    # 100 / 100, 40 / 50, 90 / 100.
-    assert ours.share_of_limit == pytest.approx(0.9)
+    # 100 / 100, 48 / 50, 90 / 100.
+    assert ours.share_of_limit == pytest.approx(0.96)
 
 
 def test_the_least_cosine_of_all_turns_stands():
