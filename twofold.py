@@ -25,6 +25,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "serve": Command("serving.serve:main", "Serve query embeddings over HTTP, autoscaled"),
     "demo": Command("pipelines.demo:main", "Embed Python's own docstrings and ask a few questions"),
+    "export": Command(
+        "pipelines.export:main", "Write a model for sentence-transformers, ONNX or OpenVINO"
+    ),
     "pull": Command("pipelines.pull:main", "Mirror a model to a folder or an object store"),
     "quantize": Command(
         "pipelines.quantize:main", "Mirror a model with an int8 graph, calibrated on a corpus"

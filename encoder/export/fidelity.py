@@ -1,0 +1,63 @@
+"""The bar that every export passes before it is written: the vectors of the model in float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from encoder.errors import BackendError
+from encoder.loading import PROBE_TEXTS
+from encoder.model.description import ModelDescription
+
+__all__ = ["MIN_COSINE", "Fidelity", "Vectors", "check_texts", "lowest_cosine", "require_fidelity"]
+
+MIN_COSINE = 0.99999
+"""The fidelity bar of float32, as for our own backends."""
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How close an export is to the model in float32.
+
+    Attributes:
+        min_cosine: Of a text's vector with the model's, over all texts and both roles or poolings.
+        runtime: What ran the export, with its version.
+        n_texts: Texts that were compared.
+    """
+
+    min_cosine: float
+    runtime: str
+    n_texts: int
+
+
+def check_texts(model: ModelDescription) -> tuple[str, ...]:
+    """Return the fixed texts, and one that is longer than the model takes."""
+    # A word of English is one token or more.
+    return (*PROBE_TEXTS, "words " * model.space.max_seq_length)
+
+
+def lowest_cosine(found: Vectors, expected: Vectors) -> float:
+    """Return the lowest cosine between rows of (N, D) and (N, D); -1 for what is no number."""
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)  # (N,)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosines = (found * expected).sum(axis=1) / norms
+    return float(np.nan_to_num(cosines, nan=-1.0).min())
+
+
+def require_fidelity(what: str, found: Fidelity) -> Fidelity:
+    """Return what was found.
+
+    Raises:
+        BackendError: It is below the bar.
+    """
+    if found.min_cosine < MIN_COSINE:
+        raise BackendError(
+            f"expected {what} to give the model's float32 vectors (min cosine {MIN_COSINE}), found "
+            f"{found.min_cosine:.6f} in {found.runtime}; nothing was written: another version of "
+            "that package may do better"
+        )
+    return found
