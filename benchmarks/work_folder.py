@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ def measure_in_folder(measure: Callable[[Path], None], parent: Path | None = Non
         measure: Writes its lines to stdout, all else into the folder.
         parent: Where the folder lies; None for the temporary folder.
     """
+    # A benchmark that is ended, by `timeout` for one, ends what it started: as by Ctrl-C.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # A process that is being killed may still write there: what it leaves is no failure.
         with tempfile.TemporaryDirectory(
@@ -39,4 +42,6 @@ def measure_in_folder(measure: Callable[[Path], None], parent: Path | None = Non
     except _EXPECTED as error:
         sys.stderr.write(f"benchmark: error: {error}\n")
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0

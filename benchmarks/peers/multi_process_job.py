@@ -10,6 +10,7 @@ and OUTPUT are local folders.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from sentence_transformers import SentenceTransformer
 
 def main(model: str, source: Path, output: Path, processes: int) -> None:
     """Run the job."""
+    # Ended, it ends its pool, which would wait for ever.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Inherited by the processes: together they use the machine once.
     os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
     encoder = SentenceTransformer(model, device="cpu")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,14 @@ def test_a_defect_is_raised_and_leaves_no_folder(tmp_path: Path):
     with pytest.raises(ZeroDivisionError):
         measure_in_folder(measure, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_benchmark_that_is_ended_clears_its_folder_as_by_ctrl_c(tmp_path: Path):
+    def measure(work: Path) -> None:
+        (work / "log").write_text("some")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_in_folder(measure, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
