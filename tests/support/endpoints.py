@@ -47,7 +47,8 @@ def serving(
     several tests do not meet.
     """
     port, metrics_port = free_port(), free_port()
-    # Unix sockets allow 107 bytes of path: pytest's own folders are too deep.
+    # Unix sockets allow 107 bytes of path, HAProxy 97, and Ray puts a node id of 56 in between:
+    # pytest's own folders are too deep.
     with (
         tempfile.TemporaryDirectory(prefix="twofold-", dir="/tmp") as ray_folder,
         running_module(
@@ -58,6 +59,12 @@ def serving(
             *arguments,
             environment={
                 "RAY_TMPDIR": ray_folder,
+                # Each node's HAProxy has a folder in this one; the default is one for the machine.
+                "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{ray_folder}/haproxy.cfg",
+                "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{ray_folder}/admin.sock",
+                "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": f"{ray_folder}/metrics.sock",
+                "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": ray_folder,
+                "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{ray_folder}/server-state",
                 "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
                 "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
                 # HAProxy asks it while no replica is up: another endpoint's would answer for ours.
