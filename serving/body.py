@@ -11,7 +11,7 @@ from starlette.types import Receive
 from serving.errors import OverloadedError, RequestTooLargeError, SlowClientError
 from serving.settings import LimitSettings
 
-__all__ = ["Body", "BufferedBytes"]
+__all__ = ["BodyReader", "BufferedBytes"]
 
 _DISCARDED_TIMES_LIMIT = 16
 """A body beyond the limit is read and thrown away up to this multiple of it: most clients look for
@@ -48,7 +48,7 @@ class BufferedBytes:
         self._held -= size
 
 
-class Body:
+class BodyReader:
     """One request's body; bytes beyond the limit are counted, not kept.
 
     Args:

@@ -240,7 +240,7 @@ class EmbeddingService:
         # Under overload most requests end here, before they cost a tokenizer's time. What is being
         # tokenized counts as waiting, by a guess that decides nothing else.
         longest, count = self.space.max_seq_length, len(request.inputs)
-        guess = sum(min(len(text) // _CHARACTERS_PER_TOKEN + 1, longest) for text in request.inputs)
+        guess = sum(min(_least_tokens(entry), longest) for entry in request.inputs)
         try:
             self._batcher.check_room(guess)
         except OverloadedError:
@@ -326,6 +326,11 @@ class EmbeddingService:
                 self.space, truncate_dim=dimensions, dimension=dimensions
             )
         return self._spaces[dimensions]
+
+
+def _least_tokens(entry: str | Sequence[int]) -> int:
+    """Return a guess of an input's tokens, rather too low; ids are counted."""
+    return len(entry) // _CHARACTERS_PER_TOKEN + 1 if isinstance(entry, str) else len(entry)
 
 
 def _cut(vectors: npt.NDArray[np.float32], space: EmbeddingSpace) -> npt.NDArray[np.float32]:

@@ -104,8 +104,6 @@ def _problem(problem: dict[str, Any], place: list[str]) -> str:
     kind = str(problem["type"])
     if kind == "json_invalid":
         return f"body: expected JSON, found something else ({problem.get('ctx', {}).get('error')})"
-    if kind == "extra_forbidden":
-        return f"{field}: expected a field of this API, found an unknown one; leave it out"
     if kind == "missing":
         return f"{field}: expected a value, found none"
     if kind == "string_unicode":

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from encoder.errors import TwofoldError, one_line
-from serving.body import Body, BufferedBytes
+from serving.body import BodyReader, BufferedBytes
 from serving.dialects.health import HEALTH_PREFIX
 from serving.error_response import error_response
 from serving.errors import (
@@ -93,7 +93,7 @@ class Gate:
         self, scope: Scope, receive: Receive, response: _Response, headers: Headers
     ) -> None:
         has_body = scope["method"] in ("POST", "PUT", "PATCH")
-        body = Body(self._limits, self._buffered)
+        body = BodyReader(self._limits, self._buffered)
         try:
             if not _is_health(scope):
                 self._check_key(headers)

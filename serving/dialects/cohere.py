@@ -80,7 +80,9 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
 
 
 def _types(asked: list[_EmbeddingType] | None, dimension: int) -> list[str]:
-    types = [str(name) for name in asked or ["float"]]
+    if asked == []:
+        raise InvalidInputError("embedding_types: expected at least one, found none; ask for float")
+    types = [str(name) for name in (["float"] if asked is None else asked)]
     for name in types:
         if name in ("int8", "uint8"):
             raise InvalidInputError(

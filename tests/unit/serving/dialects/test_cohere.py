@@ -112,3 +112,8 @@ def test_cohere_takes_the_role_from_input_type_or_name_and_refuses_two(app: App)
 def test_cohere_max_tokens_may_only_be_the_models_own(app: App):
     assert app.post(V2, texts=["a"], max_tokens=8).status_code == 200
     assert "max_tokens: expected 8" in refusal(app.post(V2, texts=["a"], max_tokens=4), 400)
+
+
+def test_cohere_refuses_to_answer_in_no_type_at_all(app: App):
+    message = refusal(app.post(V2, texts=["a"], embedding_types=[]), 400)
+    assert "embedding_types: expected at least one" in message
