@@ -49,7 +49,9 @@ class OpenVinoFormat:
             model,
             file=_FILE,
             imports="import openvino",
-            opening=f'graph = openvino.compile_model("{_FILE}", "CPU")',
+            opening="# Without the hint, a CPU that has bfloat16 computes in it.\n"
+            'precision = {"INFERENCE_PRECISION_HINT": "f32"}\n'
+            f'graph = openvino.compile_model("{_FILE}", "CPU", precision)',
             running='vectors = graph(inputs)[space[role]["pooling"]]',
         )
 

@@ -88,12 +88,13 @@ model's:
 
 ```python
 import json
+from pathlib import Path
 
 import numpy as np
 {imports}
 from tokenizers import Tokenizer
 
-space = json.load(open("embedding_space.json", encoding="utf-8"))["space"]
+space = json.loads(Path("embedding_space.json").read_text())["space"]
 tokenizer = Tokenizer.from_file("tokenizer.json")
 tokenizer.enable_truncation(space["max_seq_length"])
 tokenizer.enable_padding(pad_id={pad_token_id})
