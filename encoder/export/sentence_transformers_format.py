@@ -4,8 +4,8 @@
 
 A Router whose routes hold only their Pooling stands behind one Transformer, so `encode_query` and
 `encode_document` share the weights. Where both roles pool alike, a plain Pooling takes its place.
-The files are written in the words of sentence-transformers 5, which 6 reads too. `encode`, which
-says no role, is a document, as in the model card.
+The files name their classes and poolings as sentence-transformers did before 6, and 6.2 reads
+them. `encode`, which says no role, is a document, as in the model card.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from encoder.backends.pooled_model import quiet_transformers
 from encoder.encoder import Encoder
 from encoder.errors import ModelLoadError, one_line
 from encoder.export.extra import import_extra
@@ -26,7 +27,7 @@ from encoder.space import EmbeddingSpace, Pooling, Role
 __all__ = ["SentenceTransformersFormat"]
 
 _MODULES = "sentence_transformers.models"
-"""Where both 5 and 6 find the modules' classes."""
+"""The classes' place before 6, which 6.2 finds too: older releases know no other."""
 
 
 class SentenceTransformersFormat:
@@ -122,14 +123,15 @@ def _compare(model: ModelDescription, folder: Path) -> Fidelity:
     texts = list(check_texts(model))
     encoder = _float32_encoder(model)
     try:
-        loaded = package.SentenceTransformer(
-            str(folder),
-            device="cpu",
-            local_files_only=True,
-            trust_remote_code=False,
-            # Checkpoints in half precision would be run in it.
-            model_kwargs={"dtype": "float32"},
-        )
+        with quiet_transformers():
+            loaded = package.SentenceTransformer(
+                str(folder),
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                # Checkpoints in half precision would be run in it.
+                model_kwargs={"dtype": "float32"},
+            )
         found = {
             Role.QUERY: loaded.encode_query(texts, show_progress_bar=False),
             Role.DOCUMENT: loaded.encode_document(texts, show_progress_bar=False),

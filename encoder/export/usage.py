@@ -53,8 +53,7 @@ def sentence_transformers_usage(model: ModelDescription) -> str:
         'documents = model.encode_document(["The csv module reads and writes tabular data."])',
         "```",
         "",
-        "`encode` without a role gives a document's vector. sentence-transformers 5 or later; no",
-        "code of this folder runs.",
+        "`encode` without a role gives a document's vector. No code of this folder runs.",
     ]
     if space.truncate_dim and space.normalize:
         lines += [
@@ -80,11 +79,11 @@ def graph_usage(
     space = model.space
     pad_token_id = model.files.config.get("pad_token_id") or 0
     return f"""
-`{file}` takes `input_ids` and `attention_mask`, int64 (rows, length): any number of rows, any
-length up to {space.max_seq_length}; padding is id {pad_token_id} with mask 0. Its outputs `cls` and
-`mean`, float32 (rows, {space.dimension}), are finished vectors: take the one that is the role's
-pooling. Prompts and truncation are the caller's; the limits in `tokenizer.json` are not the
-model's:
+`{file}` takes `input_ids` and `attention_mask`, int64 (rows, length): any number
+of rows, any length up to {space.max_seq_length}; padding is id {pad_token_id} with mask 0. Its
+outputs `cls` and `mean`, float32 (rows, {space.dimension}), are finished vectors: take the one that
+is the role's pooling. Prompts and truncation are the caller's; the limits in
+`tokenizer.json` are not the model's:
 
 ```python
 import json
