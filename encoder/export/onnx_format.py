@@ -16,7 +16,6 @@ import torch
 
 from encoder.backends.pooled_model import quiet_transformers
 from encoder.errors import ModelLoadError, one_line
-from encoder.export.extra import import_extra
 from encoder.export.fidelity import Fidelity, require_fidelity
 from encoder.export.openvino_runtime import open_openvino_graph
 from encoder.export.pooled_graph import (
@@ -30,6 +29,7 @@ from encoder.export.pooled_graph import (
     load_pooled_graph,
 )
 from encoder.export.usage import graph_usage
+from encoder.extras import import_extra
 from encoder.model.description import ModelDescription
 
 __all__ = ["OnnxFormat"]
@@ -47,8 +47,8 @@ class OnnxFormat:
 
     def write(self, model: ModelDescription, folder: Path) -> Fidelity | None:
         """Write `model.onnx` and compare it with the model; see `ExportFormat.write`."""
-        import_extra("onnx")
-        import_extra("onnxscript")
+        import_extra("export", "onnx")
+        import_extra("export", "onnxscript")
         graph = load_pooled_graph(model)
         path = folder / _FILE
         size = sum(weights.stat().st_size for weights in model.files.weights)
@@ -100,7 +100,7 @@ def _write_graph(
 def _open_graph(path: Path) -> tuple[RunGraph, str] | None:
     """Return what runs the graph and its name, or None where no runtime is installed."""
     if find_spec("onnxruntime") is not None:
-        runtime = import_extra("onnxruntime")
+        runtime = import_extra("export", "onnxruntime")
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         return (
             lambda ids, mask: session.run(

@@ -16,9 +16,9 @@ from pathlib import Path
 from encoder.backends.pooled_model import quiet_transformers
 from encoder.encoder import Encoder
 from encoder.errors import ModelLoadError, one_line
-from encoder.export.extra import import_extra
 from encoder.export.fidelity import Fidelity, check_texts, lowest_cosine, require_fidelity
 from encoder.export.usage import sentence_transformers_usage
+from encoder.extras import import_extra
 from encoder.loading import open_encoder
 from encoder.model.description import ModelDescription
 from encoder.settings import BackendName, DtypeName, EncoderSettings
@@ -38,7 +38,7 @@ class SentenceTransformersFormat:
 
     def write(self, model: ModelDescription, folder: Path) -> Fidelity | None:
         """Write the module files and compare what loads with the model, as `ExportFormat` says."""
-        import_extra("sentence_transformers")
+        import_extra("export", "sentence_transformers")
         _write_modules(folder, model.space, model.files.hidden_size)
         return require_fidelity("the folder", _compare(model, folder))
 
@@ -119,7 +119,7 @@ def _write_json(path: Path, value: object) -> None:
 
 def _compare(model: ModelDescription, folder: Path) -> Fidelity:
     """Load the folder as its users do and compare both roles with our encoder in float32."""
-    package = import_extra("sentence_transformers")
+    package = import_extra("export", "sentence_transformers")
     texts = list(check_texts(model))
     encoder = _float32_encoder(model)
     try:

@@ -24,10 +24,10 @@ from command_line.fields import CommaSeparated
 from command_line.parse import parse_settings, run_command
 from encoder.encoder import load_encoder
 from encoder.errors import InvalidInputError
+from encoder.extras import require_extra
 from encoder.settings import EncoderSettings
 from pipelines.errors import VerificationError, exit_code
 from pipelines.evaluation.card_table import CardRow, CardTable, read_card
-from pipelines.evaluation.extra import require_extra
 from pipelines.evaluation.measurement import JsonSettings, ModelIdentity, write_json
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _run(argv: Sequence[str] | None) -> int:
         description="Run the tasks of the model card's MTEB table and print ours beside the "
         "card's. The data come from the Hugging Face hub; every task that is done is kept.",
     )
-    require_extra("mteb")
+    require_extra("evaluate", "mteb")
     # Imported here: mteb is in an extra, and takes seconds.
     from pipelines.evaluation.mteb_encoder import MtebEncoder
     from pipelines.evaluation.mteb_run import find_task, require_done, run_tasks

@@ -24,12 +24,12 @@ from rich.console import Console
 from command_line.parse import parse_settings, run_command
 from encoder.encoder import Encoder, load_encoder
 from encoder.errors import InvalidInputError
+from encoder.extras import require_extra
 from encoder.settings import EncoderSettings
 from encoder.space import Role
 from pipelines.errors import exit_code
 from pipelines.evaluation.delimited import Row, Separator, read_columns
 from pipelines.evaluation.expectation import parse_expectations
-from pipelines.evaluation.extra import require_extra
 from pipelines.evaluation.linear_probe import (
     BINARY_METRICS,
     METRICS,
@@ -193,7 +193,7 @@ def _run(argv: Sequence[str] | None) -> int:
         description="Fit a logistic regression on the vectors of a few texts of each label and "
         "judge it on others, as mteb does.",
     )
-    require_extra("sklearn")
+    require_extra("evaluate", "sklearn")
     train, test = (read_labelled(uri, settings) for uri in (settings.train, settings.test))
     known = METRICS if len(set(test.labels)) != 2 else (*METRICS, *BINARY_METRICS)
     parse_expectations(settings.result.expect, known)

@@ -18,10 +18,10 @@ from rich.console import Console
 from command_line.fields import CommaSeparated
 from command_line.parse import parse_settings, run_command
 from encoder.encoder import load_encoder
+from encoder.extras import require_extra
 from encoder.settings import EncoderSettings
 from pipelines.errors import exit_code
 from pipelines.evaluation.expectation import parse_expectations
-from pipelines.evaluation.extra import require_extra
 from pipelines.evaluation.measurement import Measurement, ModelIdentity, ResultSettings, check, show
 
 __all__ = ["MtebSettings", "main"]
@@ -57,7 +57,7 @@ def _run(argv: Sequence[str] | None) -> int:
         description="Run tasks of the mteb package: its queries are embedded as queries, "
         "everything else as documents. --expect TASK=VALUE compares a task's main score.",
     )
-    require_extra("mteb")
+    require_extra("evaluate", "mteb")
     # Imported here: mteb is in an extra, and takes seconds.
     from pipelines.evaluation.mteb_encoder import MtebEncoder
     from pipelines.evaluation.mteb_run import find_task, require_done, run_tasks

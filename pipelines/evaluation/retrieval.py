@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from command_line.parse import parse_settings, run_command
+from encoder.extras import require_extra
 from pipelines.errors import StorageError, exit_code
 from pipelines.evaluation.beir_folder import BeirFolder, read_beir_folder
 from pipelines.evaluation.expectation import check_expectations
-from pipelines.evaluation.extra import require_extra
 from pipelines.evaluation.measurement import Measurement, write_json
 from pipelines.evaluation.pooling_pairs import Retrieval, retrieve
 from pipelines.evaluation.published_figures import read_expectations
@@ -48,7 +48,7 @@ def _run(argv: Sequence[str] | None) -> int:
         prog="twofold evaluate retrieval",
         description="Embed a dataset in BEIR's layout and judge what its queries find.",
     )
-    require_extra("pytrec_eval", *(["matplotlib"] if settings.plot else []))
+    require_extra("evaluate", "pytrec_eval", *(["matplotlib"] if settings.plot else []))
     dataset = read_beir_folder(settings.dataset, settings.split)
     expectations = read_expectations(
         settings.result.expect, METRICS, dataset=dataset.name, split=dataset.split

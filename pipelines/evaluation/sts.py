@@ -21,12 +21,12 @@ from command_line.fields import CommaSeparated
 from command_line.parse import parse_settings, run_command
 from encoder.encoder import Encoder, load_encoder
 from encoder.errors import InvalidInputError
+from encoder.extras import require_extra
 from encoder.settings import EncoderSettings
 from encoder.space import Role
 from pipelines.errors import exit_code
 from pipelines.evaluation.delimited import Row, Separator, read_columns
 from pipelines.evaluation.expectation import parse_expectations
-from pipelines.evaluation.extra import require_extra
 from pipelines.evaluation.measurement import Measurement, ModelIdentity, ResultSettings, check, show
 
 __all__ = ["METRICS", "RatedPairs", "StsSettings", "main", "measure_sts", "read_pairs"]
@@ -157,7 +157,7 @@ def _run(argv: Sequence[str] | None) -> int:
         prog="twofold evaluate sts",
         description="Correlate the cosines of sentence pairs with people's ratings, as mteb does.",
     )
-    require_extra("scipy", "sklearn")
+    require_extra("evaluate", "scipy", "sklearn")
     parse_expectations(settings.result.expect, METRICS)
     pairs = read_pairs(settings)
     encoder = load_encoder(settings.encoder)

@@ -1,4 +1,4 @@
-"""Packages of the extra `evaluate`."""
+"""Commands whose packages come with the extra `evaluate`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,7 @@ import sys
 
 import pytest
 
-from encoder.errors import InvalidInputError
 from pipelines.evaluation import card, classification, mteb_tasks, sts
-from pipelines.evaluation.extra import require_extra
-
-
-def test_what_is_installed_is_not_complained_about():
-    require_extra("json", "csv")
-
-
-def test_a_missing_package_is_one_line_that_says_how_to_get_it():
-    with pytest.raises(
-        InvalidInputError, match=r"package no_such_package, .*pip install 'twofold\[evaluate\]'"
-    ):
-        require_extra("json", "no_such_package")
 
 
 @pytest.mark.parametrize(
