@@ -37,7 +37,7 @@ def calibrate(model: ConvertedModel, batches: Sequence[TokenBatch]) -> Converted
     nncf = import_nncf()
     inputs = [[batch.input_ids, batch.attention_mask, batch.is_cls] for batch in batches]
     try:
-        with _quiet(nncf):
+        with _quiet():
             graph = nncf.quantize(
                 model.graph,
                 nncf.Dataset(inputs),
@@ -73,8 +73,14 @@ def import_nncf() -> ModuleType:
 
 
 @contextmanager
-def _quiet(nncf: ModuleType) -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Keep logs of every step and progress bars out of the command's output; errors are raised."""
-    nncf.set_log_level(logging.ERROR)
-    with redirect_stdout(io.StringIO()):
-        yield
+    # NNCF's own set_log_level also changes its logger's handlers, which others may share, for good.
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

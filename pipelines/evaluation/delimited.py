@@ -15,6 +15,7 @@ import fsspec
 
 from encoder.errors import InvalidInputError, one_line
 from pipelines.errors import UnreadableSourceError
+from pipelines.source.readers.raw_row import MAX_LINE_BYTES
 from pipelines.storage import STORE_ERRORS
 
 __all__ = ["Row", "Separator", "read_columns"]
@@ -60,6 +61,7 @@ def read_columns(
         InvalidInputError: A column is missing, a line is too short or there is no row.
         UnreadableSourceError: The file cannot be read to its end as UTF-8.
     """
+    csv.field_size_limit(MAX_LINE_BYTES)  # 128 KiB unless told
     try:
         with fsspec.open(
             uri, "rt", encoding="utf-8-sig", newline="", compression="infer"

@@ -24,7 +24,7 @@ from pipelines.evaluation.sts import StsSettings, read_pairs
 from support.evaluation_data import evaluation_data
 from support.fake_encoder import SPACE, FakeEncoder
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 PAIRS = {
     "sentence1": ["a cat sat", "the moon", "red and green", "one two"],
@@ -262,7 +262,6 @@ def test_mteb_gives_what_the_sts_command_gives(local_data, tmp_path, minilm):
     assert mteb_tasks.main([*arguments, *options]) == 0
 
 
-@pytest.mark.slow
 def test_banking77_gives_minilms_published_accuracy(minilm):
     folder = evaluation_data("banking77")
     files = ["--train", str(folder / "train.csv"), "--test", str(folder / "test.csv")]

@@ -22,7 +22,11 @@ from support.beir import evaluation_data, write_beir
 from support.s3_store import S3Store
 
 pytest.importorskip("pytrec_eval", reason="the extra evaluate is not installed")
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("ray_cluster"),
+]
 
 WORDS = ("river", "stone", "cloud", "engine", "paper", "garden", "silver", "window", "thunder")
 CORPUS = [
@@ -167,7 +171,6 @@ def test_a_dataset_on_a_store_and_two_actors_give_identical_figures(
     assert there["metrics"] == here["metrics"]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("dtype", ["float32", "auto"])
 def test_scifact_is_as_published_on_a_disk(minilm, tmp_path, dtype):
@@ -187,7 +190,6 @@ def test_scifact_is_as_published_on_a_disk(minilm, tmp_path, dtype):
         assert ndcg["int8", 384] == pytest.approx(exact, abs=0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_scifact_on_a_store_and_two_actors_gives_identical_figures(minilm, tmp_path, s3_store):
     folder = evaluation_data("scifact")

@@ -17,7 +17,7 @@ from encoder.space import Pooling, Role
 if TYPE_CHECKING:
     from support.s3_store import S3Store
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 ASYMMETRIC = {"query_pooling": Pooling.MEAN, "document_pooling": Pooling.CLS}
 FLAGS = ("--query-pooling", "mean", "--document-pooling", "cls")

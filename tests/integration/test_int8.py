@@ -23,7 +23,7 @@ from support.outputs import OutputFolder, write_jsonl
 if TYPE_CHECKING:
     from support.s3_store import S3Store
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 def quantize_command(model: Path | str, inputs: Path, destination: Path | str) -> int:
@@ -76,7 +76,6 @@ def test_the_graph_goes_to_a_bucket_and_comes_back(
     assert read_int8_record(folder).graph_sha256 == graph_sha256(folder)
 
 
-@pytest.mark.slow
 def test_minilm_calibrated_on_abstracts_is_close_to_float32_on_package_descriptions(
     minilm: str, tmp_path: Path
 ) -> None:

@@ -103,8 +103,10 @@ def test_the_record_is_written_last_and_after_the_models_own_files(
 def test_nothing_of_nncf_reaches_the_output_and_its_telemetry_is_never_loaded(
     tiny_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    levels = [handler.level for handler in logging.root.handlers]
     quantize_model(settings(tiny_model), tokenized(tiny_model), str(tmp_path))
     assert capfd.readouterr() == ("", "")
+    assert [handler.level for handler in logging.root.handlers] == levels
     assert "openvino_telemetry" not in sys.modules
     assert logging.getLoggerClass() is logging.Logger
 

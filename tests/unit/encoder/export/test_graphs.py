@@ -22,7 +22,8 @@ from encoder.settings import EncoderSettings
 from encoder.space import Role
 
 FORMATS = [
-    pytest.param(OnnxFormat(), "model.onnx", id="onnx"),
+    # torch.export takes 4 s for each.
+    pytest.param(OnnxFormat(), "model.onnx", id="onnx", marks=pytest.mark.slow),
     pytest.param(OpenVinoFormat(), "openvino_model.xml", id="openvino"),
 ]
 TEXTS = ["how do I sort a list?", "one", "read a file and count its words, line by line " * 20]
@@ -89,6 +90,7 @@ def test_vectors_that_are_not_normalized_keep_their_length(
     np.testing.assert_allclose(names["embed"](TEXTS, "document"), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_onnx_graph_says_its_space_and_its_roles_outputs(
     tiny_model: Path, tmp_path: Path
 ) -> None:
