@@ -296,12 +296,17 @@ def test_rays_dashboard_wants_the_clusters_token(head: Head):
 
 
 def test_haproxy_takes_the_requests(url: str, head: Head):
-    post(f"{url}/v1/embeddings", {"model": "noinstruct", "input": "hello"})
-    seen = get(f"http://127.0.0.1:{head.haproxy_port}/metrics")
-    counted = re.search(
-        r'^haproxy_frontend_http_requests_total\{proxy="http_frontend"\} (\d+)', seen, re.MULTILINE
-    )
-    assert int(counted[1]) > 0
+    # Asked again for a while: Serve reloads HAProxy when a replica comes, and a reload begins at 0.
+    def requests_counted() -> int:
+        post(f"{url}/v1/embeddings", {"model": "noinstruct", "input": "hello"})
+        seen = get(f"http://127.0.0.1:{head.haproxy_port}/metrics")
+        counted = re.search(
+            r'^haproxy_frontend_http_requests_total\{proxy="http_frontend"\} (\d+)', seen, re.MULTILINE
+        )
+        assert counted, f"HAProxy counts no requests of its front end: {seen}"
+        return int(counted[1])
+
+    wait_until(lambda: requests_counted() > 0, timeout_s=30)
 
 
 def test_every_metric_of_the_alerts_and_the_dashboard_is_exported(url: str, head: Head):
