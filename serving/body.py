@@ -54,6 +54,9 @@ class BodyReader:
     Args:
         limits: Bytes and seconds.
         buffered: Shared by all bodies; `close` gives this one's bytes back.
+
+    Attributes:
+        is_whole: Whether its end has arrived.
     """
 
     def __init__(self, limits: LimitSettings, buffered: BufferedBytes) -> None:
@@ -63,6 +66,7 @@ class BodyReader:
         self.limit = limits.max_body_bytes
         self.discarded_up_to = _DISCARDED_TIMES_LIMIT * self.limit
         self.size = 0
+        self.is_whole = False
         self.chunks: list[bytes] = []
 
     def close(self) -> None:
@@ -94,18 +98,17 @@ class BodyReader:
         return b"".join(self.chunks)
 
     async def _read(self, receive: Receive) -> None:
-        has_more = True
-        while has_more and self.size <= self.discarded_up_to:
+        while not self.is_whole and self.size <= self.discarded_up_to:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
+            self.is_whole = not message.get("more_body", False)
             chunk = message.get("body", b"")
             self.size += len(chunk)
             if self.size <= self.limit:
                 self._buffered.take(len(chunk))
                 self._held += len(chunk)
                 self.chunks.append(chunk)
-            has_more = message.get("more_body", False)
 
     def _too_large(self, size: int) -> RequestTooLargeError:
         return RequestTooLargeError(

@@ -22,13 +22,7 @@ from encoder.errors import TwofoldError, one_line
 from serving.body import BodyReader, BufferedBytes
 from serving.dialects.health import HEALTH_PREFIX
 from serving.error_response import error_response
-from serving.errors import (
-    OverloadedError,
-    RequestTooLargeError,
-    SlowClientError,
-    UnauthorizedError,
-    UnsupportedMediaError,
-)
+from serving.errors import UnauthorizedError, UnsupportedMediaError
 from serving.request_record import RequestRecord, keep_record
 from serving.settings import ServingSettings
 
@@ -103,9 +97,9 @@ class Gate:
             content = await body.read(receive, headers)
             _check_media_type(headers)
             await self._app(scope, _replay(content, receive), response)
-        except (UnauthorizedError, RequestTooLargeError, SlowClientError, OverloadedError):
+        except TwofoldError:
             # What is still on its way would be read and thrown away, however long it takes.
-            response.closes = has_body
+            response.closes = has_body and not body.is_whole
             raise
         finally:
             body.close()

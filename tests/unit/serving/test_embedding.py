@@ -99,6 +99,7 @@ def test_requests_beyond_the_queue_are_429_at_once_and_count_as_offered_load():
             for response in refused:
                 assert "6 tokens wait and 8 may" in refusal(response, 429, "rate_limit_error")
                 assert int(response.headers["retry-after"]) >= 1
+                assert "connection" not in response.headers, "the whole body was read"
             assert app.metrics.rejections == [(DOCUMENT, "overloaded"), (QUERY, "overloaded")]
             assert app.service.load._offered > 12
             assert (await client.post(V1, json={"input": six})).status_code == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -99,6 +100,31 @@ def test_an_id_of_any_kind_is_logged_in_one_line_of_bounded_length(app: App, giv
     (line,) = [line for line in lines if "/v1/embeddings" in line]
     assert "\n" not in line
     assert json.loads(line)["request_id"] == given[:128]
+
+
+def test_a_refusal_closes_the_connection_only_while_the_body_is_on_its_way():
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 100
+
+    app, full = App(api_keys=("right",), max_body_bytes=100), App(max_buffered_bytes=90)
+    key = {"authorization": "Bearer right"}
+    before_its_end = [
+        (401, app.post(V1, input="a")),
+        (413, app.request("POST", V1, content=endless(), headers=key)),
+        (429, full.request("POST", V1, content=endless())),
+    ]
+    after_it = [
+        (400, app.post(V1, key, input=7)),
+        (413, app.post(V1, key, input="a" * 200)),
+        (415, app.post(V1, key | {"content-type": "text/plain"}, input="a")),
+    ]
+
+    for status, refused in before_its_end:
+        assert (refused.status_code, refused.headers.get("connection")) == (status, "close")
+    for status, refused in after_it:
+        assert (refused.status_code, refused.headers.get("connection")) == (status, None)
+    assert "connection" not in app.get("/v1/models").headers, "401 without a body"
 
 
 def test_a_client_that_goes_away_gets_nothing_and_is_counted_as_gone():
