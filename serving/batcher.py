@@ -104,6 +104,8 @@ class TokenBatcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._worker: asyncio.Task[None] | None = None
         self._failure: BackendError | None = None
+        self._refused: tuple[int, int] | None = None
+        """Fewest tokens, and their retry_after_s, refused since something last left the queue."""
         self._forward_since: float | None = None
 
     @property
@@ -122,15 +124,46 @@ class TokenBatcher:
         Raises:
             OverloadedError: There is no room now.
         """
+        try:
+            self._check_queue(n_tokens)
+            self._check_wait(n_tokens)
+        except OverloadedError as refusal:
+            if self._refused is None or n_tokens < self._refused[0]:
+                self._refused = n_tokens, refusal.retry_after_s
+            raise
+
+    def check_unread(self, least_tokens: int, likely_tokens: int) -> None:
+        """Refuse a request whose tokens nobody has counted, where counting them would be in vain.
+
+        That is so if even the fewest overfill the queue, or if as many as it likely has were
+        refused and nothing has left the queue since. (By the fewest alone the wait cannot be told:
+        the queue never grows to where it would be too long for half of what a request has.)
+
+        Raises:
+            OverloadedError: There is no room now.
+        """
+        self._check_queue(least_tokens)
         waiting = self._load.queued_tokens
-        if not waiting:
-            return
-        if waiting + n_tokens > self._max_queued_tokens:
+        if waiting and self._refused is not None and likely_tokens >= self._refused[0]:
+            n_tokens, retry_after_s = self._refused
+            raise OverloadedError(
+                f"{waiting} tokens wait, and a request of {n_tokens} was refused just now. "
+                f"{_COME_AGAIN}",
+                retry_after_s,
+            )
+
+    def _check_queue(self, n_tokens: int) -> None:
+        waiting = self._load.queued_tokens
+        if waiting and waiting + n_tokens > self._max_queued_tokens:
             raise OverloadedError(
                 f"{waiting} tokens wait and {self._max_queued_tokens} may; this request has "
                 f"{n_tokens}. {_COME_AGAIN}",
                 retry_after_s=max(1, math.ceil(self._load.seconds_for(waiting))),
             )
+
+    def _check_wait(self, n_tokens: int) -> None:
+        if not self._load.queued_tokens:
+            return
         # In turns, each of the others gets no more than this one until this one is through.
         ahead = sum(min(other.tokens_left, n_tokens) for other in self._waiting.values())
         wait_s = self._load.seconds_for(ahead)
@@ -179,6 +212,7 @@ class TokenBatcher:
         finally:
             self._waiting.pop(place, None)
             self._load.leave(n_tokens)
+            self._refused = None
             # Of those that gave up, too: an endpoint where all time out is not one without waits.
             waited = time.monotonic() - request.arrived - request.forward_s
             self._load.waited(waited)
@@ -227,6 +261,7 @@ class TokenBatcher:
         """
         budget = self._batch_tokens()
         self._drop_finished()
+        self._refused = None
         picked: list[tuple[_Request, int]] = []
         spent = 0
 

@@ -41,6 +41,8 @@ __all__ = ["EmbedRequest", "Embedding", "EmbeddingService", "Truncate"]
 _TOKENIZER_THREADS = 2
 _CHARACTERS_PER_TOKEN = 8
 """More than English has in WordPiece (4 to 5): the guess before tokenizing errs on the low side."""
+_BYTES_PER_TOKEN = 16
+"""Of JSON, at the most: the least tokens that a body may have."""
 _HEALTH_TEXT = "Is the model there?"
 _WARM_UP_LENGTHS = (1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64, 128, 256, 512)
 _WARM_UP_ROWS = (1, 2, 4, 8, 16)
@@ -139,6 +141,29 @@ class EmbeddingService:
         )
         self._spaces = {encoder.space.dimension: encoder.space}
 
+    def check_room(self, body_bytes: int) -> None:
+        """Refuse a request by its size alone, where reading it would only end in a refusal.
+
+        Under overload this is all that most requests cost.
+
+        Args:
+            body_bytes: Of JSON.
+
+        Raises:
+            OverloadedError: Too many tokens wait.
+        """
+        longest = self.space.max_seq_length
+        # A single long text is cut: of no body is more to be expected for certain than that.
+        least = min(max(1, body_bytes // _BYTES_PER_TOKEN), longest)
+        likely = body_bytes // _CHARACTERS_PER_TOKEN
+        try:
+            # Several texts are counted: they may wait as long as they take by themselves.
+            self._batcher.check_unread(least, likely if likely <= longest else 0)
+        except OverloadedError:
+            self.load.offered_unread(least)
+            self._metrics.rejected(None, "overloaded")
+            raise
+
     async def embed(self, request: EmbedRequest) -> Embedding:
         """Embed a request's inputs.
 
@@ -207,7 +232,7 @@ class EmbeddingService:
 
     async def warm_up(self) -> None:
         """Prepare the shapes that short queries have, and measure a full forward."""
-        self.encoder.expect_single_texts()
+        self.encoder.expect_short_texts()
         longest = self.space.max_seq_length
         lengths = sorted({min(length, longest) for length in _WARM_UP_LENGTHS})
         text = "warm " * longest

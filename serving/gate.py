@@ -1,4 +1,4 @@
-"""What stands before every route: request ids, keys, the body's limits, one shape of errors.
+"""What stands before every route: ids, keys, the body's limits, overload, one shape of errors.
 
 Pure ASGI. The body is read here, whole and bounded in size and time, so that routes never meet a
 slow or an endless client. Whatever happens inside, the client gets OpenAI-shaped JSON.
@@ -10,7 +10,7 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import orjson
@@ -45,10 +45,21 @@ class Gate:
         app: The routes.
         settings: Limits, keys, whether requests are logged.
         metrics: Is told of every response.
+        check_room: Raises where a body of so many bytes has to be refused for load.
+        guarded_paths: Of the routes that it is asked for.
     """
 
-    def __init__(self, app: ASGIApp, settings: ServingSettings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: ServingSettings,
+        metrics: Metrics,
+        check_room: Callable[[int], None],
+        guarded_paths: frozenset[str],
+    ) -> None:
         self._app = app
+        self._check_room = check_room
+        self._guarded_paths = guarded_paths
         self._limits = settings.limits
         self._keys = [key.get_secret_value().encode() for key in settings.api_keys]
         self._access_log = settings.access_log
@@ -96,6 +107,8 @@ class Gate:
                 return
             content = await body.read(receive, headers)
             _check_media_type(headers)
+            if _path(scope) in self._guarded_paths:
+                self._check_room(len(content))
             await self._app(scope, _replay(content, receive), response)
         except TwofoldError:
             # What is still on its way would be read and thrown away, however long it takes.
@@ -181,8 +194,13 @@ class _Response:
 _DEFECT = "a defect in the endpoint; its log has the details under request id {}"
 
 
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 def _is_health(scope: Scope) -> bool:
-    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    path = _path(scope)
     return path == HEALTH_PREFIX or path.startswith(f"{HEALTH_PREFIX}/")
 
 

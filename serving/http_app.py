@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 
 from serving.dialects import cohere, health, openai, tei
 from serving.dialects.served_models import ServedModels
@@ -44,17 +46,33 @@ def build_http_app(
         title="twofold", description=_DESCRIPTION, version=version, strict_content_type=False
     )
     models = ServedModels(settings)
-    for routes in (
+    dialects = (
         openai.router(service, models),
         cohere.router(service, models),
         tei.router(service, models, settings),
-        health.router(service),
-    ):
+    )
+    for routes in (*dialects, health.router(service)):
         app.include_router(routes, responses=_ERRORS)
     shape_errors(app)
-    app.add_middleware(Gate, settings=settings, metrics=metrics)
+    app.add_middleware(
+        Gate,
+        settings=settings,
+        metrics=metrics,
+        check_room=service.check_room,
+        guarded_paths=_embedding_paths(dialects),
+    )
     _tell_of_our_errors(app)
     return app
+
+
+def _embedding_paths(dialects: Sequence[APIRouter]) -> frozenset[str]:
+    """Return the paths at which a dialect takes texts: those that something is posted to."""
+    return frozenset(
+        route.path
+        for routes in dialects
+        for route in routes.routes
+        if isinstance(route, APIRoute) and "POST" in (route.methods or ())
+    )
 
 
 def _tell_of_our_errors(app: FastAPI) -> None:

@@ -101,9 +101,9 @@ class Metrics:
         """Count the writing of a response's body."""
         self._seconds["serialize"].observe(seconds, {"role": role.value})
 
-    def rejected(self, role: Role, reason: str) -> None:
-        """Count a refusal."""
-        self._rejected.inc(1, {"role": role.value, "reason": reason})
+    def rejected(self, role: Role | None, reason: str) -> None:
+        """Count a refusal; without a role where the request was not read."""
+        self._rejected.inc(1, {"role": role.value if role else "-", "reason": reason})
 
     def gauge(self, load: LoadMeter) -> None:
         """Publish how loaded the replica is."""

@@ -588,6 +588,65 @@ def test_a_request_that_would_wait_too_long_is_refused_and_one_that_shares_is_no
     run(scenario())
 
 
+def test_what_nobody_has_counted_is_refused_as_its_like_was_until_the_queue_moves() -> None:
+    async def scenario() -> None:
+        forwards, load = Forwards(), LoadMeter(BUDGET)
+        batcher = batcher_of(forwards, max_queue_wait_s=1.0, load=load)
+        load.tokens_per_s = 10.0
+        batcher.check_unread(1, 1000)
+        with forwards.held_up():
+            tasks = [sent(batcher, texts_of(4))]
+            await forwards.begun(1)
+            tasks += [sent(batcher, texts_of(4)) for _ in range(4)]
+            await queued()
+            batcher.check_unread(1, 4)  # behind 16 tokens, but nobody was refused yet
+            for n_tokens in (5, 4):
+                with pytest.raises(OverloadedError) as counted:
+                    batcher.check_room(n_tokens)
+            for likely in (4, 5, 100):
+                with pytest.raises(OverloadedError, match="request of 4 was refused") as unread:
+                    batcher.check_unread(1, likely)
+                assert unread.value.retry_after_s == counted.value.retry_after_s
+            batcher.check_unread(1, 3)
+            tasks.pop().cancel()
+            await queued()
+            batcher.check_unread(1, 4)
+        await asyncio.gather(*tasks)
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_what_nobody_has_counted_is_refused_where_even_its_fewest_tokens_overfill_the_queue() -> (
+    None
+):
+    async def scenario() -> None:
+        forwards = Forwards()
+        batcher = batcher_of(forwards, max_queued_tokens=10)
+        batcher.check_unread(100, 100)
+        with forwards.held_up():
+            task = sent(batcher, texts_of(8))
+            await forwards.begun(1)
+            batcher.check_unread(2, 2)
+            with pytest.raises(OverloadedError, match="8 tokens wait and 10 may"):
+                batcher.check_unread(3, 3)
+        await task
+        batcher.check_unread(3, 3)
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_a_refusal_is_forgotten_where_nothing_waits() -> None:
+    load = LoadMeter(BUDGET)
+    batcher = batcher_of(Forwards(), max_queued_tokens=10, load=load)
+    load.enter(10)  # as texts do that are being tokenized
+    with pytest.raises(OverloadedError):
+        batcher.check_room(5)
+    load.leave(10)
+    batcher.check_unread(5, 5)
+
+
 def test_a_health_check_is_taken_however_many_wait() -> None:
     async def scenario() -> None:
         forwards = Forwards()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.replica_app import (
+    DIALECTS,
     TEI,
     V1,
     V2,
@@ -125,6 +127,58 @@ def test_a_refusal_closes_the_connection_only_while_the_body_is_on_its_way():
     for status, refused in after_it:
         assert (refused.status_code, refused.headers.get("connection")) == (status, None)
     assert "connection" not in app.get("/v1/models").headers, "401 without a body"
+
+
+def test_under_overload_a_request_is_refused_unread_and_one_that_has_room_goes_through():
+    async def scenario() -> None:
+        app = App(max_queued_tokens=8)
+        six = "a b c d e f"
+        async with app.client() as client:
+            with app.held_up(), logged() as lines:
+                working = asyncio.create_task(client.post(V1, json={"input": six}))
+                await app.a_forward_has_begun()
+                offered = app.service.load._offered
+                refused = [
+                    await client.post(path, json={field: "no JSON " * 10, "oops": 1})
+                    for path, field in [*DIALECTS, ("/", "inputs")]
+                ]
+                assert app.service.load._offered == offered + 4 * 8
+                small = asyncio.create_task(client.post(V1, json={"input": "a"}))
+                health = await client.get("/health/ready")
+                unknown = await client.post("/v1/completions", json={"input": "x" * 100})
+            for response in refused:
+                message = refusal(response, 429, "rate_limit_error")
+                assert "6 tokens wait and 8 may" in message
+                assert int(response.headers["retry-after"]) >= 1
+                assert "connection" not in response.headers
+            assert (await working).status_code == (await small).status_code == 200
+            assert (health.status_code, unknown.status_code) == (200, 404)
+        assert app.metrics.answers[:4] == [("-", "-", 429)] * 4, "a route was reached"
+        assert app.metrics.rejections == [(None, "overloaded")] * 4
+        told = [json.loads(line) for line in lines[:4]]
+        assert [line["status"] for line in told] == [429] * 4
+        assert all("6 tokens wait" in line["error"] for line in told)
+
+    run_scenario(scenario())
+
+
+def test_a_request_is_refused_unread_once_its_like_was_refused_and_until_the_queue_moves():
+    async def scenario() -> None:
+        app = App(max_queued_tokens=8)
+        four = {"input": "a b c d"}
+        async with app.client() as client:
+            with app.held_up():
+                working = asyncio.create_task(client.post(V1, json={"input": "a b c d e f"}))
+                await app.a_forward_has_begun()
+                # Fewer characters in a token than any guess has: it must be tokenized to be known.
+                refused = [await client.post(V1, json=four | {"user": "u" * 9}) for _ in range(3)]
+            assert (await working).status_code == 200
+            assert (await client.post(V1, json=four)).status_code == 200
+        for response in refused:
+            assert "6 tokens wait" in refusal(response, 429, "rate_limit_error")
+        assert app.metrics.answers[:3] == [("-", "openai", 429), *[("-", "-", 429)] * 2]
+
+    run_scenario(scenario())
 
 
 def test_a_client_that_goes_away_gets_nothing_and_is_counted_as_gone():

@@ -35,6 +35,18 @@ def test_offered_tokens_are_told_per_second_since_the_last_report():
     assert load.report()["offered_tokens_per_s"] == 0
 
 
+def test_a_request_that_nobody_read_is_offered_as_an_input_of_the_usual_size_or_of_its_least():
+    load, clock = meter()
+    for _ in range(100):
+        load.offered(20, 1)
+    load.report()
+    clock.now += 1
+    load.offered_unread(3)
+    load.offered_unread(50)
+    assert load.report()["offered_tokens_per_s"] == pytest.approx(70)
+    assert load.expected_tokens(1) == 20, "a guess is not learned from"
+
+
 def test_two_reports_at_the_same_moment_do_not_divide_by_zero():
     load, _ = meter()
     assert load.report()["offered_tokens_per_s"] == 0
