@@ -4,6 +4,8 @@ Texts are sorted by length and cut into batches by a budget of *padded* tokens, 
 what a forward costs; where padding would cost more than a forward of its own, a batch ends before
 the budget does. Row lengths come from a short list of buckets, because OpenVINO and CUDA
 graphs prepare every new shape afresh.
+
+Short texts may also be packed, several into a row of fixed length: hardly any padding, few shapes.
 """
 
 from __future__ import annotations
@@ -14,7 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Batch", "bucket_length", "padding_waste", "plan_batches"]
+__all__ = [
+    "Batch",
+    "Packing",
+    "bucket_length",
+    "padding_waste",
+    "plan_batches",
+    "plan_packings",
+    "plan_short_texts",
+]
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,29 @@ class Batch:
     def padded_tokens(self) -> int:
         """Tokens that the forward computes: rows x padded length."""
         return len(self.indices) * self.padded_length
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Texts of one forward, several in each row.
+
+    Attributes:
+        rows: For each row the positions of its texts in the input.
+        row_tokens: Tokens of a row (T).
+    """
+
+    rows: list[list[int]]
+    row_tokens: int
+
+    @property
+    def indices(self) -> npt.NDArray[np.int64]:
+        """Positions of the texts in the input, row after row, int64 (B,)."""
+        return np.array([index for row in self.rows for index in row], dtype=np.int64)
+
+    @property
+    def padded_tokens(self) -> int:
+        """Tokens that the forward computes: rows x tokens of a row."""
+        return len(self.rows) * self.row_tokens
 
 
 def bucket_length(length: int, max_seq_length: int | None = None) -> int:
@@ -87,6 +120,92 @@ def plan_batches(
     return batches
 
 
+def plan_packings(
+    lengths: npt.ArrayLike, *, row_tokens: int, max_texts: int, max_rows: int
+) -> list[Packing]:
+    """Pack texts into rows, each into the fullest row that still has room, longest first.
+
+    Args:
+        lengths: Tokens of each text, (N,), none more than `row_tokens`.
+        row_tokens: Tokens of a row.
+        max_texts: Texts that a row may hold.
+        max_rows: Rows of a forward.
+
+    Returns:
+        Packings that hold every index exactly once.
+    """
+    tokens = np.asarray(lengths, dtype=np.int64)
+    with_room: list[list[list[int]]] = [[] for _ in range(row_tokens + 1)]
+    rows: list[list[int]] = []
+    for index in np.argsort(-tokens, kind="stable").tolist():
+        length = max(1, int(tokens[index]))
+        room = next((room for room in range(length, row_tokens) if with_room[room]), row_tokens)
+        if room == row_tokens:
+            row: list[int] = []
+            rows.append(row)
+        else:
+            row = with_room[room].pop()
+        row.append(index)
+        if len(row) < max_texts:
+            with_room[room - length].append(row)
+    return [
+        Packing(rows[start : start + max_rows], row_tokens)
+        for start in range(0, len(rows), max_rows)
+    ]
+
+
+def plan_short_texts(
+    lengths: npt.ArrayLike,
+    *,
+    row_tokens: int,
+    max_texts: int,
+    max_rows: int,
+    max_batch_tokens: int,
+    max_seq_length: int | None = None,
+    overhead_tokens: int = 0,
+) -> tuple[list[Batch], list[Packing]]:
+    """Plan texts of which the short ones may be packed, where that costs less than padding them.
+
+    Args:
+        lengths: Tokens of each text, (N,).
+        row_tokens: As for `plan_packings`, like the next two.
+        max_texts: Texts that a row may hold.
+        max_rows: Rows of a forward.
+        max_batch_tokens: As for `plan_batches`, like the next two.
+        max_seq_length: The model's limit.
+        overhead_tokens: What starting a forward costs.
+
+    Returns:
+        Batches and packings that together hold every index exactly once.
+    """
+    tokens = np.asarray(lengths, dtype=np.int64)
+
+    def padded(indices: npt.NDArray[np.intp]) -> list[Batch]:
+        batches = plan_batches(
+            tokens[indices],
+            max_batch_tokens=max_batch_tokens,
+            max_seq_length=max_seq_length,
+            overhead_tokens=overhead_tokens,
+        )
+        return [Batch(indices[batch.indices], batch.padded_length) for batch in batches]
+
+    def cost(forwards: Sequence[Batch | Packing]) -> int:
+        return sum(forward.padded_tokens + overhead_tokens for forward in forwards)
+
+    is_short = tokens <= row_tokens  # (N,)
+    short, long = np.flatnonzero(is_short), np.flatnonzero(~is_short)
+    packings = [
+        Packing([short[row].tolist() for row in packing.rows], row_tokens)
+        for packing in plan_packings(
+            tokens[short], row_tokens=row_tokens, max_texts=max_texts, max_rows=max_rows
+        )
+    ]
+    unpacked = padded(short)
+    if cost(packings) < cost(unpacked):
+        return padded(long), packings
+    return padded(long) + unpacked, []
+
+
 def _cheapest_groups(
     padded: npt.NDArray[np.int64], max_batch_tokens: int, overhead_tokens: int
 ) -> list[tuple[int, int]]:
@@ -116,7 +235,7 @@ def _cheapest_groups(
     return groups
 
 
-def padding_waste(lengths: npt.ArrayLike, batches: Sequence[Batch]) -> float:
+def padding_waste(lengths: npt.ArrayLike, batches: Sequence[Batch | Packing]) -> float:
     """Return the share of the computed tokens that are padding, 0 to 1."""
     computed = sum(batch.padded_tokens for batch in batches)
     return 1.0 - float(np.sum(lengths)) / computed if computed else 0.0

@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
-from encoder.backends.base import Backend, TokenBatch
-from encoder.batching import Batch, plan_batches
+from encoder.backends.base import Backend, PackedBatch, TokenBatch
+from encoder.batching import Batch, Packing, plan_batches, plan_short_texts
 from encoder.errors import BackendError, InvalidInputError, NonFiniteVectorsError
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace, Pooling, Role
@@ -131,26 +132,25 @@ class Encoder:
         is_cls = self._is_cls(roles, len(tokenized))
         pooled = np.empty((len(tokenized), self._backend.dimension), dtype=np.float32)  # (N, H)
         with self._forward_lock:
-            batches = plan_batches(
-                tokenized.n_tokens,
-                max_batch_tokens=self._backend.max_batch_tokens,
-                max_seq_length=self.space.max_seq_length,
-                overhead_tokens=self._backend.overhead_tokens,
-            )
-            padded = self._padded(batches, tokenized, is_cls)
-            missing = set(range(len(batches)))
-            for position, vectors in self._backend.forward(padded):
-                pooled[batches[position].indices] = vectors
-                missing.discard(position)
+            batches, packings = self._plan(tokenized)
+            missing = len(batches) + len(packings)
+            for indices, vectors in chain(
+                self._forward(batches, tokenized, is_cls),
+                self._forward_packed(packings, tokenized, is_cls),
+            ):
+                pooled[indices] = vectors
+                missing -= 1
                 if heartbeat is not None:
                     heartbeat()
         if missing:
             # Rows that nobody filled would hold whatever was in memory before.
             raise BackendError(
-                f"expected vectors of {len(batches)} batches from {self._backend.name}, found "
-                f"{len(missing)} missing; encode them again or use another backend"
+                f"expected vectors of {len(batches) + len(packings)} batches from "
+                f"{self._backend.name}, found {missing} missing; encode them again or use another "
+                "backend"
             )
         padded_tokens = sum(batch.padded_tokens for batch in batches)
+        padded_tokens += sum(packing.padded_tokens for packing in packings)
         return EncodedVectors(finish_vectors(pooled, self.space), padded_tokens)
 
     def encode(self, texts: Sequence[str], role: Role) -> Encoded:
@@ -178,10 +178,10 @@ class Encoder:
         """Cut a long text into character spans that each fit; see `Tokenizer.windows`."""
         return self._tokenizer.windows(text, overlap=overlap, prompt=self.space.role(role).prompt)
 
-    def expect_single_texts(self) -> None:
-        """Prepare for texts that come one by one, as an endpoint's do; it costs memory."""
+    def expect_short_texts(self) -> None:
+        """Prepare for short texts, alone and in crowds, as an endpoint's come; it costs memory."""
         with self._forward_lock:
-            self._backend.expect_single_texts()
+            self._backend.expect_short_texts()
 
     def close(self) -> None:
         """Free the model; the encoder cannot be used afterwards."""
@@ -199,16 +199,60 @@ class Encoder:
         flags = (self.space.role(role).pooling is Pooling.CLS for role in each)
         return np.fromiter(flags, np.bool_, count)
 
-    def _padded(
+    def _plan(self, tokenized: Tokenized) -> tuple[list[Batch], list[Packing]]:
+        """Return the forwards: of texts that are padded, and of those that share rows."""
+        backend = self._backend
+        limits = {
+            "max_batch_tokens": backend.max_batch_tokens,
+            "max_seq_length": self.space.max_seq_length,
+            "overhead_tokens": backend.overhead_tokens,
+        }
+        if backend.packed is None or len(tokenized) == 1:
+            return plan_batches(tokenized.n_tokens, **limits), []
+        return plan_short_texts(
+            tokenized.n_tokens,
+            row_tokens=backend.packed.row_tokens,
+            max_texts=backend.packed.max_texts,
+            max_rows=backend.packed.max_rows,
+            **limits,
+        )
+
+    def _forward(
         self, batches: Sequence[Batch], tokenized: Tokenized, is_cls: npt.NDArray[np.bool_]
-    ) -> Iterator[TokenBatch]:
-        for batch in batches:
-            yield TokenBatch.pad(
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """Yield (positions of texts (B,), their pooled vectors (B, H))."""
+        padded = (
+            TokenBatch.pad(
                 [tokenized.input_ids[index] for index in batch.indices],
                 is_cls[batch.indices],
                 padded_length=batch.padded_length,
                 pad_token_id=self._backend.pad_token_id,
             )
+            for batch in batches
+        )
+        for position, vectors in self._backend.forward(padded):
+            yield batches[position].indices, vectors
+
+    def _forward_packed(
+        self, packings: Sequence[Packing], tokenized: Tokenized, is_cls: npt.NDArray[np.bool_]
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """As `_forward`, of texts that share rows."""
+        packed = self._backend.packed
+        if packed is None or not packings:
+            return
+        filled = (
+            PackedBatch.pack(
+                [[tokenized.input_ids[index] for index in row] for row in packing.rows],
+                is_cls[packing.indices],
+                row_tokens=packing.row_tokens,
+                max_texts=packed.max_texts,
+                pad_token_id=self._backend.pad_token_id,
+            )
+            for packing in packings
+        )
+        for position, vectors in packed.forward(filled):
+            indices = packings[position].indices
+            yield indices, vectors[: len(indices)]
 
 
 def finish_vectors(

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         answers,
         encode,
         load_s=time.perf_counter() - started,
-        expect_single=encoder.expect_single_texts,
+        expect_short=encoder.expect_short_texts,
     )
     return 0
 

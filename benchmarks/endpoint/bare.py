@@ -111,7 +111,7 @@ def main(argv: Sequence[str]) -> int:
     queries: list[str] = json.loads(Path(argv[1]).read_text())
     calls = _Calls(lambda texts: encoder.encode(texts, Role.QUERY), queries)
     # As the endpoint does before it is ready: a backend prepares each shape when it first meets it.
-    encoder.expect_single_texts()
+    encoder.expect_short_texts()
     for count in _WARM_UP_CALLS:
         calls.run(count, _WARM_UP_S, 0)
     _say({"threads": threads, **encoder.provenance, "model": Path(argv[0]).name})

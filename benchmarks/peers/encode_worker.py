@@ -55,7 +55,7 @@ def serve(
     encode: Encode,
     *,
     load_s: float,
-    expect_single: Callable[[], None] | None = None,
+    expect_short: Callable[[], None] | None = None,
 ) -> None:
     """Say that the system is loaded, then obey orders until stdin ends.
 
@@ -63,13 +63,13 @@ def serve(
         answers: Of `take_stdout`.
         encode: The system.
         load_s: What loading took.
-        expect_single: Called before texts come one by one, where the system wants to know.
+        expect_short: Called before texts come one by one, where the system wants to know.
     """
     _answer(answers, {"load_s": round(load_s, 2)})
     for line in sys.stdin:
         order = json.loads(line)
-        if order["each"] and expect_single is not None:
-            expect_single()
+        if order["each"] and expect_short is not None:
+            expect_short()
         _answer(answers, obey(order, encode))
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Backend", "TokenBatch"]
+__all__ = ["Backend", "PackedBatch", "PackedTexts", "TokenBatch"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class TokenBatch:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def arrays(self) -> list[npt.NDArray[Any]]:
+        """What a graph takes, in this order."""
+        return [self.input_ids, self.attention_mask, self.is_cls]
 
     @property
     def padded_tokens(self) -> int:
@@ -85,6 +90,88 @@ class TokenBatch:
         return cls(ids, mask, is_cls)
 
 
+@dataclass(frozen=True)
+class PackedBatch:
+    """Texts of one forward, several in each row. Attention stays within a text.
+
+    Attributes:
+        input_ids: int32 (R, T).
+        position_ids: Place of each token in its text, int32 (R, T).
+        text_ids: Number of the text that a token is of, from 1; 0 for padding; int32 (R, T).
+        starts: Place of each text's first token in the rows laid end to end, int32 (S,); S is the
+            same for all batches of R rows, so the last ones may stand for no text.
+        is_cls: True for texts pooled by [CLS], bool (S,).
+    """
+
+    input_ids: npt.NDArray[np.int32]
+    position_ids: npt.NDArray[np.int32]
+    text_ids: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int32]
+    is_cls: npt.NDArray[np.bool_]
+
+    @property
+    def arrays(self) -> list[npt.NDArray[Any]]:
+        """What a graph takes, in this order."""
+        return [self.input_ids, self.position_ids, self.text_ids, self.starts, self.is_cls]
+
+    @classmethod
+    def pack(
+        cls,
+        rows: Sequence[Sequence[npt.NDArray[np.int32]]],
+        is_cls: npt.NDArray[np.bool_],
+        *,
+        row_tokens: int,
+        max_texts: int,
+        pad_token_id: int,
+    ) -> PackedBatch:
+        """Lay texts end to end in rows.
+
+        Args:
+            rows: R rows of texts, each int32 (T_i,); together at most T tokens.
+            is_cls: Pooling of each text, row after row, bool (B,).
+            row_tokens: T.
+            max_texts: Texts that a row may hold, so that S is R times that.
+            pad_token_id: What stands in the padding.
+        """
+        shape = (len(rows), row_tokens)
+        ids = np.full(shape, pad_token_id, dtype=np.int32)  # (R, T)
+        positions, text_ids = np.zeros_like(ids), np.zeros_like(ids)  # (R, T)
+        starts = np.zeros(len(rows) * max_texts, dtype=np.int32)  # (S,)
+        number = 0
+        for row, texts in enumerate(rows):
+            end = 0
+            for tokens in texts:
+                start, end = end, end + len(tokens)
+                starts[number] = row * row_tokens + start
+                number += 1
+                ids[row, start:end] = tokens
+                positions[row, start:end] = np.arange(len(tokens))
+                text_ids[row, start:end] = number
+        flags = np.zeros(len(starts), dtype=np.bool_)  # (S,)
+        flags[: len(is_cls)] = is_cls
+        return cls(ids, positions, text_ids, starts, flags)
+
+
+class PackedTexts(Protocol):
+    """The part of a backend that computes rows of several texts.
+
+    Attributes:
+        row_tokens: Tokens of a row (T).
+        max_texts: Texts that a row may hold.
+        max_rows: Rows of a forward.
+    """
+
+    row_tokens: int
+    max_texts: int
+    max_rows: int
+
+    def forward(
+        self, batches: Iterable[PackedBatch]
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Yield (position of the batch, its pooled vectors (S, H)); see `Backend.forward`."""
+        ...
+
+
 class Backend(Protocol):
     """A runtime with one model loaded.
 
@@ -98,6 +185,8 @@ class Backend(Protocol):
             runs out.
         overhead_tokens: Tokens that take as long as starting one more forward.
         streams: Forwards that are computed at once where there are many.
+        packed: Computes rows of several short texts; None where it is not prepared, or the model
+            or the runtime cannot.
     """
 
     name: str
@@ -108,6 +197,7 @@ class Backend(Protocol):
     max_batch_tokens: int
     overhead_tokens: int
     streams: int
+    packed: PackedTexts | None
 
     def forward(
         self, batches: Iterable[TokenBatch]
@@ -121,8 +211,8 @@ class Backend(Protocol):
         """
         ...
 
-    def expect_single_texts(self) -> None:
-        """Prepare for texts that come one by one, where that costs memory."""
+    def expect_short_texts(self) -> None:
+        """Prepare for short texts, one by one or a crowd of them, where that costs memory."""
         ...
 
     def close(self) -> None:

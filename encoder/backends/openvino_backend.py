@@ -2,13 +2,14 @@
 
 Pooling is inside the graph (`encoder.backends.converted_model`). Many batches are computed on one
 stream a thread: each works on a small batch of its own, which keeps it in its core's cache. On few
-batches all threads work together. Nothing is sent anywhere: OpenVINO's telemetry is kept out.
+batches all threads work together. Where short texts are expected they may share rows
+(`encoder.backends.openvino_packed`). Nothing is sent anywhere: OpenVINO's telemetry is kept out.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import chain, islice
 from types import ModuleType
@@ -17,10 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from encoder.backends.base import TokenBatch
+from encoder.backends.base import PackedTexts, TokenBatch
 from encoder.backends.converted_model import ConvertedModel, not_convertible
 from encoder.backends.openvino_conversion import import_openvino
 from encoder.backends.openvino_graph import CompiledGraph, InferRequest
+from encoder.backends.openvino_packed import PackedGraph, proven
 
 __all__ = ["OpenVinoBackend"]
 
@@ -50,6 +52,8 @@ class OpenVinoBackend:
             not quantized.
         max_batch_tokens: Padded tokens per forward of one stream, or None for the default.
         num_threads: CPU threads, or None for the CPUs that this process may use.
+        convert_packed: Converts the same model for rows of several texts (`convert_packed_model`),
+            when that is asked for; None where its architecture does not allow it.
 
     Raises:
         ModelLoadError: OpenVINO is not installed, or cannot compile the model.
@@ -65,6 +69,7 @@ class OpenVinoBackend:
         dtype: str,
         max_batch_tokens: int | None = None,
         num_threads: int | None = None,
+        convert_packed: Callable[[], Any] | None = None,
     ) -> None:
         openvino = import_openvino("backend openvino", "use backend torch")
         threads = num_threads or _usable_cpus()
@@ -79,18 +84,24 @@ class OpenVinoBackend:
         # Compiled when first needed: a job meets many batches only.
         self._few = cache(lambda: self._compiler.compile(streams=1) if threads > 1 else self._many)
         self._single: dict[int, CompiledGraph] = {}
+        self._convert_packed = convert_packed
+        self.packed: PackedTexts | None = None
         self._may_copy = model.n_weights <= _COPIED_WEIGHTS
 
-    def expect_single_texts(self) -> None:
-        """Compile graphs of fixed shape for texts that come alone, of up to 64 tokens.
+    def expect_short_texts(self) -> None:
+        """Compile graphs of fixed shape for texts that come alone, and one for crowds of them.
 
         Each holds weights of its own, so a model of more than 150 million is left as it is.
         """
-        if self._may_copy and not self._single:
-            self._single = {
-                length: self._compiler.compile(streams=1, shape=(1, length))
-                for length in _SINGLE_LENGTHS
-            }
+        if not self._may_copy or self._single:
+            return
+        self._single = {
+            length: self._compiler.compile(streams=1, shape=(1, length))
+            for length in _SINGLE_LENGTHS
+        }
+        if self._convert_packed is not None:
+            graph = self._compiler.compile(streams=1, converted=self._convert_packed())
+            self.packed = proven(PackedGraph(graph), self.forward, self.pad_token_id)
 
     def forward(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[int, _Vectors]]:
         """Yield (position, vectors (B, H)) in the order of the batches."""
@@ -115,6 +126,7 @@ class OpenVinoBackend:
     def close(self) -> None:
         """Free the model."""
         self._single.clear()
+        self.packed = None
         del self._many, self._few, self._compiler
 
 
@@ -134,14 +146,21 @@ class _Compiler:
         self._dtype = dtype
         self._threads = threads
 
-    def compile(self, *, streams: int, shape: tuple[int, int] | None = None) -> CompiledGraph:
+    def compile(
+        self,
+        *,
+        streams: int,
+        shape: tuple[int, int] | None = None,
+        converted: Any = None,  # noqa: ANN401 - OpenVINO has no types
+    ) -> CompiledGraph:
         """Return a graph.
 
         Args:
             streams: Forwards that it computes at once; they share the threads.
             shape: Rows and padded length of every batch, or None for any.
+            converted: Another form of the model, of flexible shape; None for the usual one.
         """
-        model = self._converted if shape is None else self._reshaped(shape)
+        model = (converted or self._converted) if shape is None else self._reshaped(shape)
 
         def open_requests() -> list[InferRequest]:
             options = {

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from encoder.backends.base import TokenBatch
+from encoder.backends.base import PackedBatch, TokenBatch
 from encoder.errors import BackendError
 
 __all__ = ["CompiledGraph", "InferRequest", "openvino_cause"]
@@ -52,7 +52,9 @@ class CompiledGraph:
         self._open_requests = open_requests
         self._requests = open_requests()
 
-    def forward(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[int, _Vectors]]:
+    def forward(
+        self, batches: Iterable[TokenBatch | PackedBatch]
+    ) -> Iterator[tuple[int, _Vectors]]:
         """Yield (position, vectors (B, H)) in the order of the batches.
 
         Raises:
@@ -69,7 +71,7 @@ class CompiledGraph:
                     yield vectors
                 request = idle.pop()
                 with _errors_reported():
-                    request.start_async([batch.input_ids, batch.attention_mask, batch.is_cls])
+                    request.start_async(batch.arrays)
                 running.append((position, request))
             while running:
                 yield _take(running)[1]

@@ -9,23 +9,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from encoder.backends.base import Backend, TokenBatch
 from encoder.backends.choice import Choice, Hardware, choose, detect_hardware
+from encoder.backends.fidelity import MIN_REDUCED_COSINE, lowest_cosine
 from encoder.settings import EncoderSettings
 
 if TYPE_CHECKING:
     from encoder.backends.pooled_model import PooledModel
 
-__all__ = ["MIN_REDUCED_COSINE", "lowest_cosine", "open_backend"]
-
-MIN_REDUCED_COSINE = 0.999
-"""The fidelity bar of bfloat16 and float16 against float32 on the same texts."""
+__all__ = ["lowest_cosine_of", "open_backend"]
 
 _logger = logging.getLogger(__name__)
 
@@ -63,11 +62,11 @@ def open_backend(
     model = load_pooled_model(folder)
     if choice.dtype == "float32" or not choice.is_dtype_ours:
         _log(choice, "as asked" if not choice.is_dtype_ours else "no faster precision here")
-        return _build(model, choice, settings, max_seq_length)
+        return _build(model, folder, choice, settings, max_seq_length)
 
     reference = _reference_vectors(model, probe)
-    backend = _build(model, choice, settings, max_seq_length)
-    lowest = lowest_cosine(backend, probe, reference)
+    backend = _build(model, folder, choice, settings, max_seq_length)
+    lowest = lowest_cosine_of(backend, probe, reference)
     if lowest >= MIN_REDUCED_COSINE:
         _log(choice, f"min cosine to float32 {lowest:.5f}")
         return backend
@@ -75,21 +74,16 @@ def open_backend(
     exact = replace(choice, dtype="float32")
     _log(exact, f"{choice.dtype} has min cosine {lowest:.5f}, below {MIN_REDUCED_COSINE}")
     # The first model was cast in place.
-    return _build(load_pooled_model(folder), exact, settings, max_seq_length)
+    return _build(load_pooled_model(folder), folder, exact, settings, max_seq_length)
 
 
-def lowest_cosine(
+def lowest_cosine_of(
     backend: Backend, probe: Sequence[TokenBatch], reference: Sequence[npt.NDArray[np.float32]]
 ) -> float:
     """Return the lowest cosine between a backend's vectors and the reference; -1 for NaN."""
-    lowest = 1.0
-    for position, vectors in backend.forward(probe):
-        expected = reference[position]
-        norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(expected, axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            cosines = (vectors * expected).sum(axis=1) / norms
-        lowest = min(lowest, float(np.nan_to_num(cosines, nan=-1.0).min()))
-    return lowest
+    return min(
+        lowest_cosine(vectors, reference[position]) for position, vectors in backend.forward(probe)
+    )
 
 
 def _reference_vectors(
@@ -110,17 +104,19 @@ def _reference_vectors(
 
 
 def _build(
-    model: PooledModel, choice: Choice, settings: EncoderSettings, max_seq_length: int
+    model: PooledModel, folder: Path, choice: Choice, settings: EncoderSettings, max_seq_length: int
 ) -> Backend:
     if choice.backend == "openvino":
         from encoder.backends.converted_model import convert_pooled_model
         from encoder.backends.openvino_backend import OpenVinoBackend
+        from encoder.backends.packed_model import can_pack
 
         return OpenVinoBackend(
             convert_pooled_model(model),
             dtype=choice.dtype,
             max_batch_tokens=settings.max_batch_tokens,
             num_threads=settings.num_threads,
+            convert_packed=partial(_convert_packed, folder) if can_pack(model) else None,
         )
     from encoder.backends.torch_backend import TorchBackend
 
@@ -132,6 +128,14 @@ def _build(
         max_batch_tokens=settings.max_batch_tokens,
         num_threads=settings.num_threads,
     )
+
+
+def _convert_packed(folder: Path) -> Any:  # noqa: ANN401 - OpenVINO has no types
+    """Load the model once more: few who open it need this form, and all would hold its weights."""
+    from encoder.backends.converted_model import convert_packed_model
+    from encoder.backends.pooled_model import load_pooled_model
+
+    return convert_packed_model(load_pooled_model(folder))
 
 
 def _open_int8(

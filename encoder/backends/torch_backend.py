@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from encoder.backends.base import TokenBatch
+from encoder.backends.base import PackedTexts, TokenBatch
 from encoder.backends.memory import forward_within_memory, probe_token_budget
 from encoder.backends.pooled_model import PooledModel
 from encoder.errors import BackendError
@@ -48,6 +48,7 @@ class TorchBackend:
     """
 
     name = "torch"
+    packed: PackedTexts | None = None
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class TorchBackend:
         for position, batch in enumerate(batches):
             yield position, self._forward_one(batch)
 
-    def expect_single_texts(self) -> None:
+    def expect_short_texts(self) -> None:
         """Do nothing: every shape is as good as any other here."""
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from encoder.errors import BackendError
 from encoder.loading import PROBE_TEXTS
 from encoder.model.description import ModelDescription
 
-__all__ = ["MIN_COSINE", "Fidelity", "Vectors", "check_texts", "lowest_cosine", "require_fidelity"]
+__all__ = ["MIN_COSINE", "Fidelity", "Vectors", "check_texts", "require_fidelity"]
 
 MIN_COSINE = 0.99999
 """The fidelity bar of float32, as for our own backends."""
@@ -38,14 +38,6 @@ def check_texts(model: ModelDescription) -> tuple[str, ...]:
     """Return the fixed texts, and one that is longer than the model takes."""
     # A word of English is one token or more.
     return (*PROBE_TEXTS, "words " * model.space.max_seq_length)
-
-
-def lowest_cosine(found: Vectors, expected: Vectors) -> float:
-    """Return the lowest cosine between rows of (N, D) and (N, D); -1 for what is no number."""
-    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)  # (N,)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosines = (found * expected).sum(axis=1) / norms
-    return float(np.nan_to_num(cosines, nan=-1.0).min())
 
 
 def require_fidelity(what: str, found: Fidelity) -> Fidelity:

@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from encoder.backends.base import TokenBatch
+from encoder.backends.fidelity import lowest_cosine
 from encoder.backends.pooled_model import PooledModel, load_pooled_model
 from encoder.encoder import finish_vectors
-from encoder.export.fidelity import Fidelity, Vectors, check_texts, lowest_cosine
+from encoder.export.fidelity import Fidelity, Vectors, check_texts
 from encoder.model.description import ModelDescription
 from encoder.space import EmbeddingSpace, Pooling
 from encoder.tokenizer import Tokenizer

@@ -13,10 +13,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from encoder.backends.fidelity import lowest_cosine
 from encoder.backends.pooled_model import quiet_transformers
 from encoder.encoder import Encoder
 from encoder.errors import ModelLoadError, one_line
-from encoder.export.fidelity import Fidelity, check_texts, lowest_cosine, require_fidelity
+from encoder.export.fidelity import Fidelity, check_texts, require_fidelity
 from encoder.export.usage import sentence_transformers_usage
 from encoder.extras import import_extra
 from encoder.loading import open_encoder

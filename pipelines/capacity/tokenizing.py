@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from encoder.backends.base import TokenBatch
+from encoder.backends.base import PackedTexts, TokenBatch
 from encoder.encoder import Encoder
 from encoder.errors import BackendError
 from encoder.model.description import ModelDescription
@@ -36,6 +36,7 @@ class _NoForward:
     max_batch_tokens = 1
     overhead_tokens = 0
     streams = 1
+    packed: PackedTexts | None = None
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
@@ -45,7 +46,7 @@ class _NoForward:
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         raise BackendError("this encoder only tokenizes; load_encoder returns one that runs")
 
-    def expect_single_texts(self) -> None:
+    def expect_short_texts(self) -> None:
         """Prepare nothing."""
 
     def close(self) -> None:

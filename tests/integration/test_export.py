@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import twofold
+from encoder.backends.fidelity import lowest_cosine
 from encoder.encoder import load_encoder
-from encoder.export.fidelity import lowest_cosine
 from encoder.model.description import describe_model
 from encoder.settings import EncoderSettings
 from encoder.space import Pooling, Role

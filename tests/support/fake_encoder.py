@@ -98,7 +98,7 @@ class FakeEncoder:
             padded_tokens=2 * int(tokenized.n_tokens.sum()),
         )
 
-    def expect_single_texts(self) -> None:
+    def expect_short_texts(self) -> None:
         pass
 
     def close(self) -> None:

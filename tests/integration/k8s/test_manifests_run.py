@@ -301,7 +301,9 @@ def test_haproxy_takes_the_requests(url: str, head: Head):
         post(f"{url}/v1/embeddings", {"model": "noinstruct", "input": "hello"})
         seen = get(f"http://127.0.0.1:{head.haproxy_port}/metrics")
         counted = re.search(
-            r'^haproxy_frontend_http_requests_total\{proxy="http_frontend"\} (\d+)', seen, re.MULTILINE
+            r'^haproxy_frontend_http_requests_total\{proxy="http_frontend"\} (\d+)',
+            seen,
+            re.MULTILINE,
         )
         assert counted, f"HAProxy counts no requests of its front end: {seen}"
         return int(counted[1])

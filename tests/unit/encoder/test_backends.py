@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from encoder.backends.base import TokenBatch
+from encoder.backends.base import PackedBatch, TokenBatch
 from encoder.backends.choice import Choice, Hardware, choose, detect_hardware
 from encoder.backends.converted_model import convert_pooled_model
 from encoder.backends.memory import forward_within_memory, probe_token_budget
 from encoder.backends.openvino_backend import OpenVinoBackend
+from encoder.backends.openvino_packed import PackedGraph, proven
+from encoder.backends.packed_model import PackedModel, can_pack
 from encoder.backends.pooled_model import PooledModel, load_pooled_model
-from encoder.backends.select import lowest_cosine, open_backend
+from encoder.backends.select import lowest_cosine_of, open_backend
 from encoder.backends.torch_backend import TorchBackend
 from encoder.errors import BackendError, ModelLoadError
 from encoder.settings import EncoderSettings
@@ -164,7 +166,7 @@ def test_a_text_that_comes_alone_has_the_vector_that_it_has_among_others(
     assert expected.shape == (1, 32)
 
     ((position, before),) = openvino_backend.forward([alone])
-    openvino_backend.expect_single_texts()
+    openvino_backend.expect_short_texts()
     ((_, after),) = openvino_backend.forward([alone])
 
     assert position == 0
@@ -175,7 +177,7 @@ def test_a_text_that_comes_alone_has_the_vector_that_it_has_among_others(
 def test_graphs_for_single_texts_take_only_single_texts_that_fit(
     openvino_backend: OpenVinoBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    openvino_backend.expect_single_texts()
+    openvino_backend.expect_short_texts()
     taken: list[tuple[int, ...]] = []
     for graph in openvino_backend._single.values():
         monkeypatch.setattr(
@@ -192,6 +194,98 @@ def test_graphs_for_single_texts_take_only_single_texts_that_fit(
     list(openvino_backend.forward([token_batch([12]), token_batch([13])]))
 
     assert taken == [(1, 16), (1, 16), (1, 64)]
+
+
+# Texts that share rows
+
+
+def packed_batch(rows: list[list[int]], *, seed: int = 0) -> tuple[PackedBatch, list[np.ndarray]]:
+    """Return rows of texts of these lengths, and the texts; every second one is pooled by [CLS]."""
+    generator = np.random.default_rng(seed)
+    texts = [
+        [generator.integers(1000, 20_000, length).astype(np.int32) for length in row]
+        for row in rows
+    ]
+    flat = [text for row in texts for text in row]
+    is_cls = np.arange(len(flat)) % 2 == 0
+    packed = PackedBatch.pack(texts, is_cls, row_tokens=64, max_texts=8, pad_token_id=0)
+    return packed, flat
+
+
+def test_texts_lie_end_to_end_in_a_row_each_counted_from_its_own_beginning() -> None:
+    rows = [[np.array([7, 8, 9]), np.array([5])], [np.array([4, 4])]]
+
+    packed = PackedBatch.pack(
+        rows, np.array([True, False, True]), row_tokens=5, max_texts=2, pad_token_id=1
+    )
+
+    assert packed.input_ids.tolist() == [[7, 8, 9, 5, 1], [4, 4, 1, 1, 1]]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 0, 0], [0, 1, 0, 0, 0]]
+    assert packed.text_ids.tolist() == [[1, 1, 1, 2, 0], [3, 3, 0, 0, 0]]
+    assert packed.starts.tolist() == [0, 3, 5, 0]
+    assert packed.is_cls.tolist() == [True, False, True, False]
+
+
+def test_texts_that_share_a_row_have_the_vectors_that_they_have_alone(tiny_model: Path) -> None:
+    backend = open_backend(
+        tiny_model,
+        EncoderSettings(model=str(tiny_model), backend="openvino", dtype="float32"),
+        max_seq_length=128,
+        probe=[],
+    )
+    assert backend.packed is None
+    backend.expect_short_texts()
+    packed, texts = packed_batch([[1, 2, 3, 4, 5, 6, 7, 8], [64], [20, 30, 14], [40, 3]])
+
+    ((_, vectors),) = backend.packed.forward([packed])
+
+    assert vectors.shape == (32, 32)
+    for index, text in enumerate(texts):
+        alone = TokenBatch.pad(
+            [text], np.array([index % 2 == 0]), padded_length=len(text), pad_token_id=0
+        )
+        ((_, expected),) = backend.forward([alone])
+        np.testing.assert_allclose(vectors[index], expected[0], atol=2e-5)
+    backend.close()
+    assert backend.packed is None
+
+
+def test_rows_are_not_shared_where_texts_would_come_out_otherwise(
+    tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Confused(PackedModel):
+        """Lets all texts of a row attend to each other."""
+
+        def forward(self, ids, positions, text_ids, starts, is_cls):
+            mixed = torch.where(text_ids > 0, 1, 0)[:, None, :, None] >= 0
+            output = self.transformer(
+                input_ids=ids, position_ids=positions, attention_mask=mixed.expand(-1, 1, -1, 64)
+            )
+            return output.last_hidden_state.flatten(0, 1)[starts.long()]
+
+    model = load_pooled_model(tiny_model)
+    confused = Confused(model)
+
+    class Graph:
+        def forward(self, batches):
+            with torch.inference_mode():
+                for position, batch in enumerate(batches):
+                    arrays = [torch.from_numpy(array) for array in batch.arrays]
+                    yield position, confused(*arrays).numpy()
+
+    backend = torch_backend(tiny_model)
+
+    assert proven(PackedGraph(Graph()), backend.forward, 0) is None  # type: ignore[arg-type]
+    assert "come out otherwise" in caplog.text
+
+
+def test_only_architectures_that_take_positions_and_masks_share_rows(tiny_model: Path) -> None:
+    model = load_pooled_model(tiny_model)
+    assert can_pack(model)
+
+    model.transformer.config.model_type = "mpnet"
+
+    assert not can_pack(model)
 
 
 # Memory
@@ -419,7 +513,7 @@ def test_a_precision_that_fails_the_probe_gives_way_to_float32(
     exact = torch_backend(tiny_model)
     batch = token_batch([9, 5])
     reference = [vectors for _, vectors in exact.forward([batch])]
-    assert lowest_cosine(backend, [batch], reference) > 0.99999  # type: ignore[arg-type]
+    assert lowest_cosine_of(backend, [batch], reference) > 0.99999  # type: ignore[arg-type]
 
 
 def test_vectors_that_are_not_numbers_fail_the_probe(tiny_model: Path) -> None:
@@ -427,7 +521,7 @@ def test_vectors_that_are_not_numbers_fail_the_probe(tiny_model: Path) -> None:
     batch = token_batch([4, 3])
     reference = [np.full((2, 32), np.nan, dtype=np.float32)]
 
-    assert lowest_cosine(backend, [batch], reference) == -1.0
+    assert lowest_cosine_of(backend, [batch], reference) == -1.0
 
 
 # Loading

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoder.batching import Batch, bucket_length, padding_waste, plan_batches
+from encoder.batching import (
+    Batch,
+    Packing,
+    bucket_length,
+    padding_waste,
+    plan_batches,
+    plan_packings,
+    plan_short_texts,
+)
 
 MAX_SEQ_LENGTH = 512
 lengths = st.lists(st.integers(1, MAX_SEQ_LENGTH), max_size=200)
@@ -77,7 +87,7 @@ def test_nothing_to_encode_gives_no_batches() -> None:
     assert plan_batches([], max_batch_tokens=10) == []
 
 
-def cost(batches: list[Batch], overhead_tokens: int) -> int:
+def cost(batches: Sequence[Batch | Packing], overhead_tokens: int) -> int:
     return sum(batch.padded_tokens + overhead_tokens for batch in batches)
 
 
@@ -136,3 +146,52 @@ def test_many_texts_fill_the_budget() -> None:
     batches = plan_batches([32] * 320, max_batch_tokens=1024, overhead_tokens=48)
 
     assert [batch.padded_tokens for batch in batches] == [1024] * 10
+
+
+ROWS = {"row_tokens": 64, "max_texts": 8, "max_rows": 16}
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(0, 64), max_size=300))
+def test_every_short_text_is_in_one_row_that_has_room_for_it(lengths: list[int]) -> None:
+    packings = plan_packings(lengths, **ROWS)
+
+    rows = [row for packing in packings for row in packing.rows]
+    assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
+    for packing in packings:
+        assert 1 <= len(packing.rows) <= 16
+        assert packing.padded_tokens == 64 * len(packing.rows)
+        assert packing.indices.tolist() == [index for row in packing.rows for index in row]
+    for row in rows:
+        assert 1 <= len(row) <= 8
+        assert sum(lengths[index] for index in row) <= 64
+    # Two rows that would fit into one: only where one of them was full of texts.
+    filled = sorted(sum(lengths[i] for i in row) for row in rows if len(row) < 8)
+    assert len(filled) < 2 or filled[0] + filled[1] > 32
+
+
+@settings(deadline=None)
+@given(lengths=lengths, overhead=st.integers(0, 100))
+def test_texts_share_rows_only_where_it_costs_less(lengths: list[int], overhead: int) -> None:
+    limits = {"max_batch_tokens": 1024, "max_seq_length": 512, "overhead_tokens": overhead}
+
+    batches, packings = plan_short_texts(lengths, **ROWS, **limits)
+
+    forwards: list[Batch | Packing] = [*batches, *packings]
+    indices = [int(index) for forward in forwards for index in forward.indices]
+    assert sorted(indices) == list(range(len(lengths)))
+    long = [length for length in lengths if length > 64]
+    short = [length for length in lengths if length <= 64]
+    padded = [*plan_batches(long, **limits), *plan_batches(short, **limits)]
+    assert cost(forwards, overhead) <= cost(padded, overhead)
+    assert all(lengths[index] <= 64 for packing in packings for index in packing.indices)
+
+
+def test_a_crowd_of_queries_shares_rows_and_a_few_equal_ones_do_not() -> None:
+    limits = {"max_batch_tokens": 1024, "max_seq_length": 512, "overhead_tokens": 48}
+
+    _, crowd = plan_short_texts([5, 9, 12, 14, 17, 21, 30, 38] * 8, **ROWS, **limits)
+    _, alike = plan_short_texts([12] * 4, **ROWS, **limits)
+
+    assert padding_waste([5, 9, 12, 14, 17, 21, 30, 38] * 8, crowd) < 0.12
+    assert alike == []

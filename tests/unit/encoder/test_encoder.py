@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import encoder
-from encoder.backends.base import TokenBatch
-from encoder.encoder import Encoder, finish_vectors, load_encoder
+from encoder.backends.base import PackedBatch, TokenBatch
+from encoder.encoder import EncodedVectors, Encoder, finish_vectors, load_encoder
 from encoder.errors import BackendError, InvalidInputError, NonFiniteVectorsError
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace, Pooling, Role, RoleEncoding
@@ -43,6 +43,7 @@ class FakeBackend:
         self.max_batch_tokens = max_batch_tokens
         self.streams = 1
         self.overhead_tokens = 0
+        self.packed: FakePackedTexts | None = None
         self.calls: list[int] = []
         self.active = 0
         self.closed = False
@@ -62,11 +63,30 @@ class FakeBackend:
         self.active -= 1
         yield from reversed(done)
 
-    def expect_single_texts(self) -> None:
+    def expect_short_texts(self) -> None:
         pass
 
     def close(self) -> None:
         self.closed = True
+
+
+class FakePackedTexts:
+    """Rows of several texts; vectors as those of `FakeBackend`."""
+
+    row_tokens, max_texts, max_rows = 24, 3, 4
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def forward(self, batches: Iterable[PackedBatch]) -> Iterator[tuple[int, np.ndarray]]:
+        for position, batch in enumerate(batches):
+            ids, text_ids = batch.input_ids.ravel(), batch.text_ids.ravel()
+            vectors = np.ones((len(batch.starts), DIMENSION), dtype=np.float32)
+            for text, start in enumerate(batch.starts):
+                length = int((text_ids == text_ids[start]).sum())
+                vectors[text, :3] = length, batch.is_cls[text], ids[start + length - 2]
+            self.rows.append(len(batch.input_ids))
+            yield position, vectors
 
 
 def make_encoder(space: EmbeddingSpace = SPACE, backend: FakeBackend | None = None) -> Encoder:
@@ -89,6 +109,33 @@ def test_rows_come_back_in_input_order() -> None:
     assert found.vectors[:, 0].tolist() == found.n_tokens.tolist()
     assert found.truncated.any()
     assert found.padded_tokens >= found.n_tokens.sum()
+
+
+def test_short_texts_that_share_rows_come_back_in_input_order() -> None:
+    texts = [f"{'word ' * (n % 30)}{n}" for n in range(40)]
+    roles = [Role.QUERY if n % 3 else Role.DOCUMENT for n in range(40)]
+    expected = encode_mixed(make_encoder(), texts, roles)
+    backend = FakeBackend()
+    backend.overhead_tokens, backend.packed = 16, FakePackedTexts()
+
+    found = encode_mixed(make_encoder(backend=backend), texts, roles)
+
+    np.testing.assert_array_equal(found.vectors, expected.vectors)
+    assert backend.packed.rows
+    assert found.padded_tokens == 24 * sum(backend.packed.rows) + sum(backend.calls)
+
+
+def test_a_text_alone_never_shares_a_row() -> None:
+    backend = FakeBackend()
+    backend.packed = FakePackedTexts()
+
+    make_encoder(backend=backend).encode_queries(["alone"])
+
+    assert backend.packed.rows == []
+
+
+def encode_mixed(encoder: Encoder, texts: list[str], roles: list[Role]) -> EncodedVectors:
+    return encoder.encode_tokenized(encoder.tokenize(texts, Role.QUERY), roles)
 
 
 def test_the_batches_keep_to_the_backends_token_budget() -> None:

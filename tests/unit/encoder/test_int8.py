@@ -211,7 +211,7 @@ def test_single_texts_have_the_vectors_that_they_have_among_others(
 ) -> None:
     encoder = load_encoder(settings(quantized[0], dtype="int8"))
     among_others = encoder.encode_queries(texts(20))
-    encoder.expect_single_texts()
+    encoder.expect_short_texts()
     alone = np.concatenate([encoder.encode_queries([text]) for text in texts(20)])
     assert (among_others * alone).sum(axis=1).min() > 0.999
     encoder.close()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from encoder.backends.fidelity import lowest_cosine
 from encoder.errors import BackendError
-from encoder.export.fidelity import Fidelity, lowest_cosine, require_fidelity
+from encoder.export.fidelity import Fidelity, require_fidelity
 
 
 def _rows(*rows: list[float]) -> np.ndarray:

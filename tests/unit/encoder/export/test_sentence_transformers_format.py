@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from encoder.backends.fidelity import lowest_cosine
 from encoder.encoder import load_encoder
 from encoder.errors import BackendError, InvalidInputError
 from encoder.export.export import export_model
-from encoder.export.fidelity import lowest_cosine
 from encoder.export.sentence_transformers_format import SentenceTransformersFormat
 from encoder.model.description import describe_model
 from encoder.settings import EncoderSettings
