@@ -63,10 +63,6 @@ def shape_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def not_found(request: Request, error: HTTPException) -> JSONResponse:
-        if error.status_code == 400:
-            # FastAPI's for a body that is no UTF-8, or nested too deep for its parser.
-            record_of(request.scope).error = str(error.detail)
-            return error_response(InvalidInputError("body: expected JSON, found something else"))
         message = f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is"
         record_of(request.scope).error = message
         return _shaped(
@@ -90,7 +86,7 @@ def _problems(problems: Sequence[Any]) -> str:
     """One line of what is wrong with a body; of a union's branches each field is told once."""
     told: dict[str, str] = {}
     for problem in problems:
-        place = [str(part) for part in problem["loc"] if part != "body"]
+        place = [str(part) for part in problem["loc"]]
         field = place[0] if place else "body"
         if field not in told:
             told[field] = _problem(problem, place)
@@ -102,8 +98,6 @@ def _problems(problems: Sequence[Any]) -> str:
 def _problem(problem: dict[str, Any], place: list[str]) -> str:
     field = place[0] if place else "body"
     kind = str(problem["type"])
-    if kind == "json_invalid":
-        return f"body: expected JSON, found something else ({problem.get('ctx', {}).get('error')})"
     if kind == "missing":
         return f"{field}: expected a value, found none"
     if kind == "string_unicode":
@@ -125,4 +119,7 @@ _INPUT_FIELDS = {
 
 def _found(problem: dict[str, Any]) -> str:
     found = problem.get("input")
-    return f"{type(found).__name__} {found!r:.{_SHOWN_CHARACTERS}}"
+    try:
+        return f"{type(found).__name__} {found!r:.{_SHOWN_CHARACTERS}}"
+    except RecursionError:  # the parser of JSON goes deeper than Python
+        return type(found).__name__

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, StrictStr
 
 from encoder.errors import InvalidInputError
 from serving.dialects.served_models import ServedModels
-from serving.dialects.wire import Body, PositiveInt, TextList, base64_floats, respond
+from serving.dialects.wire import Body, BodyRoute, PositiveInt, TextList, base64_floats, respond
 from serving.embedding import Embedding, EmbeddingService, EmbedRequest, Truncate
 from serving.request_record import record_of
 
@@ -54,7 +54,7 @@ class CohereEmbeddings(BaseModel):
 
 def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(tags=["Cohere"])
+    routes = APIRouter(tags=["Cohere"], route_class=BodyRoute)
 
     @routes.post(
         "/v2/embed",

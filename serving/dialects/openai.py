@@ -13,7 +13,15 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, StrictBool, StrictStr, field_validator
 
 from serving.dialects.served_models import ServedModels
-from serving.dialects.wire import Body, Inputs, PositiveInt, base64_floats, json_response, respond
+from serving.dialects.wire import (
+    Body,
+    BodyRoute,
+    Inputs,
+    PositiveInt,
+    base64_floats,
+    json_response,
+    respond,
+)
 from serving.embedding import Embedding, EmbeddingService, EmbedRequest, Truncate
 from serving.request_record import record_of
 
@@ -71,7 +79,7 @@ class OpenAIEmbeddingList(BaseModel):
 
 def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(tags=["OpenAI"])
+    routes = APIRouter(tags=["OpenAI"], route_class=BodyRoute)
     created = int(time.time())
 
     @routes.post(

@@ -9,7 +9,7 @@ from pydantic import Field, StrictBool, StrictStr, field_validator
 
 from encoder.errors import InvalidInputError
 from serving.dialects.served_models import ServedModels
-from serving.dialects.wire import Body, PositiveInt, Texts, json_response, respond
+from serving.dialects.wire import Body, BodyRoute, PositiveInt, Texts, json_response, respond
 from serving.embedding import EmbeddingService, EmbedRequest, Truncate
 from serving.request_record import record_of
 from serving.settings import ServingSettings
@@ -42,7 +42,7 @@ class TeiEmbed(Body):
 
 def router(service: EmbeddingService, models: ServedModels, settings: ServingSettings) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(tags=["text-embeddings-inference"])
+    routes = APIRouter(tags=["text-embeddings-inference"], route_class=BodyRoute)
 
     vectors: dict[int | str, dict[str, Any]] = {200: {"model": list[list[float]]}}
 

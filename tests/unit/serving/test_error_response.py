@@ -28,6 +28,7 @@ def test_an_unknown_path_and_a_wrong_method_are_told_in_the_same_shape(app: App)
         '{"input": "a"} x',
         b"\xff\xfe{}",
         "[" * 100_000,
+        '{"input": "a", "user": ' + "[" * 1_000 + "]" * 1_000 + "}",
         '{"input": [[' + "9" * 5_000 + "]]}",
         "[]",
         "null",
