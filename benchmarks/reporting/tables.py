@@ -130,6 +130,79 @@ def _stages(lines: Sequence[Line]) -> str:
     )
 
 
+def _loop(lines: Sequence[Line]) -> str:
+    found = _last(lines, "embed", "summary")
+    if found is None:
+        return ""
+    lowest, highest = found["job_to_bare_range"]
+    header = [f"{found['runs']} pairs, medians", "tokens/s", "padding", "memory, MB"]
+    bare, actor, driver = (
+        f"{found[name] / 1e6:,.0f}"
+        for name in ("bare_peak_rss_bytes", "job_actor_peak_rss_bytes", "job_driver_peak_rss_bytes")
+    )
+    rows = [
+        [title, f"{found[rate]:,.0f}", f"{found[padding]:.1%}", memory]
+        for title, rate, padding, memory in (
+            ("the bare loop", "bare_tokens_per_s", "bare_padding_waste", bare),
+            (
+                "the job, first to last commit",
+                "job_tokens_per_s",
+                "job_padding_waste",
+                f"{actor} (actor), {driver} (driver)",
+            ),
+        )
+    ]
+    return (
+        f"{_markdown(header, rows)}\n\nJob over bare loop, median of the pairs: "
+        f"{found['job_to_bare']:.2f} ({lowest:.2f} to {highest:.2f})."
+    )
+
+
+def _endpoint(lines: Sequence[Line]) -> str:
+    found = _last(lines, "serve", "summary")
+    if found is None:
+        return ""
+    columns = (
+        ("1", "p50_ms"),
+        ("16", "requests_per_s"),
+        ("64", "requests_per_s"),
+        ("64", "p99_ms"),
+    )
+    titles = {
+        "echo": "an empty Serve application, same mode",
+        "bare": "the bare encoder, as many a call",
+    }
+    rows = [
+        [
+            titles.get(system, system),
+            *(
+                f"{cells[connections][figure]:,.{1 if connections == '1' else 0}f}"
+                for connections, figure in columns
+            ),
+        ]
+        for system, cells in sorted(
+            found["medians"].items(), key=lambda item: -float(item[1]["64"]["requests_per_s"])
+        )
+    ]
+    header = ["connections: figure", "1: p50 ms", "16: requests/s", "64: requests/s", "64: p99 ms"]
+    ratios = "\n".join(
+        f"- {name.replace('_', ' ')}: {ratio['median']:.2f} "
+        f"({ratio['range'][0]:.2f} to {ratio['range'][1]:.2f})"
+        for name, ratio in found["ratios"].items()
+    )
+    return (
+        f"{_markdown(header, rows)}\n\nOurs over theirs in the same round, median of "
+        f"{found['rounds']} rounds and range:\n\n{ratios}"
+    )
+
+
+def _last(lines: Sequence[Line], benchmark: str, measures: str) -> Line | None:
+    found = [
+        line for line in lines if (line["benchmark"], line["measures"]) == (benchmark, measures)
+    ]
+    return found[-1] if found else None
+
+
 def _ratio(value: float | None) -> str:
     return _NONE if value is None else f"{value:.2f}"
 
@@ -144,5 +217,7 @@ TABLES: dict[str, Callable[[Sequence[Line]], str]] = {
     "encoder": _encoder,
     "latency": _latency,
     "job": _job,
+    "loop": _loop,
+    "endpoint": _endpoint,
 }
 """Name of a table, as its markers have it, and what makes it; empty where nothing was measured."""

@@ -213,3 +213,54 @@ def test_the_jobs_table_says_where_our_largest_runs_time_went(tmp_path):
         "actor's seconds by stage, which overlap: encode 33.0, read 0.5."
     )
     assert TABLES["job"]([]) == ""
+
+
+def test_the_endpoints_table_has_every_system_and_the_rounds_ratios():
+    def cells(p50_ms: float, many: float) -> dict[str, dict[str, float]]:
+        return {
+            "1": {"p50_ms": p50_ms, "requests_per_s": 1.0, "p99_ms": 1.0},
+            "16": {"p50_ms": 1.0, "requests_per_s": many / 2, "p99_ms": 1.0},
+            "64": {"p50_ms": 1.0, "requests_per_s": many, "p99_ms": 1200.0},
+        }
+
+    summary = {
+        "benchmark": "serve",
+        "measures": "summary",
+        "rounds": 3,
+        "medians": {"a peer": cells(30.04, 60), "twofold": cells(9.96, 240), "echo": cells(1, 900)},
+        "ratios": {"requests_per_s_at_64_to_a peer": {"median": 4.0, "range": [3.5, 4.25]}},
+    }
+    table = TABLES["endpoint"]([{**summary, "rounds": 1}, summary])
+    assert [row.split(" | ")[0] for row in table.splitlines()[2:5]] == [
+        "| an empty Serve application, same mode",
+        "| twofold",
+        "| a peer",
+    ]
+    assert "| twofold | 10.0 | 120 | 240 | 1,200 |" in table
+    assert "median of 3 rounds" in table
+    assert "- requests per s at 64 to a peer: 4.00 (3.50 to 4.25)" in table
+    assert TABLES["endpoint"]([]) == ""
+
+
+def test_the_loops_table_compares_the_job_with_the_bare_loop():
+    summary = {
+        "benchmark": "embed",
+        "measures": "summary",
+        "runs": 5,
+        "bare_tokens_per_s": 14_000.4,
+        "bare_padding_waste": 0.026,
+        "bare_peak_rss_bytes": 1_000_000_000,
+        "job_tokens_per_s": 12_600.0,
+        "job_padding_waste": 0.027,
+        "job_actor_peak_rss_bytes": 1_100_000_000,
+        "job_driver_peak_rss_bytes": 276_000_000,
+        "job_to_bare": 0.9,
+        "job_to_bare_range": [0.88, 0.95],
+    }
+    table = TABLES["loop"]([summary])
+    assert "| the bare loop | 14,000 | 2.6% | 1,000 |" in table
+    assert (
+        "| the job, first to last commit | 12,600 | 2.7% | 1,100 (actor), 276 (driver) |" in table
+    )
+    assert table.endswith("median of the pairs: 0.90 (0.88 to 0.95).")
+    assert TABLES["loop"]([]) == ""
