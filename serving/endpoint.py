@@ -20,7 +20,7 @@ from serving.settings import ServingSettings
 __all__ = ["QueryEndpoint"]
 
 _logger = logging.getLogger("ray.serve")
-_GAUGE_INTERVAL_S = 1.0
+_PUBLISH_INTERVAL_S = 1.0
 
 
 class QueryEndpoint:
@@ -53,10 +53,11 @@ class QueryEndpoint:
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
             await self.service.warm_up()
-            gauges = asyncio.create_task(self._publish_gauges())
+            publishing = asyncio.create_task(self._publish_metrics())
             yield
-            gauges.cancel()
+            publishing.cancel()
             await self.service.close()
+            await self._metrics.publish(self.service.load)
 
         app.router.lifespan_context = lifespan
         return app
@@ -69,10 +70,13 @@ class QueryEndpoint:
         """Return the load of this replica; see `LoadMeter.report`."""
         return self.service.load.report()
 
-    async def _publish_gauges(self) -> None:
+    async def _publish_metrics(self) -> None:
         while True:
-            self._metrics.gauge(self.service.load)
-            await asyncio.sleep(_GAUGE_INTERVAL_S)
+            try:
+                await self._metrics.publish(self.service.load)
+            except Exception:  # what is never told would pile up
+                _logger.exception("the metrics could not be published; the next second tries again")
+            await asyncio.sleep(_PUBLISH_INTERVAL_S)
 
 
 def _version() -> str:
