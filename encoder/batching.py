@@ -121,7 +121,7 @@ def plan_batches(
 
 
 def plan_packings(
-    lengths: npt.ArrayLike, *, row_tokens: int, max_texts: int, max_rows: int
+    lengths: npt.ArrayLike, *, row_tokens: int, max_texts: int, max_rows: int, streams: int = 1
 ) -> list[Packing]:
     """Pack texts into rows, each into the fullest row that still has room, longest first.
 
@@ -130,6 +130,7 @@ def plan_packings(
         row_tokens: Tokens of a row.
         max_texts: Texts that a row may hold.
         max_rows: Rows of a forward.
+        streams: Forwards that are computed at once; rows are shared out evenly among them.
 
     Returns:
         Packings that hold every index exactly once.
@@ -148,9 +149,10 @@ def plan_packings(
         row.append(index)
         if len(row) < max_texts:
             with_room[room - length].append(row)
+    per_forward = max(1, min(max_rows, -(-len(rows) // streams)))
     return [
-        Packing(rows[start : start + max_rows], row_tokens)
-        for start in range(0, len(rows), max_rows)
+        Packing(rows[start : start + per_forward], row_tokens)
+        for start in range(0, len(rows), per_forward)
     ]
 
 
@@ -160,6 +162,7 @@ def plan_short_texts(
     row_tokens: int,
     max_texts: int,
     max_rows: int,
+    streams: int = 1,
     max_batch_tokens: int,
     max_seq_length: int | None = None,
     overhead_tokens: int = 0,
@@ -168,9 +171,10 @@ def plan_short_texts(
 
     Args:
         lengths: Tokens of each text, (N,).
-        row_tokens: As for `plan_packings`, like the next two.
+        row_tokens: As for `plan_packings`, like the next three.
         max_texts: Texts that a row may hold.
         max_rows: Rows of a forward.
+        streams: Forwards of them that are computed at once.
         max_batch_tokens: As for `plan_batches`, like the next two.
         max_seq_length: The model's limit.
         overhead_tokens: What starting a forward costs.
@@ -197,7 +201,11 @@ def plan_short_texts(
     packings = [
         Packing([short[row].tolist() for row in packing.rows], row_tokens)
         for packing in plan_packings(
-            tokens[short], row_tokens=row_tokens, max_texts=max_texts, max_rows=max_rows
+            tokens[short],
+            row_tokens=row_tokens,
+            max_texts=max_texts,
+            max_rows=max_rows,
+            streams=streams,
         )
     ]
     unpacked = padded(short)

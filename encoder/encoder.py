@@ -214,6 +214,7 @@ class Encoder:
             row_tokens=backend.packed.row_tokens,
             max_texts=backend.packed.max_texts,
             max_rows=backend.packed.max_rows,
+            streams=backend.streams,
             **limits,
         )
 

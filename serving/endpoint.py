@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator
 from importlib.metadata import PackageNotFoundError, version
@@ -53,6 +54,7 @@ class QueryEndpoint:
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
             await self.service.warm_up()
+            _keep_what_is_loaded()
             publishing = asyncio.create_task(self._publish_metrics())
             yield
             publishing.cancel()
@@ -77,6 +79,16 @@ class QueryEndpoint:
             except Exception:  # what is never told would pile up
                 _logger.exception("the metrics could not be published; the next second tries again")
             await asyncio.sleep(_PUBLISH_INTERVAL_S)
+
+
+def _keep_what_is_loaded() -> None:
+    """Leave everything that is there by now to no later garbage collection.
+
+    A full one looked at 520,000 objects of torch, transformers and Ray, and held every request up
+    for 0.3 s.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _version() -> str:
