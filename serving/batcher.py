@@ -75,7 +75,8 @@ class TokenBatcher:
     """Shares one encoder among requests.
 
     Args:
-        encode: Encodes texts of mixed roles; runs in a thread, one call at a time.
+        encode: Encodes texts of mixed roles, one call at a time.
+        thread: In which it runs; shut down by `close`.
         batch_tokens: Returns the padded tokens of one call (it may fall when memory runs out).
         max_queued_tokens: Tokens that may wait or be under way; beyond it requests are refused.
         max_queue_wait_s: Longest wait, beyond a request's own time, at which one is accepted.
@@ -87,6 +88,7 @@ class TokenBatcher:
         self,
         encode: Callable[[Tokenized, Sequence[Role]], EncodedEach],
         *,
+        thread: ThreadPoolExecutor,
         batch_tokens: Callable[[], int],
         max_queued_tokens: int,
         max_queue_wait_s: float,
@@ -101,7 +103,7 @@ class TokenBatcher:
         self._load = load
         self._waiting: dict[int, _Request] = {}  # in order of arrival
         self._arrivals = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._thread = thread
         self._worker: asyncio.Task[None] | None = None
         self._failure: BackendError | None = None
         self._refused: tuple[int, int] | None = None

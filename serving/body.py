@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from serving.deadline import within
 from serving.errors import OverloadedError, RequestTooLargeError, SlowClientError
 from serving.settings import LimitSettings
 
@@ -87,7 +88,7 @@ class BodyReader:
         if announced.isdecimal() and int(announced) > self.discarded_up_to:
             raise self._too_large(int(announced))
         try:
-            await asyncio.wait_for(self._read(receive), self._timeout_s)
+            await within(self._timeout_s, self._read(receive))
         except asyncio.TimeoutError as error:
             raise SlowClientError(
                 f"expected the whole body within {self._timeout_s:g} s, found {self.size} bytes "

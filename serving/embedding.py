@@ -24,6 +24,8 @@ from encoder.isolation import encode_each
 from encoder.space import EmbeddingSpace, Role
 from encoder.tokenizer import Tokenized
 from serving.batcher import Batched, TokenBatcher
+from serving.deadline import within
+from serving.encoder_thread import encoder_thread
 from serving.errors import (
     OverloadedError,
     RequestTimeoutError,
@@ -121,9 +123,17 @@ class EmbeddingService:
         encoder: The model.
         settings: Limits and what the endpoint serves.
         metrics: Is told of every request.
+        thread: In which the encoder was loaded, so that the threads of its runtime have the same
+            priority; None for a new one.
     """
 
-    def __init__(self, encoder: Encoder, settings: ServingSettings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        settings: ServingSettings,
+        metrics: Metrics,
+        thread: ThreadPoolExecutor | None = None,
+    ) -> None:
         self.encoder = encoder
         self.space = encoder.space
         self.load = LoadMeter(encoder.max_concurrent_tokens)
@@ -131,8 +141,10 @@ class EmbeddingService:
         self._limits = settings.limits
         self._metrics = metrics
         self._tokenizing = ThreadPoolExecutor(_TOKENIZER_THREADS, thread_name_prefix="tokenizer")
+        self._thread = thread or encoder_thread()
         self._batcher = TokenBatcher(
             partial(encode_each, encoder),
+            thread=self._thread,
             batch_tokens=lambda: encoder.max_concurrent_tokens,
             max_queued_tokens=self._limits.max_queued_tokens,
             max_queue_wait_s=self._limits.max_queue_wait_s,
@@ -179,9 +191,7 @@ class EmbeddingService:
         space = self._space_of(request.dimensions)
         self._check_inputs(request)
         try:
-            return await asyncio.wait_for(
-                self._embed(request, space), self._limits.request_timeout_s
-            )
+            return await within(self._limits.request_timeout_s, self._embed(request, space))
         except asyncio.TimeoutError as error:
             self._metrics.rejected(request.role, "timeout")
             raise RequestTimeoutError(
@@ -226,13 +236,15 @@ class EmbeddingService:
         tokenized = self.encoder.tokenize([_HEALTH_TEXT], Role.QUERY)
         try:
             forward = self._batcher.submit(tokenized, Role.QUERY, is_admitted=True)
-            await asyncio.wait_for(forward, deadline_s)
+            await within(deadline_s, forward)
         except Exception as error:
             raise ServeError(f"not ready: a forward raised {one_line(error)}") from error
 
     async def warm_up(self) -> None:
         """Prepare the shapes that short queries have, and measure a full forward."""
-        self.encoder.expect_short_texts()
+        await asyncio.get_running_loop().run_in_executor(
+            self._thread, self.encoder.expect_short_texts
+        )
         longest = self.space.max_seq_length
         lengths = sorted({min(length, longest) for length in _WARM_UP_LENGTHS})
         text = "warm " * longest

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from encoder.encoder import load_encoder
 from serving.corpus_check import check_corpus
 from serving.embedding import EmbeddingService
+from serving.encoder_thread import encoder_thread
 from serving.http_app import build_http_app
 from serving.metrics import Metrics
 from serving.settings import ServingSettings
@@ -41,10 +42,11 @@ class QueryEndpoint:
         asked = settings.encoder
         if asked.num_threads is None:
             asked = asked.model_copy(update={"num_threads": num_threads})
-        encoder = load_encoder(asked)
+        thread = encoder_thread()
+        encoder = thread.submit(load_encoder, asked).result()
         if settings.corpus is not None:
             check_corpus(settings.corpus, encoder.space)
-        self.service = EmbeddingService(encoder, settings, self._metrics)
+        self.service = EmbeddingService(encoder, settings, self._metrics, thread)
         _logger.info("serving %s in space %s", encoder.provenance, encoder.space.fingerprint)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -40,6 +40,8 @@ _LOCAL_DEFAULTS = {
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",
     # The throughput-optimised mode writes 1,000 log lines at once: too late to look for one.
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+    # Ray's 15 puts replicas behind everything else on the machine, Ray's own dashboard first.
+    "RAY_worker_niceness": "0",
 }
 _logger = logging.getLogger(__name__)
 

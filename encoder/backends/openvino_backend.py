@@ -100,9 +100,7 @@ class OpenVinoBackend:
             for length in _SINGLE_LENGTHS
         }
         if self._convert_packed is not None:
-            graph = self._compiler.compile(
-                streams=self.streams, converted=self._convert_packed()
-            )
+            graph = self._compiler.compile(streams=self.streams, converted=self._convert_packed())
             self.packed = proven(PackedGraph(graph), self.forward, self.pad_token_id)
 
     def forward(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[int, _Vectors]]:

@@ -23,6 +23,7 @@ from encoder.isolation import EncodedEach, encode_each
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
 from serving.batcher import Batched, TokenBatcher
+from serving.encoder_thread import encoder_thread
 from serving.errors import OverloadedError, TextFailedError
 from serving.load import LoadMeter
 from support.fake_encoder import FakeEncoder
@@ -102,6 +103,7 @@ def batcher_of(
 ) -> TokenBatcher:
     return TokenBatcher(
         encode,
+        thread=encoder_thread(),
         batch_tokens=lambda: budget,
         max_queued_tokens=max_queued_tokens,
         max_queue_wait_s=max_queue_wait_s,
@@ -235,6 +237,7 @@ def test_a_budget_that_falls_is_kept_from_then_on() -> None:
         forwards, budgets = Forwards(), [32, 8, 8, 8, 8]
         batcher = TokenBatcher(
             forwards,
+            thread=encoder_thread(),
             batch_tokens=lambda: budgets.pop(0) if len(budgets) > 1 else budgets[0],
             max_queued_tokens=MANY_TOKENS,
             max_queue_wait_s=math.inf,
