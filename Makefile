@@ -27,11 +27,12 @@ test: .venv/installed-dev  ## unit, integration and end-to-end tests, under ten 
 test-slow: .venv/installed-dev  ## kill matrix, big inputs: what takes longer
 	$(BIN)/pytest -m "slow and not gpu and not network" --timeout=1800
 
-lint: .venv/installed-dev  ## style, import contracts, docstrings, Dockerfile, scripts
+lint: .venv/installed-dev  ## style, import contracts, docstrings, README's figures, Dockerfile, scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/docstrings.py command_line encoder pipelines serving twofold.py
+	$(BIN)/python -m benchmarks.report --check
 	$(BIN)/hadolint k8s/Dockerfile
 	$(BIN)/shellcheck .ci/run k8s/e2e.sh k8s/overlays/embed-schedule/create-rayjob.sh
 

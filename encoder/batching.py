@@ -196,7 +196,8 @@ def plan_short_texts(
     def cost(forwards: Sequence[Batch | Packing]) -> int:
         return sum(forward.padded_tokens + overhead_tokens for forward in forwards)
 
-    is_short = tokens <= row_tokens  # (N,)
+    # A text without tokens has no place in a row.
+    is_short = (tokens > 0) & (tokens <= row_tokens)  # (N,)
     short, long = np.flatnonzero(is_short), np.flatnonzero(~is_short)
     packings = [
         Packing([short[row].tolist() for row in packing.rows], row_tokens)
@@ -208,10 +209,10 @@ def plan_short_texts(
             streams=streams,
         )
     ]
-    unpacked = padded(short)
-    if cost(packings) < cost(unpacked):
-        return padded(long), packings
-    return padded(long) + unpacked, []
+    long_batches, all_batches = padded(long), padded(np.arange(len(tokens)))
+    if cost([*long_batches, *packings]) < cost(all_batches):
+        return long_batches, packings
+    return all_batches, []
 
 
 def _cheapest_groups(

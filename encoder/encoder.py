@@ -133,21 +133,20 @@ class Encoder:
         pooled = np.empty((len(tokenized), self._backend.dimension), dtype=np.float32)  # (N, H)
         with self._forward_lock:
             batches, packings = self._plan(tokenized)
-            missing = len(batches) + len(packings)
+            is_missing = np.ones(len(tokenized), dtype=np.bool_)
             for indices, vectors in chain(
                 self._forward(batches, tokenized, is_cls),
                 self._forward_packed(packings, tokenized, is_cls),
             ):
                 pooled[indices] = vectors
-                missing -= 1
+                is_missing[indices] = False
                 if heartbeat is not None:
                     heartbeat()
-        if missing:
+        if is_missing.any():
             # Rows that nobody filled would hold whatever was in memory before.
             raise BackendError(
-                f"expected vectors of {len(batches) + len(packings)} batches from "
-                f"{self._backend.name}, found {missing} missing; encode them again or use another "
-                "backend"
+                f"expected vectors of {len(tokenized)} texts from {self._backend.name}, found "
+                f"{is_missing.sum()} missing; encode them again or use another backend"
             )
         padded_tokens = sum(batch.padded_tokens for batch in batches)
         padded_tokens += sum(packing.padded_tokens for packing in packings)

@@ -30,6 +30,7 @@ from serving.load import LoadMeter
 __all__ = ["Batched", "TokenBatcher"]
 
 _COME_AGAIN = "Send it again after the time in Retry-After"
+_ALIKE_UP_TO = 4
 _OLDEST_SHARE = 0.5
 """Of the budget, for the oldest request alone: a large one goes on however many small ones come."""
 
@@ -146,8 +147,11 @@ class TokenBatcher:
         """
         self._check_queue(least_tokens)
         waiting = self._load.queued_tokens
-        if waiting and self._refused is not None and likely_tokens >= self._refused[0]:
-            n_tokens, retry_after_s = self._refused
+        if not waiting or self._refused is None:
+            return
+        n_tokens, retry_after_s = self._refused
+        # A much larger one may wait longer, by as much as it takes by itself.
+        if n_tokens <= likely_tokens <= _ALIKE_UP_TO * n_tokens:
             raise OverloadedError(
                 f"{waiting} tokens wait, and a request of {n_tokens} was refused just now. "
                 f"{_COME_AGAIN}",

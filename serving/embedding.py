@@ -44,7 +44,9 @@ _TOKENIZER_THREADS = 2
 _CHARACTERS_PER_TOKEN = 8
 """More than English has in WordPiece (4 to 5): the guess before tokenizing errs on the low side."""
 _BYTES_PER_TOKEN = 16
-"""Of JSON, at the most: the least tokens that a body may have."""
+"""Of JSON, seldom more: the least tokens that a body is taken to have."""
+_BYTES_OF_FIELDS = 40
+"""Of JSON around a text, at least."""
 _HEALTH_TEXT = "Is the model there?"
 _WARM_UP_LENGTHS = (1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64, 128, 256, 512)
 _WARM_UP_ROWS = (1, 2, 4, 8, 16)
@@ -167,12 +169,12 @@ class EmbeddingService:
         longest = self.space.max_seq_length
         # A single long text is cut: of no body is more to be expected for certain than that.
         least = min(max(1, body_bytes // _BYTES_PER_TOKEN), longest)
-        likely = body_bytes // _CHARACTERS_PER_TOKEN
+        likely = max(0, body_bytes - _BYTES_OF_FIELDS) // _CHARACTERS_PER_TOKEN
         try:
             # Several texts are counted: they may wait as long as they take by themselves.
             self._batcher.check_unread(least, likely if likely <= longest else 0)
         except OverloadedError:
-            self.load.offered_unread(least)
+            self.load.offered_unread(min(likely, self._limits.max_request_tokens))
             self._metrics.rejected(None, "overloaded")
             raise
 

@@ -50,9 +50,9 @@ class LoadMeter:
         self._offered += n_tokens
         self._tokens_per_input += _SMOOTHING * (n_tokens / n_inputs - self._tokens_per_input)
 
-    def offered_unread(self, least_tokens: int) -> None:
+    def offered_unread(self, likely_tokens: int) -> None:
         """Count a request that was refused before anybody counted its inputs."""
-        self._offered += max(least_tokens, self.expected_tokens(1))
+        self._offered += max(likely_tokens, self.expected_tokens(1))
 
     def expected_tokens(self, n_inputs: int) -> int:
         """Return the tokens that so many inputs usually have."""

@@ -32,7 +32,7 @@ __all__ = ["METRIC_NAMES", "Metrics"]
 _BUCKETS_S = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 _STAGES = ("tokenize", "queue", "forward", "serialize")
 _TOLD_AT_ONCE = 32
-"""Of a histogram's values, to which a request's answer may have to wait: about a millisecond."""
+"""Values of histograms told to Ray in one go, about a millisecond, for which requests wait."""
 
 
 def _keys(*names: str) -> Any:  # noqa: ANN401 - Ray's annotation says a tuple of one
@@ -55,13 +55,15 @@ class _Sums:
 
     def add(self, count: int, *values: str) -> None:
         """Count something with these values of the labels."""
-        self._sums[values] += count
+        if count:
+            self._sums[values] += count
 
     def tell(self) -> None:
         """Tell Ray."""
-        for values, count in self._sums.items():
+        for values in list(self._sums):
+            # Taken out first: what Ray was told must not be told twice.
+            count = self._sums.pop(values)
             self._counter.inc(count, dict(zip(self._labels, values, strict=True)))
-        self._sums.clear()
 
 
 class Metrics:

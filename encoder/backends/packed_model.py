@@ -52,7 +52,7 @@ class PackedModel(nn.Module):
         """
         same_text = text_ids[:, None, :, None] == text_ids[:, None, None, :]  # (R, 1, T, T)
         output = self.transformer(
-            input_ids=input_ids, position_ids=position_ids, attention_mask=same_text
+            input_ids=input_ids, position_ids=position_ids.long(), attention_mask=same_text
         )
         hidden = output.last_hidden_state.float().flatten(0, 1)  # (R * T, H)
         text_of = text_ids.flatten()  # (R * T,)

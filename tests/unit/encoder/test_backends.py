@@ -279,6 +279,26 @@ def test_rows_are_not_shared_where_texts_would_come_out_otherwise(
     assert "come out otherwise" in caplog.text
 
 
+def test_an_endpoint_starts_where_rows_cannot_be_shared(
+    tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise ModelLoadError("expected a model that OpenVINO can convert, found: another")
+
+    backend = OpenVinoBackend(
+        convert_pooled_model(load_pooled_model(tiny_model)),
+        dtype="float32",
+        num_threads=2,
+        convert_packed=refuse,
+    )
+    backend.expect_short_texts()
+
+    assert backend.packed is None
+    assert "short texts cannot share rows: expected a model" in caplog.text
+    assert len(list(backend.forward([token_batch([12])]))) == 1
+    backend.close()
+
+
 def test_only_architectures_that_take_positions_and_masks_share_rows(tiny_model: Path) -> None:
     model = load_pooled_model(tiny_model)
     assert can_pack(model)
