@@ -45,7 +45,7 @@ _CHARACTERS_PER_TOKEN = 8
 """More than English has in WordPiece (4 to 5): the guess before tokenizing errs on the low side."""
 _BYTES_PER_TOKEN = 16
 """Of JSON, seldom more: the least tokens that a body is taken to have."""
-_BYTES_OF_FIELDS = 40
+_BYTES_OF_FIELDS = 16
 """Of JSON around a text, at least."""
 _HEALTH_TEXT = "Is the model there?"
 _WARM_UP_LENGTHS = (1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64, 128, 256, 512)

@@ -164,14 +164,14 @@ def test_under_overload_a_request_is_refused_unread_and_one_that_has_room_goes_t
 
 def test_a_request_is_refused_unread_once_its_like_was_refused_and_until_the_queue_moves():
     async def scenario() -> None:
-        app = App(max_queued_tokens=8)
+        app = App(max_queued_tokens=9)
         four = {"input": "a b c d"}
         async with app.client() as client:
             with app.held_up():
                 working = asyncio.create_task(client.post(V1, json={"input": "a b c d e f"}))
                 await app.a_forward_has_begun()
                 # Fewer characters in a token than any guess has: it must be tokenized to be known.
-                refused = [await client.post(V1, json=four | {"user": "u" * 60}) for _ in range(3)]
+                refused = [await client.post(V1, json=four | {"user": "u" * 30}) for _ in range(3)]
             assert (await working).status_code == 200
             assert (await client.post(V1, json=four)).status_code == 200
         for response in refused:
