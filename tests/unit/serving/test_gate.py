@@ -142,7 +142,7 @@ def test_under_overload_a_request_is_refused_unread_and_one_that_has_room_goes_t
                     await client.post(path, json={field: "no JSON " * 10, "oops": 1})
                     for path, field in [*DIALECTS, ("/", "inputs")]
                 ]
-                assert app.service.load._offered == offered + 4 * 8
+                assert app.service.load._offered == offered + 4 * 10
                 small = asyncio.create_task(client.post(V1, json={"input": "a"}))
                 health = await client.get("/health/ready")
                 unknown = await client.post("/v1/completions", json={"input": "x" * 100})
