@@ -2,7 +2,7 @@
 
 Pooling is inside the graph (`encoder.backends.converted_model`). Many batches are computed on one
 stream a thread: each works on a small batch of its own, which keeps it in its core's cache. On few
-batches all threads work together. Where short texts are expected they may share rows
+batches, and in float32, all threads work together. Where short texts are expected they may share rows
 (`encoder.backends.openvino_packed`). Nothing is sent anywhere: OpenVINO's telemetry is kept out.
 """
 
@@ -30,6 +30,8 @@ __all__ = ["OpenVinoBackend"]
 
 _BATCH_TOKENS = 1024
 """Per stream. Larger batches leave the cache, smaller ones leave the vector units idle."""
+_THREADS_WITH_WORK = 8
+"""Threads of one stream for which a batch is made larger."""
 _OVERHEAD_TOKENS = 48
 """What starting a forward costs: 64 rows of 12 tokens take 97 ms, one row 4.9 to 6.8."""
 _FEW_A_STREAM = 2
@@ -77,16 +79,21 @@ class OpenVinoBackend:
     ) -> None:
         openvino = import_openvino("backend openvino", "use backend torch")
         threads = num_threads or _usable_cpus()
-        self.streams = threads
+        # In float32 streams have disturbed each other: see docs/decisions.md, 2026-11-24.
+        self.streams = 1 if dtype == "float32" else threads
         self.overhead_tokens = _OVERHEAD_TOKENS
         self.dtype = "int8" if model.is_int8 else dtype
         self.dimension = model.dimension
         self.pad_token_id = model.pad_token_id
-        self.max_batch_tokens = max_batch_tokens or _BATCH_TOKENS
+        self.max_batch_tokens = max_batch_tokens or _BATCH_TOKENS * min(
+            threads // self.streams, _THREADS_WITH_WORK
+        )
         self._compiler = _Compiler(openvino, model.graph, dtype, threads)
-        self._many = self._compiler.compile(streams=threads)
+        self._many = self._compiler.compile(streams=self.streams)
         # Compiled when first needed: a job meets many batches only.
-        self._few = cache(lambda: self._compiler.compile(streams=1) if threads > 1 else self._many)
+        self._few = cache(
+            lambda: self._compiler.compile(streams=1) if self.streams > 1 else self._many
+        )
         self._single: dict[int, CompiledGraph] = {}
         self._convert_packed = convert_packed
         self.packed: PackedTexts | None = None

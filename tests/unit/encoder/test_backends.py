@@ -196,6 +196,20 @@ def test_graphs_for_single_texts_take_only_single_texts_that_fit(
     assert taken == [(1, 16), (1, 16), (1, 64)]
 
 
+def test_streams_share_a_model_in_bfloat16_only(tiny_model: Path) -> None:
+    converted = convert_pooled_model(load_pooled_model(tiny_model))
+    streams, budgets = {}, {}
+    for dtype in ("float32", "bfloat16"):
+        backend = OpenVinoBackend(converted, dtype=dtype, num_threads=2)
+        streams[dtype] = backend.streams
+        budgets[dtype] = backend.streams * backend.max_batch_tokens
+        backend.close()
+
+    # In float32 one stream of two gave wrong vectors: docs/decisions.md, 2026-11-24.
+    assert streams == {"float32": 1, "bfloat16": 2}
+    assert budgets["float32"] == budgets["bfloat16"]
+
+
 # Texts that share rows
 
 
