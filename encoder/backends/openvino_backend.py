@@ -2,8 +2,9 @@
 
 Pooling is inside the graph (`encoder.backends.converted_model`). Many batches are computed on one
 stream a thread: each works on a small batch of its own, which keeps it in its core's cache. On few
-batches, and in float32, all threads work together. Where short texts are expected they may share rows
-(`encoder.backends.openvino_packed`). Nothing is sent anywhere: OpenVINO's telemetry is kept out.
+batches, and in float32, all threads work together. Where short texts are expected they may share
+rows (`encoder.backends.openvino_packed`). Nothing is sent anywhere: OpenVINO's telemetry is kept
+out.
 """
 
 from __future__ import annotations
