@@ -100,7 +100,7 @@ def _openvino_step(
     products: Sequence[tuple[int, int]], tokens: int, threads: int, dtype: str
 ) -> Step | None:
     # Importing OpenVINO would report itself; None makes it fall back to a silent stand-in.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # fails the import
     try:
         import openvino
         from openvino import opset13 as ops
@@ -137,7 +137,7 @@ def _product(ops: Any, node: Any, weight: _Weight) -> Any:  # noqa: ANN401 - Ope
     return ops.matmul(node, ops.constant(weight), False, True)
 
 
-def _int8_product(ops: Any, node: Any, weight: _Weight) -> Any:  # noqa: ANN401
+def _int8_product(ops: Any, node: Any, weight: _Weight) -> Any:  # noqa: ANN401 - as above
     """Return the product as quantized models have it: int8 weights, values made int8 before it."""
     scale = np.float32(np.abs(weight).max() / 127)
     whole = ops.constant(np.round(weight / scale).astype(np.int8))

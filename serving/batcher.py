@@ -31,6 +31,7 @@ __all__ = ["Batched", "TokenBatcher"]
 
 _COME_AGAIN = "Send it again after the time in Retry-After"
 _ALIKE_UP_TO = 4
+"""Times the tokens of a refused request: what is likely to have so many is refused unread, too."""
 _OLDEST_SHARE = 0.5
 """Of the budget, for the oldest request alone: a large one goes on however many small ones come."""
 

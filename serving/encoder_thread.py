@@ -1,4 +1,4 @@
-"""The thread that encodes: it leaves the processor to the event loop whenever that wants it.
+"""The thread that encodes: where both want a core, the event loop gets most of it.
 
 Under overload the event loop refuses hundreds of requests a second. Beside encoder threads of equal
 priority it got half a core, and requests waited for seconds before anybody refused them.

@@ -120,8 +120,7 @@ class Metrics:
     ) -> None:
         """Count a request's vectors."""
         self._tokens.add(n_tokens, role.value)
-        if truncated:
-            self._truncated.add(truncated, role.value)
+        self._truncated.add(truncated, role.value)
         self._observed.append(("tokenize", role, tokenize_s))
         self._observed.append(("queue", role, queue_s))
         self._observed.append(("forward", role, forward_s))

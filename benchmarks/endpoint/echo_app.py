@@ -45,6 +45,7 @@ def main(port: int) -> None:
 
     ray.init(address="local", log_to_driver=False, configure_logging=False)
     serve.start(http_options={"host": "127.0.0.1", "port": port}, proxy_location="HeadOnly")
+    # Serve's decorator gives the class its `bind`.
     serve.run(Echo.bind(), name="echo", route_prefix="/")  # type: ignore[attr-defined]
     while True:
         time.sleep(60)

@@ -51,7 +51,7 @@ class RoundsProtocol:
         """Return this with the values that are not None."""
         names = {field.name for field in fields(self)}
         given = {name: v for name, v in values.items() if name in names and v is not None}
-        return replace(self, **given)  # type: ignore[arg-type]
+        return replace(self, **given)  # type: ignore[arg-type]  # of any field
 
 
 class Rounds:

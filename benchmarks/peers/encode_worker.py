@@ -133,7 +133,7 @@ def _card(folder: str, threads: int, length: int) -> Iterator[Encode]:
     model = AutoModel.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=length)
 
-    def encode(texts: list[str]) -> Any:  # noqa: ANN401
+    def encode(texts: list[str]) -> Any:  # noqa: ANN401 - a peer has no types here
         found = []
         for first in range(0, len(texts), _CARD_BATCH):
             part = texts[first : first + _CARD_BATCH]
@@ -150,7 +150,7 @@ def _card(folder: str, threads: int, length: int) -> Iterator[Encode]:
 
 def _sentence_transformers(
     backend: Literal["torch", "onnx", "openvino"], dtype: str | None = None
-) -> Any:  # noqa: ANN401
+) -> Any:  # noqa: ANN401 - a peer has no types here
     @contextmanager
     def load(folder: str, threads: int, _length: int) -> Iterator[Encode]:
         import torch
@@ -160,7 +160,7 @@ def _sentence_transformers(
         asked = None if dtype is None else {"dtype": dtype}
         model = SentenceTransformer(folder, device="cpu", backend=backend, model_kwargs=asked)
 
-        def encode(texts: list[str]) -> Any:  # noqa: ANN401
+        def encode(texts: list[str]) -> Any:  # noqa: ANN401 - a peer has no types here
             # Its default batch is 32; it sorts by length itself. bfloat16 has no numpy type.
             return model.encode(texts, show_progress_bar=False, convert_to_tensor=True).float()
 
@@ -169,14 +169,14 @@ def _sentence_transformers(
     return load
 
 
-def _infinity(engine_name: str) -> Any:  # noqa: ANN401
+def _infinity(engine_name: str) -> Any:  # noqa: ANN401 - a peer has no types here
     @contextmanager
     def load(folder: str, threads: int, _length: int) -> Iterator[Encode]:
         import asyncio
 
         import numpy as np
         import torch
-        from infinity_emb import (  # type: ignore[import-not-found]
+        from infinity_emb import (  # type: ignore[import-not-found]  # its own environment
             AsyncEmbeddingEngine,
             EngineArgs,
         )
@@ -196,7 +196,7 @@ def _infinity(engine_name: str) -> Any:  # noqa: ANN401
         engine = AsyncEmbeddingEngine.from_args(arguments)
         loop.run_until_complete(engine.astart())
 
-        def encode(texts: list[str]) -> Any:  # noqa: ANN401
+        def encode(texts: list[str]) -> Any:  # noqa: ANN401 - a peer has no types here
             vectors, _ = loop.run_until_complete(engine.embed(sentences=texts))
             return np.stack(vectors)
 

@@ -35,7 +35,7 @@ def calibrate(model: ConvertedModel, batches: Sequence[TokenBatch]) -> Converted
         ModelLoadError: NNCF cannot quantize the model.
     """
     nncf = import_nncf()
-    inputs = [[batch.input_ids, batch.attention_mask, batch.is_cls] for batch in batches]
+    inputs = [batch.arrays for batch in batches]
     try:
         with _quiet():
             graph = nncf.quantize(

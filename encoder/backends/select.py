@@ -81,9 +81,10 @@ def lowest_cosine_of(
     backend: Backend, probe: Sequence[TokenBatch], reference: Sequence[npt.NDArray[np.float32]]
 ) -> float:
     """Return the lowest cosine between a backend's vectors and the reference; -1 for NaN."""
-    return min(
+    cosines = (
         lowest_cosine(vectors, reference[position]) for position, vectors in backend.forward(probe)
     )
+    return min(cosines, default=1.0)
 
 
 def _reference_vectors(
