@@ -22,9 +22,10 @@ from encoder.errors import TwofoldError, one_line
 from serving.body import BodyReader, BufferedBytes
 from serving.dialects.health import HEALTH_PREFIX
 from serving.error_response import error_response
-from serving.errors import UnauthorizedError, UnsupportedMediaError
+from serving.errors import OverloadedError, UnauthorizedError, UnsupportedMediaError
 from serving.request_record import RequestRecord, keep_record
 from serving.settings import ServingSettings
+from serving.turns import Turns
 
 if TYPE_CHECKING:
     from serving.metrics import Metrics
@@ -36,6 +37,7 @@ _logger = logging.getLogger("ray.serve")
 _REQUEST_ID = "x-request-id"
 _MAX_ID_CHARACTERS = 128
 _CLIENT_GONE = 499
+_REFUSALS_PER_TURN = 8
 
 
 class Gate:
@@ -65,6 +67,7 @@ class Gate:
         self._access_log = settings.access_log
         self._metrics = metrics
         self._buffered = BufferedBytes(settings.limits.max_buffered_bytes)
+        self._refusals = Turns(_REFUSALS_PER_TURN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -82,6 +85,8 @@ class Gate:
             await self._answer(scope, receive, response, headers)
         except TwofoldError as error:
             record.error = str(error)
+            if isinstance(error, OverloadedError):
+                await self._refusals.wait()
             await error_response(error)(scope, receive, response)
         except ClientDisconnect:
             record.error = "the client went away before its request was complete"
