@@ -111,6 +111,7 @@ class TokenBatcher:
         self._refused: tuple[int, int] | None = None
         """Fewest tokens, and their retry_after_s, refused since something last left the queue."""
         self._forward_since: float | None = None
+        self._under_way = 0
 
     @property
     def forward_age_s(self) -> float:
@@ -174,6 +175,9 @@ class TokenBatcher:
         # In turns, each of the others gets no more than this one until this one is through.
         ahead = sum(min(other.tokens_left, n_tokens) for other in self._waiting.values())
         wait_s = self._load.seconds_for(ahead)
+        import os
+        if os.environ.get("X_UNDERWAY"):
+            wait_s += max(0.0, self._load.seconds_for(self._under_way) - self.forward_age_s)
         if wait_s > self._max_queue_wait_s + self._load.seconds_for(n_tokens):
             raise OverloadedError(
                 f"this request's {n_tokens} tokens would wait {wait_s:.1f} s for {ahead} others, "
@@ -242,6 +246,7 @@ class TokenBatcher:
                 tokenized = Tokenized.join([request.tokenized.take([i]) for request, i in picked])
                 roles = [request.role for request, _ in picked]
                 started = self._forward_since = time.monotonic()
+                self._under_way = tokenized.total_tokens
                 try:
                     encoded = await loop.run_in_executor(
                         self._thread, self._encode, tokenized, roles
@@ -252,6 +257,7 @@ class TokenBatcher:
                     continue
                 finally:
                     self._forward_since = None
+                    self._under_way = 0
                 seconds = time.monotonic() - started
                 self._failure = None
                 self._load.encoded(tokenized.total_tokens, encoded.padded_tokens, seconds)
@@ -266,7 +272,11 @@ class TokenBatcher:
         turn, oldest first. A text that does not fit now waits; its request becomes the oldest, of
         which at least one text is always taken, so nothing starves.
         """
+        import os
         budget = self._batch_tokens()
+        cap = float(os.environ.get("X_FORWARD_S", "0"))
+        if cap and self._load.tokens_per_s:
+            budget = min(budget, max(float(os.environ.get("X_FLOOR", "512")), cap * self._load.tokens_per_s))
         self._drop_finished()
         self._refused = None
         picked: list[tuple[_Request, int]] = []

@@ -2,6 +2,8 @@
 
 Pure ASGI. The body is read here, whole and bounded in size and time, so that routes never meet a
 slow or an endless client. Whatever happens inside, the client gets OpenAI-shaped JSON.
+
+Where `before_serve.py` is in place, what is refused for load is refused before Serve looks at it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import orjson
@@ -41,10 +44,9 @@ _REFUSALS_PER_TURN = 8
 
 
 class Gate:
-    """ASGI middleware around the routes.
+    """Answers every request, by the routes or by an error.
 
     Args:
-        app: The routes.
         settings: Limits, keys, whether requests are logged.
         metrics: Is told of every response.
         check_room: Raises where a body of so many bytes has to be refused for load.
@@ -53,13 +55,11 @@ class Gate:
 
     def __init__(
         self,
-        app: ASGIApp,
         settings: ServingSettings,
         metrics: Metrics,
         check_room: Callable[[int], None],
         guarded_paths: frozenset[str],
     ) -> None:
-        self._app = app
         self._check_room = check_room
         self._guarded_paths = guarded_paths
         self._limits = settings.limits
@@ -69,24 +69,61 @@ class Gate:
         self._buffered = BufferedBytes(settings.limits.max_buffered_bytes)
         self._refusals = Turns(_REFUSALS_PER_TURN)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started = time.monotonic()
+    def before(self, routes: ASGIApp) -> ASGIApp:
+        """Return the application that passes on to the routes what it does not refuse."""
+
+        async def gated(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await routes(scope, receive, send)
+                return
+            visit = self._visit(scope, receive, send, is_within_serve=True)
+            await self._answer(visit, self._pass_on(visit, routes))
+
+        return gated
+
+    def check_early(self, scope: Scope) -> None:
+        """Refuse what is to be embedded, by its announced size alone.
+
+        Raises:
+            OverloadedError: There is no room; `refuse` answers it.
+        """
+        if scope["method"] == "POST" and scope["path"] in self._guarded_paths:
+            announced = Headers(scope=scope).get("content-length", "")
+            if announced.isdecimal() and int(announced) <= self._limits.max_body_bytes:
+                self._check_room(int(announced))
+
+    async def refuse(
+        self, refusal: OverloadedError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer a request that neither Serve nor a route will see."""
+        visit = self._visit(scope, receive, send, is_within_serve=False)
+        await self._answer(visit, self._turn_away(visit, refusal))
+
+    def _visit(
+        self, scope: Scope, receive: Receive, send: Send, *, is_within_serve: bool
+    ) -> _Visit:
         headers = Headers(scope=scope)
-        given = headers.get(_REQUEST_ID, "")
-        record = RequestRecord(given[:_MAX_ID_CHARACTERS] or uuid.uuid4().hex)
+        given = headers.get(_REQUEST_ID, "")[:_MAX_ID_CHARACTERS]
+        record = RequestRecord(given or uuid.uuid4().hex)
         keep_record(scope, record)
-        # An id that came with the request is given back by Serve, which puts one there.
-        response = _Response(send, None if given else record.request_id)
+        # Serve puts an id where there is none, and gives it back.
+        is_given_back = is_within_serve and bool(given)
+        response = _Response(send, None if is_given_back else record.request_id)
+        body = BodyReader(self._limits, self._buffered)
+        return _Visit(scope, receive, response, headers, body, record)
+
+    async def _answer(self, visit: _Visit, answering: Awaitable[None]) -> None:
+        """Await what answers a request; answer with the error where it raises one."""
+        started = time.monotonic()
+        scope, receive, response, record = visit.scope, visit.receive, visit.response, visit.record
         try:
-            await self._answer(scope, receive, response, headers)
+            await answering
         except TwofoldError as error:
             record.error = str(error)
             if isinstance(error, OverloadedError):
                 await self._refusals.wait()
+            # What is still on its way would be read and thrown away, however long it takes.
+            response.closes = visit.has_body and not visit.body.is_whole
             await error_response(error)(scope, receive, response)
         except ClientDisconnect:
             record.error = "the client went away before its request was complete"
@@ -97,30 +134,26 @@ class Gate:
                 defect = TwofoldError(_DEFECT.format(record.request_id))
                 await error_response(defect)(scope, receive, response)
         finally:
+            visit.body.close()
             self._note(scope, record, response.status, time.monotonic() - started)
 
-    async def _answer(
-        self, scope: Scope, receive: Receive, response: _Response, headers: Headers
-    ) -> None:
-        has_body = scope["method"] in ("POST", "PUT", "PATCH")
-        body = BodyReader(self._limits, self._buffered)
-        try:
-            if not _is_health(scope):
-                self._check_key(headers)
-            if not has_body:
-                await self._app(scope, receive, response)
-                return
-            content = await body.read(receive, headers)
-            _check_media_type(headers)
-            if _path(scope) in self._guarded_paths:
-                self._check_room(len(content))
-            await self._app(scope, _replay(content, receive), response)
-        except TwofoldError:
-            # What is still on its way would be read and thrown away, however long it takes.
-            response.closes = has_body and not body.is_whole
-            raise
-        finally:
-            body.close()
+    async def _pass_on(self, visit: _Visit, routes: ASGIApp) -> None:
+        if not _is_health(visit.scope):
+            self._check_key(visit.headers)
+        if not visit.has_body:
+            await routes(visit.scope, visit.receive, visit.response)
+            return
+        content = await visit.body.read(visit.receive, visit.headers)
+        _check_media_type(visit.headers)
+        if _path(visit.scope) in self._guarded_paths:
+            self._check_room(len(content))
+        await routes(visit.scope, _replay(content, visit.receive), visit.response)
+
+    async def _turn_away(self, visit: _Visit, refusal: OverloadedError) -> None:
+        self._check_key(visit.headers)
+        await visit.body.read(visit.receive, visit.headers)
+        _check_media_type(visit.headers)
+        raise refusal
 
     def _check_key(self, headers: Headers) -> None:
         if not self._keys:
@@ -167,6 +200,22 @@ class Gate:
         if record.error is not None:
             line["error"] = record.error
         _logger.info(orjson.dumps(line).decode())
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """One request, as ASGI gives it, and what is known of it."""
+
+    scope: Scope
+    receive: Receive
+    response: _Response
+    headers: Headers
+    body: BodyReader
+    record: RequestRecord
+
+    @property
+    def has_body(self) -> bool:
+        return self.scope["method"] in ("POST", "PUT", "PATCH")
 
 
 class _Response:

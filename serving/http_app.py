@@ -54,13 +54,9 @@ def build_http_app(
     for routes in (*dialects, health.router(service)):
         app.include_router(routes, responses=_ERRORS)
     shape_errors(app)
-    app.add_middleware(
-        Gate,
-        settings=settings,
-        metrics=metrics,
-        check_room=service.check_room,
-        guarded_paths=_embedding_paths(dialects),
-    )
+    gate = Gate(settings, metrics, service.check_room, _embedding_paths(dialects))
+    app.add_middleware(gate.before)
+    app.state.gate = gate
     _tell_of_our_errors(app)
     return app
 

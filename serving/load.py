@@ -74,9 +74,9 @@ class LoadMeter:
         """Count a forward."""
         if padded_tokens:
             self.padding_waste = 1.0 - n_tokens / padded_tokens
-        if padded_tokens < self._full_tokens and self.tokens_per_s:
-            return
         rate = n_tokens / max(seconds, 1e-6)
+        if padded_tokens < self._full_tokens and rate < self.tokens_per_s:
+            return
         weight = _SMOOTHING if self.tokens_per_s else 1.0
         self.tokens_per_s += weight * (rate - self.tokens_per_s)
 
