@@ -111,12 +111,19 @@ class TokenBatcher:
         self._refused: tuple[int, int] | None = None
         """Fewest tokens, and their retry_after_s, refused since something last left the queue."""
         self._forward_since: float | None = None
-        self._under_way = 0
+        self._tokens_under_way = 0
 
     @property
     def forward_age_s(self) -> float:
         """For how long the forward under way runs; 0 if there is none."""
         return 0.0 if self._forward_since is None else time.monotonic() - self._forward_since
+
+    @property
+    def _forward_left_s(self) -> float:
+        """How long the forward under way is likely to run; 0 if there is none, or no rate."""
+        if self._forward_since is None or not self._load.tokens_per_s:
+            return 0.0
+        return max(0.0, self._load.seconds_for(self._tokens_under_way) - self.forward_age_s)
 
     @property
     def failure(self) -> BackendError | None:
@@ -174,10 +181,7 @@ class TokenBatcher:
             return
         # In turns, each of the others gets no more than this one until this one is through.
         ahead = sum(min(other.tokens_left, n_tokens) for other in self._waiting.values())
-        wait_s = self._load.seconds_for(ahead)
-        import os
-        if os.environ.get("X_UNDERWAY"):
-            wait_s += max(0.0, self._load.seconds_for(self._under_way) - self.forward_age_s)
+        wait_s = self._load.seconds_for(ahead) + self._forward_left_s
         if wait_s > self._max_queue_wait_s + self._load.seconds_for(n_tokens):
             raise OverloadedError(
                 f"this request's {n_tokens} tokens would wait {wait_s:.1f} s for {ahead} others, "
@@ -246,7 +250,7 @@ class TokenBatcher:
                 tokenized = Tokenized.join([request.tokenized.take([i]) for request, i in picked])
                 roles = [request.role for request, _ in picked]
                 started = self._forward_since = time.monotonic()
-                self._under_way = tokenized.total_tokens
+                self._tokens_under_way = tokenized.total_tokens
                 try:
                     encoded = await loop.run_in_executor(
                         self._thread, self._encode, tokenized, roles
@@ -257,7 +261,7 @@ class TokenBatcher:
                     continue
                 finally:
                     self._forward_since = None
-                    self._under_way = 0
+                    self._tokens_under_way = 0
                 seconds = time.monotonic() - started
                 self._failure = None
                 self._load.encoded(tokenized.total_tokens, encoded.padded_tokens, seconds)
@@ -272,11 +276,7 @@ class TokenBatcher:
         turn, oldest first. A text that does not fit now waits; its request becomes the oldest, of
         which at least one text is always taken, so nothing starves.
         """
-        import os
         budget = self._batch_tokens()
-        cap = float(os.environ.get("X_FORWARD_S", "0"))
-        if cap and self._load.tokens_per_s:
-            budget = min(budget, max(float(os.environ.get("X_FLOOR", "512")), cap * self._load.tokens_per_s))
         self._drop_finished()
         self._refused = None
         picked: list[tuple[_Request, int]] = []

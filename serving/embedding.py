@@ -147,7 +147,8 @@ class EmbeddingService:
         self._batcher = TokenBatcher(
             partial(encode_each, encoder),
             thread=self._thread,
-            batch_tokens=lambda: encoder.max_concurrent_tokens,
+            # The encoder's own falls when memory runs out.
+            batch_tokens=lambda: min(encoder.max_concurrent_tokens, self.load.batch_tokens),
             max_queued_tokens=self._limits.max_queued_tokens,
             max_queue_wait_s=self._limits.max_queue_wait_s,
             max_seq_length=encoder.space.max_seq_length,

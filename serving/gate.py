@@ -40,7 +40,6 @@ _logger = logging.getLogger("ray.serve")
 _REQUEST_ID = "x-request-id"
 _MAX_ID_CHARACTERS = 128
 _CLIENT_GONE = 499
-_REFUSALS_PER_TURN = 8
 
 
 class Gate:
@@ -67,7 +66,7 @@ class Gate:
         self._access_log = settings.access_log
         self._metrics = metrics
         self._buffered = BufferedBytes(settings.limits.max_buffered_bytes)
-        self._refusals = Turns(_REFUSALS_PER_TURN)
+        self._refusals = Turns()
 
     def before(self, routes: ASGIApp) -> ASGIApp:
         """Return the application that passes on to the routes what it does not refuse."""

@@ -16,24 +16,28 @@ _FIRST_GUESS_TOKENS = 8.0
 """Of an input, before any was seen."""
 _FULL_SHARE = 0.25
 """A forward of less than this of the budget says little of how fast full ones are."""
+_FORWARD_S = 0.2
+"""Who comes while a forward is under way waits for its end."""
+_LEAST_BATCH_TOKENS = 512
+"""What a rate, however low, leaves of the budget: smaller forwards would make it lower still."""
 
 
 class LoadMeter:
     """Counts tokens on one event loop.
 
     Args:
-        batch_tokens: Padded tokens of a full forward.
+        max_batch_tokens: Padded tokens of the largest forward.
         clock: Seconds that only grow.
         cpu_clock: Seconds that the calling thread, the event loop's, has computed.
     """
 
     def __init__(
         self,
-        batch_tokens: int,
+        max_batch_tokens: int,
         clock: Callable[[], float] = time.monotonic,
         cpu_clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._full_tokens = _FULL_SHARE * batch_tokens
+        self._max_batch_tokens = max_batch_tokens
         self._clock = clock
         self._cpu_clock = cpu_clock
         self.queued_tokens = 0
@@ -44,6 +48,14 @@ class LoadMeter:
         self._waits: list[float] = []
         self._since = clock()
         self._cpu_s = cpu_clock()
+
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of a forward that takes no longer than others should wait for it."""
+        if not self.tokens_per_s:
+            return self._max_batch_tokens
+        quick = max(_LEAST_BATCH_TOKENS, int(_FORWARD_S * self.tokens_per_s))
+        return min(self._max_batch_tokens, quick)
 
     def offered(self, n_tokens: int, n_inputs: int) -> None:
         """Count what a client wanted encoded, whether it is accepted or not."""
@@ -75,7 +87,9 @@ class LoadMeter:
         if padded_tokens:
             self.padding_waste = 1.0 - n_tokens / padded_tokens
         rate = n_tokens / max(seconds, 1e-6)
-        if padded_tokens < self._full_tokens and rate < self.tokens_per_s:
+        # A small forward shows that full ones are no slower. Without that, a rate that is too low
+        # would let only small ones come, and stay.
+        if padded_tokens < _FULL_SHARE * self.batch_tokens and rate < self.tokens_per_s:
             return
         weight = _SMOOTHING if self.tokens_per_s else 1.0
         self.tokens_per_s += weight * (rate - self.tokens_per_s)
