@@ -184,8 +184,9 @@ class TokenBatcher:
         wait_s = self._load.seconds_for(ahead) + self._forward_left_s
         if wait_s > self._max_queue_wait_s + self._load.seconds_for(n_tokens):
             raise OverloadedError(
-                f"this request's {n_tokens} tokens would wait {wait_s:.1f} s for {ahead} others, "
-                f"and {self._max_queue_wait_s:g} s more than they take by themselves is the limit. "
+                f"this request's {n_tokens} tokens would wait {wait_s:.1f} s for {ahead} others "
+                f"and what is under way; the limit is {self._max_queue_wait_s:g} s more than they "
+                "take by themselves. "
                 f"{_COME_AGAIN}",
                 retry_after_s=max(1, math.ceil(wait_s)),
             )

@@ -14,10 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serving.errors import OverloadedError
 from serving.gate import Gate
 
-__all__ = ["IMPORT_PATH", "guard", "middlewares"]
-
-IMPORT_PATH = "serving.before_serve.middlewares"
-"""The variable's value."""
+__all__ = ["BeforeServe", "guard", "middlewares"]
 
 _REQUEST_ID = b"x-request-id"
 _OBEYED_BY_SERVE = {b"x_request_timeout_seconds", b"serve_multiplexed_model_id"}

@@ -31,7 +31,6 @@ _APP_NAME = "twofold"
 _WATCH_INTERVAL_S = 5.0
 _SERVE_NAMESPACE = "serve"
 _PROXY_PREFIX = "SERVE_PROXY_ACTOR"
-_BEFORE_SERVE = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.before_serve.middlewares"}
 _FAST_INGRESS = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 _LOCAL_DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -43,6 +42,7 @@ _LOCAL_DEFAULTS = {
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
     # Ray's 15 puts replicas behind everything else on the machine, Ray's own dashboard first.
     "RAY_worker_niceness": "0",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.before_serve.middlewares",
 }
 _logger = logging.getLogger(__name__)
 
@@ -191,7 +191,6 @@ def _prepare_environment(settings: ServeSettings) -> None:
     is_fast = settings.ingress == "haproxy"
     for name, value in _FAST_INGRESS.items():
         os.environ[name] = value if is_fast else "0"
-    os.environ.update(_BEFORE_SERVE)
 
 
 def _deploy(settings: ServeSettings) -> None:

@@ -50,7 +50,7 @@ class LimitSettings(BaseModel):
         "beyond it the answer is 429 with Retry-After, at once",
     )
     max_queue_wait_s: float = Field(
-        0.5,
+        0.3,
         gt=0,
         description="Longest wait, beyond what a request takes by itself, at which one is "
         "accepted; else 429, at once. More absorbs bursts, less keeps the slowest answer fast",

@@ -1,4 +1,4 @@
-"""One at a time: what is refused lets what was accepted go first.
+"""A few at a time: what is refused lets what was accepted go first.
 
 Answering a request takes several turns of the event loop, and opening a connection takes one of its
 own. Where hundreds of refusals are answered in each turn, a turn takes half a second, and everybody
@@ -12,11 +12,13 @@ from collections import deque
 
 __all__ = ["Turns"]
 
+_TURNS_EACH = 4
+
 
 class Turns:
-    """Lets those who wait go on, in order, one in each turn of the event loop.
+    """Lets those who wait go on, in order, one in every fourth turn of the event loop.
 
-    Nobody waits for a clock: as long as somebody waits, every turn lets one go on.
+    Nobody waits for a clock: an event loop that has nothing else to do turns at once.
     """
 
     def __init__(self) -> None:
@@ -28,12 +30,15 @@ class Turns:
         mine = loop.create_future()
         self._waiting.append(mine)
         if len(self._waiting) == 1:
-            loop.call_soon(self._let_one_go_on, loop)
+            self._turn(loop, _TURNS_EACH)
         await mine
 
-    def _let_one_go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _turn(self, loop: asyncio.AbstractEventLoop, left: int) -> None:
+        if left:
+            loop.call_soon(self._turn, loop, left - 1)
+            return
         first = self._waiting.popleft()
         if not first.done():  # its request may have been cancelled meanwhile
             first.set_result(None)
         if self._waiting:
-            loop.call_soon(self._let_one_go_on, loop)
+            loop.call_soon(self._turn, loop, _TURNS_EACH - 1)

@@ -46,7 +46,7 @@ class OverloadProtocol:
     step_s: float = 2.0
     warm_up_s: float = 1.0
     knee_s: float = 5.0
-    overload_s: float = 10.0
+    overload_s: float = 60.0
     recovery_s: float = 10.0
 
 

@@ -204,21 +204,14 @@ def test_a_model_that_is_not_served_is_not_described(client):
     assert_error(answer.content, 404, "model: expected one of", "found 'no-such-model'")
 
 
-READ_BY_SERVE = pytest.mark.xfail(
-    strict=True,
-    reason="Serve reads this header before our code: it decodes bytes that are not UTF-8 (a plain "
-    "500) and obeys the timeout (a plain 408); ray 2.60, _direct_ingress_asgi in replica.py",
-)
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        pytest.param("x-request-id", b"\xff\xfe", marks=READ_BY_SERVE),
+        ("x-request-id", b"\xff\xfe"),
         ("x-request-id", b"a" * 4000),
-        pytest.param("serve_multiplexed_model_id", b"\xff", marks=READ_BY_SERVE),
-        pytest.param("x-request-timeout-seconds", b"\xff", marks=READ_BY_SERVE),
-        pytest.param("x-request-timeout-seconds", b"0.0001", marks=READ_BY_SERVE),
+        ("serve_multiplexed_model_id", b"\xff"),
+        ("x-request-timeout-seconds", b"\xff"),
+        ("x-request-timeout-seconds", b"0.0001"),
         ("x-request-timeout-seconds", b"nan"),
         ("authorization", b"\xff"),
         ("accept", b"text/html"),

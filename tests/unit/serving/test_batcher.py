@@ -581,11 +581,30 @@ def test_a_request_that_would_wait_too_long_is_refused_and_one_that_shares_is_no
             # In turns, 4 tokens wait for about 4 of the large one's 400.
             small = [sent(batcher, texts_of(4)) for _ in range(3)]
             await queued()
-            with pytest.raises(OverloadedError, match=r"would wait 1\.6 s for 16 others"):
+            with pytest.raises(OverloadedError, match=r"would wait 1\.7 s for 16 others and"):
                 await batcher.submit(texts_of(4), QUERY)
             # 410 may wait for 412: hardly longer than they take by themselves.
             batcher.check_room(410)
         await asyncio.gather(first, large, *small)
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_a_request_waits_for_what_is_left_of_the_forward_under_way() -> None:
+    async def scenario() -> None:
+        forwards, load = Forwards(), LoadMeter(BUDGET)
+        load.tokens_per_s = 10.0
+        batcher = batcher_of(forwards, load=load, max_queue_wait_s=1.0)
+        with forwards.held_up():
+            working = sent(batcher, texts_of(*[4] * 4))  # 1.6 s, as far as anybody knows
+            await forwards.begun(1)
+            with pytest.raises(OverloadedError, match=r"wait 1\.6 s for 0 others and"):
+                batcher.check_room(4)
+            batcher.check_room(7)
+            await asyncio.sleep(0.3)
+            batcher.check_room(4)
+        await working
         await batcher.close()
 
     run(scenario())
@@ -598,7 +617,7 @@ def test_what_nobody_has_counted_is_refused_as_its_like_was_until_the_queue_move
         load.tokens_per_s = 10.0
         batcher.check_unread(1, 1000)
         with forwards.held_up():
-            tasks = [sent(batcher, texts_of(4))]
+            tasks = [sent(batcher, texts_of(1))]
             await forwards.begun(1)
             tasks += [sent(batcher, texts_of(4)) for _ in range(4)]
             await queued()

@@ -76,6 +76,36 @@ def test_a_forward_of_few_tokens_says_nothing_of_how_fast_full_ones_are():
     assert 2_500 < load.tokens_per_s < 10_000
 
 
+def test_a_small_forward_that_is_faster_than_the_rate_shows_that_the_rate_is_too_low():
+    load, _ = meter(batch_tokens=1000)
+    load.encoded(1000, 1000, 10.0)  # the machine stood still for a while
+    for _ in range(50):
+        load.encoded(20, 20, 0.01)
+    assert load.tokens_per_s == pytest.approx(2000, rel=0.01)
+
+
+def test_a_forward_holds_what_takes_a_fifth_of_a_second_within_bounds():
+    load, _ = meter(batch_tokens=4096)
+    assert load.batch_tokens == 4096, "before anything is known"
+    load.encoded(4096, 4096, 4096 / 10_000)
+    assert load.batch_tokens == 2000
+    load.restart()
+    load.encoded(4096, 4096, 10.0)
+    assert load.batch_tokens == 512, "smaller forwards would make a low rate lower"
+    load.restart()
+    load.encoded(4096, 4096, 0.01)
+    assert load.batch_tokens == 4096
+
+
+def test_forwards_of_the_size_that_a_rate_allows_go_on_measuring_it():
+    load, _ = meter(batch_tokens=4096)
+    load.encoded(4096, 4096, 0.5)
+    for _ in range(100):
+        tokens = load.batch_tokens
+        load.encoded(tokens, tokens, tokens / 3000)
+    assert load.tokens_per_s == pytest.approx(3000, rel=0.01)
+
+
 @settings(deadline=None)
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=50))
 def test_capacity_stays_between_the_slowest_and_the_fastest_forward(seconds: list[float]):

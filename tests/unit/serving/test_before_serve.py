@@ -1,0 +1,150 @@
+"""What a replica refuses before Serve, and what it keeps from it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from serving import before_serve
+from support.replica_app import V1, App, refusal, run_scenario
+
+
+class Served:
+    """Stands for Serve: remembers what reaches it, and passes it on."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.scopes: list[Scope] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scopes.append(scope)
+        await self.app.asgi(scope, receive, send)
+
+
+@pytest.fixture(autouse=True)
+def _no_gate_is_left() -> Iterator[None]:
+    yield
+    before_serve._gates.clear()
+
+
+@asynccontextmanager
+async def behind_it(
+    app: App, **headers: str
+) -> AsyncIterator[tuple[Served, httpx.AsyncClient]]:
+    """Yield what stands for Serve, and a client of a replica that is full."""
+    served = Served(app)
+    (middleware,) = before_serve.middlewares()
+    asgi = middleware.cls(served, *middleware.args, **middleware.kwargs)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=asgi), base_url="http://replica", headers=headers
+    ) as client:
+        with app.held_up():
+            working = asyncio.create_task(client.post(V1, json={"input": "a b c d e f"}))
+            await app.a_forward_has_begun()
+            served.scopes.clear()
+            yield served, client
+        assert (await working).status_code == 200
+
+
+LARGE = {"input": "x" * 400}
+
+
+def test_a_request_that_has_no_room_is_refused_before_serve_sees_it():
+    async def scenario() -> None:
+        app = App(max_queued_tokens=8)
+        before_serve.guard(app.asgi.state.gate)
+        async with behind_it(app) as (served, client):
+            refused = await client.post(V1, json=LARGE)
+            named = await client.post(V1, json=LARGE, headers={"x-request-id": "mine"})
+            assert served.scopes == []
+            small = asyncio.create_task(client.post(V1, json={"input": "a"}))
+            health = await client.get("/health/ready")
+            unknown = await client.post("/v1/completions", json=LARGE)
+        assert "6 tokens wait and 8 may" in refusal(refused, 429, "rate_limit_error")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert len(refused.headers["x-request-id"]) == 32
+        assert named.headers["x-request-id"] == "mine"
+        assert ((await small).status_code, health.status_code, unknown.status_code) == (
+            200,
+            200,
+            404,
+        )
+        assert app.metrics.rejections == [(None, "overloaded")] * 2
+        assert app.metrics.answers[:2] == [("-", "-", 429)] * 2
+
+    run_scenario(scenario())
+
+
+def test_a_request_without_a_key_is_401_however_full_the_replica_is():
+    async def scenario() -> None:
+        app = App(max_queued_tokens=8, api_keys=("right",))
+        before_serve.guard(app.asgi.state.gate)
+        async with behind_it(app, authorization="Bearer right") as (served, client):
+            refusal(await client.post(V1, json=LARGE), 429, "rate_limit_error")
+            wrong = {"authorization": "Bearer wrong"}
+            refusal(await client.post(V1, json=LARGE, headers=wrong), 401, "authentication_error")
+            assert served.scopes == []
+
+    run_scenario(scenario())
+
+
+def test_where_no_replica_is_everything_is_passed_on():
+    async def scenario() -> None:
+        app = App(max_queued_tokens=8)
+        async with behind_it(app) as (served, client):
+            refusal(await client.post(V1, json=LARGE), 429, "rate_limit_error")
+            assert len(served.scopes) == 1
+
+    run_scenario(scenario())
+
+
+@pytest.mark.parametrize("length", [None, "-1", "abc", "99999999999"])
+def test_a_length_that_says_nothing_is_left_to_the_gate_behind_serve(length: str | None):
+    async def scenario() -> None:
+        app = App(max_queued_tokens=8)
+        before_serve.guard(app.asgi.state.gate)
+        async with behind_it(app) as (served, client):
+
+            async def content() -> AsyncIterator[bytes]:
+                yield b'{"input": "' + b"x" * 400 + b'"}'
+
+            headers = {} if length is None else {"content-length": length}
+            answer = await client.post(V1, content=content(), headers=headers)
+            assert answer.status_code in (413, 429)
+            assert len(served.scopes) == 1
+
+    run_scenario(scenario())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reaches_serve"),
+    [
+        (b"x-request-id", b"an id", True),
+        (b"x-request-id", b"\xff", False),
+        (b"x-request-timeout-seconds", b"0.0001", False),
+        (b"serve_multiplexed_model_id", b"\xff", False),
+        (b"serve-multiplexed-model-id", b"other", False),
+        (b"authorization", b"\xff", True),
+    ],
+)
+def test_serve_is_not_given_a_header_that_it_would_fail_over_or_obey(
+    name: bytes, value: bytes, reaches_serve: bool
+):
+    seen: list[Any] = []
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["headers"])
+
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError
+
+    headers = [(b"host", b"replica"), (name, value)]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+    asyncio.run(before_serve.BeforeServe(served)(scope, nothing, nothing))
+    assert seen == [headers if reaches_serve else headers[:1]]
