@@ -34,9 +34,7 @@ def _no_gate_is_left() -> Iterator[None]:
 
 
 @asynccontextmanager
-async def behind_it(
-    app: App, **headers: str
-) -> AsyncIterator[tuple[Served, httpx.AsyncClient]]:
+async def behind_it(app: App, **headers: str) -> AsyncIterator[tuple[Served, httpx.AsyncClient]]:
     """Yield what stands for Serve, and a client of a replica that is full."""
     served = Served(app)
     (middleware,) = before_serve.middlewares()
