@@ -67,6 +67,16 @@ def check_second_run(
     assert (report["shards"], report["duplicate_shards"]) == (len(after) - len(before), 0)
 
 
+def wait_for_idle_cluster() -> None:
+    """Wait until nothing holds a CPU: an actor outlives its driver, and may commit one more shard."""
+    import ray
+
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline, "the dead driver's actor goes on"
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize("step", [*COMMIT_STEPS, "before-index"])
 def test_after_a_killed_driver_a_second_run_does_the_rest(
     tmp_path: Path,
@@ -82,6 +92,7 @@ def test_after_a_killed_driver_a_second_run_does_the_rest(
     killed = embed(tmp_path, tmp_path / "in", output.uri, tiny_model, environment=on_cluster)
 
     assert (killed.returncode, faults.happened(fault)) == (-9, 1)
+    wait_for_idle_cluster()
     check_second_run(output, corpus, tmp_path, tiny_model, on_cluster)
 
 
