@@ -71,12 +71,13 @@ class BodyReader:
         self.chunks: list[bytes] = []
 
     def close(self) -> None:
-        """Give the body's bytes back, once it is answered."""
+        """Drop the body and give its bytes back, once it is answered or refused."""
+        self.chunks.clear()
         self._buffered.give_back(self._held)
         self._held = 0
 
-    async def read(self, receive: Receive, headers: Headers) -> bytes:
-        """Return the whole body.
+    async def read(self, receive: Receive, headers: Headers) -> None:
+        """Read the whole body; `content` is what it says.
 
         Raises:
             RequestTooLargeError: It has more bytes than are allowed.
@@ -96,6 +97,9 @@ class BodyReader:
             ) from error
         if self.size > self.limit:
             raise self._too_large(self.size)
+
+    def content(self) -> bytes:
+        """Return what was read; empty once it is closed."""
         return b"".join(self.chunks)
 
     async def _read(self, receive: Receive) -> None:

@@ -173,7 +173,7 @@ class EmbeddingService:
         likely = max(0, body_bytes - _BYTES_OF_FIELDS) // _CHARACTERS_PER_TOKEN
         try:
             # Several texts are counted: they may wait as long as they take by themselves.
-            self._batcher.check_unread(least, likely if likely <= longest else 0)
+            self._batcher.admission.check_unread(least, likely if likely <= longest else 0)
         except OverloadedError:
             self.load.offered_unread(min(likely, self._limits.max_request_tokens))
             self._metrics.rejected(None, "overloaded")
@@ -282,7 +282,7 @@ class EmbeddingService:
         longest, count = self.space.max_seq_length, len(request.inputs)
         guess = sum(min(_least_tokens(entry), longest) for entry in request.inputs)
         try:
-            self._batcher.check_room(guess)
+            self._batcher.admission.check_room(guess)
         except OverloadedError:
             self.load.offered(self.load.expected_tokens(count), count)
             self._metrics.rejected(request.role, "overloaded")

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 
 from encoder.encoder import load_encoder
-from serving.before_serve import guard
+from serving.before_serve import guarded_by
 from serving.corpus_check import check_corpus
 from serving.embedding import EmbeddingService
 from serving.encoder_thread import encoder_thread
@@ -53,14 +53,14 @@ class QueryEndpoint:
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the web application; Serve calls it once, after the constructor."""
         app = build_http_app(self.service, self._settings, self._metrics, _version())
-        guard(app.state.gate)
 
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
             await self.service.warm_up()
             _keep_what_is_loaded()
             publishing = asyncio.create_task(self._publish_metrics())
-            yield
+            with guarded_by(app.state.gate):
+                yield
             publishing.cancel()
             await self.service.close()
             await self._metrics.publish(self.service.load)

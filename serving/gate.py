@@ -8,6 +8,7 @@ Where `before_serve.py` is in place, what is refused for load is refused before 
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import logging
 import time
@@ -67,6 +68,7 @@ class Gate:
         self._metrics = metrics
         self._buffered = BufferedBytes(settings.limits.max_buffered_bytes)
         self._refusals = Turns()
+        self._root_path = ""
 
     def before(self, routes: ASGIApp) -> ASGIApp:
         """Return the application that passes on to the routes what it does not refuse."""
@@ -75,26 +77,35 @@ class Gate:
             if scope["type"] != "http":
                 await routes(scope, receive, send)
                 return
+            # Serve puts its route prefix here, which what comes before Serve cannot know.
+            self._root_path = scope.get("root_path", "")
             visit = self._visit(scope, receive, send, is_within_serve=True)
             await self._answer(visit, self._pass_on(visit, routes))
 
         return gated
 
     def check_early(self, scope: Scope) -> None:
-        """Refuse what is to be embedded, by its announced size alone.
+        """Refuse what is to be embedded, by its announced size alone, before Serve sees it.
+
+        What has no valid key is passed over: it gets its 401 behind Serve, and is no load.
 
         Raises:
             OverloadedError: There is no room; `refuse` answers it.
         """
-        if scope["method"] == "POST" and scope["path"] in self._guarded_paths:
-            announced = Headers(scope=scope).get("content-length", "")
-            if announced.isdecimal() and int(announced) <= self._limits.max_body_bytes:
+        path = scope["path"].removeprefix(self._root_path)
+        if scope["method"] != "POST" or path not in self._guarded_paths:
+            return
+        headers = Headers(scope=scope)
+        announced = headers.get("content-length", "")
+        if announced.isdecimal() and int(announced) <= self._limits.max_body_bytes:
+            with contextlib.suppress(UnauthorizedError):
+                self._check_key(headers)
                 self._check_room(int(announced))
 
     async def refuse(
         self, refusal: OverloadedError, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Answer a request that neither Serve nor a route will see."""
+        """Answer what `check_early` has refused: neither Serve nor a route will see it."""
         visit = self._visit(scope, receive, send, is_within_serve=False)
         await self._answer(visit, self._turn_away(visit, refusal))
 
@@ -120,6 +131,7 @@ class Gate:
         except TwofoldError as error:
             record.error = str(error)
             if isinstance(error, OverloadedError):
+                visit.body.close()  # many may wait, and nobody will look at what they hold
                 await self._refusals.wait()
             # What is still on its way would be read and thrown away, however long it takes.
             response.closes = visit.has_body and not visit.body.is_whole
@@ -142,14 +154,14 @@ class Gate:
         if not visit.has_body:
             await routes(visit.scope, visit.receive, visit.response)
             return
-        content = await visit.body.read(visit.receive, visit.headers)
+        # Not kept in a variable: an error's traceback would hold it for as long as that waits.
+        await visit.body.read(visit.receive, visit.headers)
         _check_media_type(visit.headers)
         if _path(visit.scope) in self._guarded_paths:
-            self._check_room(len(content))
-        await routes(visit.scope, _replay(content, visit.receive), visit.response)
+            self._check_room(visit.body.size)
+        await routes(visit.scope, _replay(visit.body.content(), visit.receive), visit.response)
 
     async def _turn_away(self, visit: _Visit, refusal: OverloadedError) -> None:
-        self._check_key(visit.headers)
         await visit.body.read(visit.receive, visit.headers)
         _check_media_type(visit.headers)
         raise refusal

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ["LoadMeter"]
+__all__ = ["FORWARD_S", "LoadMeter"]
 
 _SMOOTHING = 0.2
 """Weight of the newest forward in the rate."""
@@ -16,8 +16,8 @@ _FIRST_GUESS_TOKENS = 8.0
 """Of an input, before any was seen."""
 _FULL_SHARE = 0.25
 """A forward of less than this of the budget says little of how fast full ones are."""
-_FORWARD_S = 0.2
-"""Who comes while a forward is under way waits for its end."""
+FORWARD_S = 0.2
+"""No forward is made longer than this: who comes while it is under way waits for its end."""
 _LEAST_BATCH_TOKENS = 512
 """What a rate, however low, leaves of the budget: smaller forwards would make it lower still."""
 
@@ -54,7 +54,7 @@ class LoadMeter:
         """Padded tokens of a forward that takes no longer than others should wait for it."""
         if not self.tokens_per_s:
             return self._max_batch_tokens
-        quick = max(_LEAST_BATCH_TOKENS, int(_FORWARD_S * self.tokens_per_s))
+        quick = max(_LEAST_BATCH_TOKENS, int(FORWARD_S * self.tokens_per_s))
         return min(self._max_batch_tokens, quick)
 
     def offered(self, n_tokens: int, n_inputs: int) -> None:
@@ -87,12 +87,18 @@ class LoadMeter:
         if padded_tokens:
             self.padding_waste = 1.0 - n_tokens / padded_tokens
         rate = n_tokens / max(seconds, 1e-6)
-        # A small forward shows that full ones are no slower. Without that, a rate that is too low
-        # would let only small ones come, and stay.
-        if padded_tokens < _FULL_SHARE * self.batch_tokens and rate < self.tokens_per_s:
+        is_small = padded_tokens < _FULL_SHARE * self.batch_tokens
+        if self.tokens_per_s and is_small and not self._is_too_low(rate):
             return
         weight = _SMOOTHING if self.tokens_per_s else 1.0
         self.tokens_per_s += weight * (rate - self.tokens_per_s)
+
+    def _is_too_low(self, rate: float) -> bool:
+        """Whether a small forward shows that the rate is wrong, and nothing else would.
+
+        A rate that leaves only the smallest batches would stay, since no larger one came.
+        """
+        return rate > self.tokens_per_s and self.batch_tokens <= _LEAST_BATCH_TOKENS
 
     def restart(self) -> None:
         """Forget rates and waits, as after a warm-up."""

@@ -47,13 +47,13 @@ class LimitSettings(BaseModel):
         262_144,
         ge=1,
         description="Tokens that may wait in a replica, beside a request that finds it idle; "
-        "beyond it the answer is 429 with Retry-After, at once",
+        "beyond it a request gets 429 with Retry-After and does not wait for the encoder",
     )
     max_queue_wait_s: float = Field(
         0.3,
         gt=0,
         description="Longest wait, beyond what a request takes by itself, at which one is "
-        "accepted; else 429, at once. More absorbs bursts, less keeps the slowest answer fast",
+        "accepted; else 429. More absorbs bursts, less keeps the slowest answer fast",
     )
     max_buffered_bytes: int = Field(
         2**28,
@@ -94,7 +94,10 @@ class ScalingSettings(BaseModel):
         "lower leaves room for bursts",
     )
     target_queue_wait_s: float = Field(
-        0.25, gt=0, description="Mean wait at which one more replica is started"
+        0.1,
+        gt=0,
+        description="Mean wait at which one more replica is started; below max-queue-wait-s, "
+        "at which requests are refused",
     )
     upscale_delay_s: float = Field(
         3.0, ge=0, description="How long the load must ask for more replicas before they start"
@@ -164,6 +167,18 @@ class ServingSettings(BaseModel):
             flat: dict[str, Any] = {str(key): value for key, value in values.items()}
             return nested(cls, flat)
         return values
+
+    @model_validator(mode="after")
+    def _grows_before_it_refuses(self) -> ServingSettings:
+        scaling, longest_s = self.scaling, self.limits.max_queue_wait_s
+        grows = scaling.max_replicas > scaling.min_replicas
+        if grows and scaling.target_queue_wait_s >= longest_s:
+            raise ValueError(
+                f"expected target_queue_wait_s below max_queue_wait_s ({longest_s:g}), found "
+                f"{scaling.target_queue_wait_s:g}: requests are refused before they wait so long, "
+                "and no replica would be added for them; lower it, or raise max_queue_wait_s"
+            )
+        return self
 
     @property
     def model_names(self) -> tuple[str, ...]:

@@ -13,10 +13,13 @@ from collections import deque
 __all__ = ["Turns"]
 
 _TURNS_EACH = 4
+_SHARE = 32
+"""Of those who wait, one in so many goes on each time: 5,000 are through after 820 turns (one each
+time would take 20,000, and where more come than go on, no end)."""
 
 
 class Turns:
-    """Lets those who wait go on, in order, one in every fourth turn of the event loop.
+    """Lets those who wait go on, in order, in every fourth turn of the event loop: one, or a 32nd.
 
     Nobody waits for a clock: an event loop that has nothing else to do turns at once.
     """
@@ -37,8 +40,11 @@ class Turns:
         if left:
             loop.call_soon(self._turn, loop, left - 1)
             return
-        first = self._waiting.popleft()
-        if not first.done():  # its request may have been cancelled meanwhile
-            first.set_result(None)
+        due = max(1, len(self._waiting) // _SHARE)
+        while due and self._waiting:
+            first = self._waiting.popleft()
+            if not first.done():  # a request that was cancelled meanwhile takes nobody's turn
+                first.set_result(None)
+                due -= 1
         if self._waiting:
             loop.call_soon(self._turn, loop, _TURNS_EACH - 1)

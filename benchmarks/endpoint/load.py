@@ -33,7 +33,7 @@ async def closed_loop(
         connections: N.
         seconds: How long is measured; requests count where they end.
         warm_up_s: What comes before that and is not counted.
-        max_requests: Ends the load early.
+        max_requests: Ends the load early, which is then said to be cut.
         first: Index of the first request.
         drain_s: How long replies are waited for at the end.
 
@@ -55,7 +55,7 @@ async def closed_loop(
         for sample in loop.samples
         if sample.status == NO_REPLY or 0 <= sample.at_s + sample.seconds - offset_s <= measured_s
     ]
-    return Load(samples, measured_s, 0, cpu_s / measured_s, begin, end)
+    return Load(samples, measured_s, 0, cpu_s / measured_s, begin, end, measured_s < seconds)
 
 
 async def open_loop(

@@ -42,6 +42,7 @@ class Load:
         client_share: Of one core, what the load generator took: near 1 it was what was measured.
         began: When `at_s` was 0, by `time.perf_counter`.
         stopped: When the last request had been sent, by the same clock.
+        is_cut: Whether it was ended early, by the largest number of requests that it may have.
     """
 
     samples: Sequence[Sample]
@@ -50,6 +51,7 @@ class Load:
     client_share: float = 0.0
     began: float = 0.0
     stopped: float = 0.0
+    is_cut: bool = False
 
     @property
     def latencies_s(self) -> list[float]:
@@ -92,4 +94,6 @@ def describe(load: Load) -> Result:
         }
     if load.not_sent:
         figures["not_sent"] = load.not_sent
+    if load.is_cut:
+        figures["cut_after_s"] = round(load.stopped - load.began, 2)
     return figures

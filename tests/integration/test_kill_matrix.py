@@ -68,7 +68,7 @@ def check_second_run(
 
 
 def wait_for_idle_cluster() -> None:
-    """Wait until nothing holds a CPU: an actor outlives its driver, and may commit one more shard."""
+    """Wait until nothing holds a CPU: an actor outlives its driver, and may commit a shard more."""
     import ray
 
     deadline = time.monotonic() + 60

@@ -213,9 +213,12 @@ def test_a_model_that_is_not_served_is_not_described(client):
         ("x-request-timeout-seconds", b"\xff"),
         ("x-request-timeout-seconds", b"0.0001"),
         ("x-request-timeout-seconds", b"nan"),
+        ("x-request-disconnect-disabled", b"\xff"),
+        ("x-session-id", b"\xff"),
         ("authorization", b"\xff"),
         ("accept", b"text/html"),
         ("traceparent", b"\xff-garbage"),
+        ("tracestate", b"\xff"),
     ],
 )
 def test_an_odd_header_is_no_reason_to_fail(client, name, value):

@@ -530,7 +530,7 @@ def test_a_precision_that_passes_the_probe_is_used_and_logged(
     backend = open_with_probe(tiny_model)
 
     assert backend.dtype == "bfloat16"  # type: ignore[attr-defined]
-    (line,) = [r.getMessage() for r in caplog.records if r.name.startswith("encoder")]
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "encoder.backends.select"]
     assert line.startswith("encoding with torch bfloat16 on cpu (min cosine to float32 0.99")
 
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from serving.metrics import METRIC_NAMES
+from serving.settings import LimitSettings
 from support.manifests import rendered, the, tool
 
 CASES = Path(__file__).with_name("alert_cases.yaml")
@@ -90,6 +91,12 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_is_silent(
     alerts = {rule["alert"] for rule in rules()}
     assert {check["alertname"] for check in tests if check.get("exp_alerts")} == alerts
     assert {check["alertname"] for check in tests if not check.get("exp_alerts")} == alerts
+
+
+def test_the_alert_on_waits_is_about_waits_that_admission_lets_happen():
+    (queue,) = [rule for rule in rules() if rule["alert"] == "TwofoldQueue"]
+    (threshold_s,) = re.findall(r"> ([\d.]+)$", queue["expr"])
+    assert float(threshold_s) < LimitSettings().max_queue_wait_s
 
 
 def promtool(*arguments: str, folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -202,5 +203,54 @@ def test_a_client_that_goes_away_gets_nothing_and_is_counted_as_gone():
         await app.asgi(scope, gone, send)
         assert answered == []
         assert app.metrics.answers == [("-", "-", 499)]
+
+    run_scenario(scenario())
+
+
+def test_refusals_that_wait_for_their_turn_hold_no_bodies():
+    async def scenario() -> None:
+        app = App(max_queued_tokens=8)
+        gate, waiting = app.asgi.state.gate, 0
+        all_wait, may_go_on = asyncio.Event(), asyncio.Event()
+
+        class Held:
+            async def wait(self) -> None:
+                nonlocal waiting
+                waiting += 1
+                if waiting == 200:
+                    all_wait.set()
+                await may_go_on.wait()
+
+        gate._refusals = Held()
+        scope = {"type": "http", "method": "POST", "path": V1, "query_string": b"", "headers": []}
+        statuses: list[int] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": bytes(100_000)}
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        async with app.client() as client:
+            with app.held_up():
+                working = asyncio.create_task(client.post(V1, json={"input": "a b c d e f"}))
+                await app.a_forward_has_begun()
+                held = gate._buffered._held
+                tracemalloc.start()
+                before, _ = tracemalloc.get_traced_memory()
+                refused = [
+                    asyncio.create_task(app.asgi(dict(scope), receive, send)) for _ in range(200)
+                ]
+                await all_wait.wait()
+                after, _ = tracemalloc.get_traced_memory()
+                tracemalloc.stop()
+                assert gate._buffered._held == held
+                assert after - before < 200 * 100_000 / 4
+                may_go_on.set()
+                await asyncio.gather(*refused)
+            assert (await working).status_code == 200
+        assert statuses == [429] * 200
+        assert gate._buffered._held == 0
 
     run_scenario(scenario())

@@ -82,6 +82,12 @@ def test_nothing_given_is_the_default_model_on_one_replica_for_queries():
     assert not settings.accept_token_arrays
 
 
+def test_a_wait_that_would_add_replicas_matters_only_where_they_may_be_added():
+    assert ServingSettings(max_replicas=2).scaling.target_queue_wait_s == 0.1
+    assert ServingSettings(max_queue_wait_s=0.05).limits.max_queue_wait_s == 0.05
+    assert ServingSettings(max_replicas=2, max_queue_wait_s=0.2, target_queue_wait_s=0.19)
+
+
 @pytest.mark.parametrize("model", [ServingSettings, ServeSettings])
 def test_a_flat_name_belongs_to_one_group_only(model: type[ServingSettings]):
     names = [name for group in groups(model).values() for name in group.model_fields]
@@ -103,6 +109,8 @@ def test_a_flat_name_belongs_to_one_group_only(model: type[ServingSettings]):
         {"target_utilization": 1.5},
         {"default_role": "passage"},
         {"min_replicas": 3, "max_replicas": 2},
+        {"max_replicas": 2, "target_queue_wait_s": 0.3},
+        {"max_replicas": 2, "max_queue_wait_s": 0.1},
         {"max_replicas": 0},
     ],
 )
@@ -197,6 +205,10 @@ def test_flags_win_over_variables_and_those_over_yaml(
         (["--max-inputs", "0"], "--max-inputs: expected a value greater than or equal to 1"),
         (["--default-role", "passage"], "--default-role: expected .*'query' or 'document'"),
         (["--min-replicas", "3"], "min_replicas <= max_replicas, found 3 and 1"),
+        (
+            ["--max-replicas", "2", "--target-queue-wait-s", "0.5"],
+            r"target_queue_wait_s below max_queue_wait_s \(0.3\), found 0.5: .*; lower it, or",
+        ),
         (["--modle", "x"], "--modle"),
         (["--port", "8000"], "--port"),
     ],

@@ -90,6 +90,7 @@ def test_a_closed_loop_keeps_as_many_requests_under_way_as_it_has_connections():
     server, load = asyncio.run(run())
     assert server.connections == server.most_under_way == 8
     assert describe(load)["errors"] == 0
+    assert "cut_after_s" not in describe(load)
     assert min(load.latencies_s) >= 0.049
 
 
@@ -100,6 +101,7 @@ def test_a_closed_loop_ends_at_its_largest_number_of_requests():
 
     load = asyncio.run(run())
     assert load.seconds < 30
+    assert 0 <= describe(load)["cut_after_s"] < 30
 
 
 def test_connections_that_break_are_errors_and_are_replaced():

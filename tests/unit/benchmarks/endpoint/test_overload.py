@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from benchmarks.endpoint import overload
+from benchmarks.endpoint.load_loops import Target
 from benchmarks.endpoint.overload import find_knee, recovery_s
-from benchmarks.endpoint.samples import Sample
+from benchmarks.endpoint.samples import Load, Sample, describe
 
 
 def steady(per_s: int, begin_s: float, end_s: float, status: int = 200) -> list[Sample]:
@@ -43,3 +47,43 @@ def test_one_good_window_between_bad_ones_is_not_full_speed():
 
 def test_full_speed_that_does_not_come_back():
     assert recovery_s(steady(50, 0, 5), full_per_s=100, seconds=5) is None
+
+
+TARGET = Target(0, [b""])
+
+
+@pytest.mark.parametrize(("rate", "is_cut"), [(100, False), (15_000, False), (40_000, True)])
+def test_an_open_loop_has_all_its_arrivals_or_says_that_it_was_cut(
+    monkeypatch: pytest.MonkeyPatch, rate: float, is_cut: bool
+):
+    sent: list[float] = []
+
+    async def sends(_: Target, times: list[float], **__: Any) -> Load:
+        sent.extend(times)
+        return Load([], times[-1], stopped=times[-1])
+
+    monkeypatch.setattr(overload, "open_loop", sends)
+    figures = describe(overload._open(TARGET, rate, 2.0))
+
+    assert len(sent) <= 40_000
+    if is_cut:
+        assert figures["cut_after_s"] == pytest.approx(1.0, rel=0.05)
+    else:
+        assert len(sent) == pytest.approx(2.0 * rate, rel=0.2)
+        assert "cut_after_s" not in figures
+
+
+def test_a_closed_loop_may_have_as_many_requests_as_one_client_sends_in_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    most: list[int] = []
+
+    async def sends(_: Target, *, max_requests: int, **__: Any) -> Load:
+        most.append(max_requests)
+        return Load([], 1.0)
+
+    monkeypatch.setattr(overload, "closed_loop", sends)
+    for seconds, warm_up_s in ((60.0, 0.0), (2.0, 1.0)):
+        overload._closed(TARGET, 8, seconds, warm_up_s)
+
+    assert most == [1_200_000, 60_000]

@@ -1,0 +1,64 @@
+"""One replica as Serve makes it, on a fake encoder and without Ray's metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from unittest.mock import MagicMock
+
+import httpx
+import pytest
+from starlette.responses import PlainTextResponse
+
+from serving import endpoint as module
+from serving import metrics
+from serving.before_serve import BeforeServe
+from serving.endpoint import QueryEndpoint
+from serving.errors import OverloadedError
+from serving.settings import ServingSettings
+from support.replica_app import NAME, V1, WideEncoder, refusal, run_scenario
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> QueryEndpoint:
+    monkeypatch.setattr(metrics, "metrics", MagicMock())
+    monkeypatch.setattr(module, "load_encoder", lambda _: WideEncoder())
+    monkeypatch.setattr(module, "_keep_what_is_loaded", lambda: None)  # for the tests after this
+    return QueryEndpoint(ServingSettings(model=NAME), num_threads=1)
+
+
+def test_while_a_replica_runs_its_gate_is_asked_before_serve(endpoint: QueryEndpoint):
+    async def scenario() -> None:
+        app = endpoint.__serve_build_asgi_app__()
+
+        def full(_: Any) -> None:
+            raise OverloadedError("no room", retry_after_s=1)
+
+        app.state.gate.check_early = full
+        transport = httpx.ASGITransport(app=BeforeServe(PlainTextResponse("served")))
+        async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
+            async with app.router.lifespan_context(app):
+                refused = await client.post(V1, json={"input": "a"})
+            afterwards = await client.post(V1, json={"input": "a"})
+        assert "no room" in refusal(refused, 429, "rate_limit_error")
+        assert afterwards.text == "served"
+
+    run_scenario(scenario())
+
+
+def test_a_replica_is_warm_when_it_starts_and_frees_its_model_when_it_stops(
+    endpoint: QueryEndpoint, monkeypatch: pytest.MonkeyPatch
+):
+    closed: list[bool] = []
+    monkeypatch.setattr(endpoint.service.encoder, "close", lambda: closed.append(True))
+
+    async def scenario() -> None:
+        app = endpoint.__serve_build_asgi_app__()
+        async with app.router.lifespan_context(app):
+            assert endpoint.service.encoder.forwards
+            assert endpoint.service.load.tokens_per_s > 0
+            assert closed == []
+            await asyncio.wait_for(endpoint.check_health(), 10)
+        assert closed == [True]
+
+    run_scenario(scenario())
