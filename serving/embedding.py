@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["EmbedRequest", "Embedding", "EmbeddingService", "Truncate"]
 
 _TOKENIZER_THREADS = 2
+_INLINE_CHARACTERS = 200
+"""Up to so many are tokenized where they are: a query takes 19 us, 200 characters take 45, and
+handing it over takes the event loop 41 us and the request 108."""
 _CHARACTERS_PER_TOKEN = 8
 """More than English has in WordPiece (4 to 5): the guess before tokenizing errs on the low side."""
 _BYTES_PER_TOKEN = 16
@@ -288,6 +291,8 @@ class EmbeddingService:
             self._metrics.rejected(request.role, "overloaded")
             raise
         started = time.monotonic()
+        if _is_small(request.inputs):
+            return self._tokens_of(request), time.monotonic() - started
         self.load.enter(guess)
         try:
             tokenized = await asyncio.get_running_loop().run_in_executor(
@@ -366,6 +371,11 @@ class EmbeddingService:
                 self.space, truncate_dim=dimensions, dimension=dimensions
             )
         return self._spaces[dimensions]
+
+
+def _is_small(inputs: Sequence[str] | Sequence[Sequence[int]]) -> bool:
+    """Whether tokenizing takes less of the event loop than having it done in a thread."""
+    return len(inputs) == 1 and len(inputs[0]) <= _INLINE_CHARACTERS
 
 
 def _least_tokens(entry: str | Sequence[int]) -> int:

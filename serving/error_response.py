@@ -15,7 +15,7 @@ from encoder.errors import InvalidInputError, TwofoldError
 from serving.errors import OverloadedError, error_type, http_status
 from serving.request_record import record_of
 
-__all__ = ["ErrorBody", "error_response", "shape_errors"]
+__all__ = ["ErrorBody", "describe_problems", "error_response", "shape_errors"]
 
 
 class ErrorDetail(BaseModel):
@@ -57,7 +57,7 @@ def shape_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def bad_body(request: Request, error: RequestValidationError) -> JSONResponse:
-        message = _problems(error.errors())
+        message = describe_problems(error.errors())
         record_of(request.scope).error = message
         return error_response(InvalidInputError(message))
 
@@ -82,8 +82,12 @@ def _shaped(status: int, message: str, kind: str, headers: dict[str, str]) -> JS
     )
 
 
-def _problems(problems: Sequence[Any]) -> str:
-    """One line of what is wrong with a body; of a union's branches each field is told once."""
+def describe_problems(problems: Sequence[Any]) -> str:
+    """Return one line of what is wrong with a body; of a union's branches each field is told once.
+
+    Args:
+        problems: As pydantic lists them.
+    """
     told: dict[str, str] = {}
     for problem in problems:
         place = [str(part) for part in problem["loc"]]

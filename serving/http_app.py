@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
+from fastapi import FastAPI
 
 from serving.dialects import cohere, health, openai, tei
 from serving.dialects.served_models import ServedModels
@@ -14,6 +12,7 @@ from serving.embedding import EmbeddingService
 from serving.error_response import ErrorBody, shape_errors
 from serving.gate import Gate
 from serving.settings import ServingSettings
+from serving.shortcut import Shortcut, answers_of
 
 if TYPE_CHECKING:
     from serving.metrics import Metrics
@@ -54,21 +53,14 @@ def build_http_app(
     for routes in (*dialects, health.router(service)):
         app.include_router(routes, responses=_ERRORS)
     shape_errors(app)
-    gate = Gate(settings, metrics, service.check_room, _embedding_paths(dialects))
+    answers = answers_of(route for routes in dialects for route in routes.routes)
+    gate = Gate(settings, metrics, service.check_room, frozenset(answers))
+    # What is added later stands before what was added earlier.
+    app.add_middleware(Shortcut, answers=answers)
     app.add_middleware(gate.before)
     app.state.gate = gate
     _tell_of_our_errors(app)
     return app
-
-
-def _embedding_paths(dialects: Sequence[APIRouter]) -> frozenset[str]:
-    """Return the paths at which a dialect takes texts: those that something is posted to."""
-    return frozenset(
-        route.path
-        for routes in dialects
-        for route in routes.routes
-        if isinstance(route, APIRoute) and "POST" in (route.methods or ())
-    )
 
 
 def _tell_of_our_errors(app: FastAPI) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import numpy as np
 import pytest
@@ -160,3 +161,23 @@ def test_a_warm_up_measures_the_capacity_and_leaves_no_load_behind():
         await app.service.close()
 
     run_scenario(scenario())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "is_here"),
+    [("a" * 200, True), (["a b"], True), ("a" * 201, False), (["a", "b"], False)],
+    ids=["short", "a short one", "long", "several"],
+)
+def test_only_what_is_quicker_tokenized_than_handed_over_is_tokenized_on_the_event_loop(
+    inputs: str | list[str], is_here: bool, monkeypatch: pytest.MonkeyPatch
+):
+    app = App()
+    tokenize, threads = app.encoder.tokenize, []
+
+    def noted(*arguments: object, **options: object) -> Tokenized:
+        threads.append(threading.get_ident())
+        return tokenize(*arguments, **options)
+
+    monkeypatch.setattr(app.encoder, "tokenize", noted)
+    assert app.post(V1, input=inputs).status_code == 200
+    assert threads == [threading.get_ident()] if is_here else threading.get_ident() not in threads
