@@ -16,8 +16,9 @@ _FIRST_GUESS_TOKENS = 8.0
 """Of an input, before any was seen."""
 _FULL_SHARE = 0.25
 """A forward of less than this of the budget says little of how fast full ones are."""
-FORWARD_S = 0.2
-"""No forward is made longer than this: who comes while it is under way waits for its end."""
+FORWARD_S = 0.1
+"""No forward is made longer than this: who comes while it is under way waits for its end. (At ten
+times the knee's load 0.2 s gave 499 requests/s and a p99 of 827 to 1,118 ms, 0.1 s 447 and 686.)"""
 _LEAST_BATCH_TOKENS = 512
 """What a rate, however low, leaves of the budget: smaller forwards would make it lower still."""
 

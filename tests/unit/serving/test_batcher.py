@@ -620,18 +620,18 @@ def test_a_request_waits_for_what_is_left_of_the_forward_under_way() -> None:
     async def scenario() -> None:
         forwards, load = Forwards(), LoadMeter(2 * BUDGET)
         load.tokens_per_s = 100.0
-        batcher = batcher_of(forwards, budget=2 * BUDGET, load=load, max_queue_wait_s=0.1)
+        batcher = batcher_of(forwards, budget=2 * BUDGET, load=load, max_queue_wait_s=0.02)
         with forwards.held_up():
             working = sent(batcher, texts_of(*[4] * 10))  # 0.4 s, as far as anybody knows
             await forwards.begun(1)
-            with pytest.raises(OverloadedError, match=r"wait 0\.2 s for 0 others and"):
-                batcher.admission.check_room(4)
-            with pytest.raises(OverloadedError, match="request of 4 was refused"):
-                batcher.admission.check_unread(1, 4)
+            with pytest.raises(OverloadedError, match=r"wait 0\.1 s for 0 others and"):
+                batcher.admission.check_room(1)
+            with pytest.raises(OverloadedError, match="request of 1 was refused"):
+                batcher.admission.check_unread(1, 1)
             batcher.admission.check_room(11)  # may wait longer: it takes longer
             await asyncio.sleep(0.4)
-            batcher.admission.check_unread(1, 4)
-            batcher.admission.check_room(4)
+            batcher.admission.check_unread(1, 1)
+            batcher.admission.check_room(1)
         await working
         await batcher.close()
 
