@@ -20,6 +20,7 @@ import torch
 from encoder.backends.base import PackedTexts, TokenBatch
 from encoder.backends.memory import forward_within_memory, probe_token_budget
 from encoder.backends.pooled_model import PooledModel
+from encoder.backends.prepacked_model import prepack
 from encoder.errors import BackendError
 
 __all__ = ["TorchBackend"]
@@ -69,6 +70,8 @@ class TorchBackend:
         self.pad_token_id = model.pad_token_id
         self._device = torch.device(device)
         self._model = model.to(device=self._device, dtype=getattr(torch, dtype))
+        if device == "cpu":
+            prepack(self._model)
         self.max_batch_tokens = max_batch_tokens or self._default_budget(max_seq_length)
         self.overhead_tokens = (
             _CPU_OVERHEAD_TOKENS if device == "cpu" else self.max_batch_tokens // _GPU_FORWARDS
