@@ -10,9 +10,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from enum import Enum
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -25,6 +24,7 @@ from encoder.space import EmbeddingSpace, Role
 from encoder.tokenizer import Tokenized
 from serving.batcher import Batched, TokenBatcher
 from serving.deadline import within
+from serving.embed_request import Embedding, EmbedRequest, Truncate
 from serving.encoder_thread import encoder_thread
 from serving.errors import (
     OverloadedError,
@@ -34,11 +34,12 @@ from serving.errors import (
 )
 from serving.load import LoadMeter
 from serving.settings import ServingSettings
+from serving.warm_up import warm_up
 
 if TYPE_CHECKING:
     from serving.metrics import Metrics
 
-__all__ = ["EmbedRequest", "Embedding", "EmbeddingService", "Truncate"]
+__all__ = ["EmbeddingService"]
 
 _TOKENIZER_THREADS = 2
 _INLINE_CHARACTERS = 200
@@ -51,74 +52,6 @@ _BYTES_PER_TOKEN = 16
 _BYTES_OF_FIELDS = 16
 """Of JSON around a text, at least."""
 _HEALTH_TEXT = "Is the model there?"
-_WARM_UP_LENGTHS = (1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64, 128, 256, 512)
-_WARM_UP_ROWS = (1, 2, 4, 8, 16)
-_MEASURED_FORWARDS = 3
-
-
-class Truncate(str, Enum):
-    """What happens to an input of more than `max_seq_length` tokens."""
-
-    END = "end"
-    """Its end is cut off; the receipt says so."""
-    START = "start"
-    """Its beginning is cut off; the receipt says so."""
-    NONE = "none"
-    """The request is refused."""
-
-
-@dataclass(frozen=True)
-class EmbedRequest:
-    """What a dialect asks for.
-
-    Attributes:
-        inputs: N texts, or N rows of token ids of this model's tokenizer.
-        role: How they are pooled and prompted.
-        truncate: What happens to long ones.
-        dimensions: Leading dimensions to keep, or None for all.
-    """
-
-    inputs: Sequence[str] | Sequence[Sequence[int]]
-    role: Role
-    truncate: Truncate = Truncate.END
-    dimensions: int | None = None
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """The vectors of one request, and their receipts.
-
-    Attributes:
-        vectors: float32 (N, D).
-        n_tokens: Tokens that were encoded, int32 (N,).
-        truncated: Which inputs were cut, bool (N,).
-        role: The role that was used.
-        space: The space of these vectors (of fewer dimensions than the endpoint's, where the
-            request asked for that).
-        tokenize_s: Seconds of tokenizing.
-        queue_s: Seconds of waiting for the encoder.
-        forward_s: Seconds of the forwards.
-    """
-
-    vectors: npt.NDArray[np.float32]
-    n_tokens: npt.NDArray[np.int32]
-    truncated: npt.NDArray[np.bool_]
-    role: Role
-    space: EmbeddingSpace
-    tokenize_s: float
-    queue_s: float
-    forward_s: float
-
-    @cached_property
-    def total_tokens(self) -> int:
-        """Tokens of all inputs."""
-        return int(self.n_tokens.sum())
-
-    @cached_property
-    def truncated_inputs(self) -> list[int]:
-        """Positions of the inputs that were cut."""
-        positions: list[int] = np.flatnonzero(self.truncated).tolist()
-        return positions
 
 
 class EmbeddingService:
@@ -248,30 +181,7 @@ class EmbeddingService:
 
     async def warm_up(self) -> None:
         """Prepare the shapes that short queries have, and measure a full forward."""
-        await asyncio.get_running_loop().run_in_executor(
-            self._thread, self.encoder.expect_short_texts
-        )
-        longest = self.space.max_seq_length
-        lengths = sorted({min(length, longest) for length in _WARM_UP_LENGTHS})
-        text = "warm " * longest
-        full = self.encoder.tokenize([text], Role.QUERY)
-        budget = self.encoder.max_batch_tokens
-        for length in lengths:
-            for rows in _WARM_UP_ROWS:
-                if rows > 1 and rows * length > budget:
-                    continue
-                ids = full.input_ids[0][:length]
-                tokenized = Tokenized(
-                    [ids] * rows,
-                    np.full(rows, len(ids), np.int32),
-                    np.zeros(rows, np.bool_),
-                )
-                await self._batcher.submit(tokenized, Role.QUERY)
-        self.load.restart()
-        rows = max(1, self.encoder.max_concurrent_tokens // longest)
-        for _ in range(_MEASURED_FORWARDS):
-            await self._batcher.submit(full.take([0] * rows), Role.QUERY)
-        self.load.report()
+        await warm_up(self.encoder, self._batcher, self._thread, self.load)
 
     async def close(self) -> None:
         """Wait for the forward under way and free the model."""

@@ -6,7 +6,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from serving.embedding import Embedding
+from serving.embed_request import Embedding
 
 __all__ = ["RequestRecord", "keep_record", "record_of"]
 

@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field, StrictStr
 from encoder.errors import InvalidInputError
 from serving.dialects.served_models import ServedModels
 from serving.dialects.wire import Body, BodyRoute, PositiveInt, TextList, base64_floats, respond
-from serving.embedding import Embedding, EmbeddingService, EmbedRequest, Truncate
+from serving.embed_request import Embedding, EmbedRequest, Truncate
+from serving.embedding import EmbeddingService
 from serving.request_record import record_of
 
 __all__ = ["CohereEmbed", "router"]

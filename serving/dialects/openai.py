@@ -22,7 +22,8 @@ from serving.dialects.wire import (
     json_response,
     respond,
 )
-from serving.embedding import Embedding, EmbeddingService, EmbedRequest, Truncate
+from serving.embed_request import Embedding, EmbedRequest, Truncate
+from serving.embedding import EmbeddingService
 from serving.request_record import record_of
 
 __all__ = ["OpenAIEmbeddings", "router"]

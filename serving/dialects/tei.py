@@ -10,7 +10,8 @@ from pydantic import Field, StrictBool, StrictStr, field_validator
 from encoder.errors import InvalidInputError
 from serving.dialects.served_models import ServedModels
 from serving.dialects.wire import Body, BodyRoute, PositiveInt, Texts, json_response, respond
-from serving.embedding import EmbeddingService, EmbedRequest, Truncate
+from serving.embed_request import EmbedRequest, Truncate
+from serving.embedding import EmbeddingService
 from serving.request_record import record_of
 from serving.settings import ServingSettings
 

@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from encoder.errors import InvalidInputError
-from serving.embedding import Embedding
+from serving.embed_request import Embedding
 from serving.request_record import record_of
 
 __all__ = [
