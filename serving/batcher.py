@@ -164,9 +164,11 @@ class TokenBatcher:
         while picked := self._queue.take(self._batch_tokens()):
             self.admission.queue_moved()
             loop = picked[0][0].done.get_loop()
-            texts = Tokenized.join([request.tokenized.take([index]) for request, index in picked])
-            forward = self._under_way = _Forward(picked, texts)
             try:
+                texts = Tokenized.join(
+                    [request.tokenized.take([index]) for request, index in picked]
+                )
+                forward = self._under_way = _Forward(picked, texts)
                 encoded = self._encode(texts, [request.role for request, _ in picked])
             except Exception as error:  # whatever it is, nobody may wait forever
                 for request, _ in picked:

@@ -486,6 +486,21 @@ def test_an_error_that_nobody_foresaw_fails_requests_as_a_backends_does() -> Non
     run(scenario())
 
 
+def test_what_fails_before_the_forward_fails_its_request_and_nobody_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        batcher = batcher_of(Forwards())
+        with monkeypatch.context() as patch:
+            patch.setattr(Tokenized, "take", lambda *_: 1 / 0)
+            with pytest.raises(BackendError, match="ZeroDivisionError"):
+                await batcher.submit(texts_of(3), QUERY)
+        assert len((await batcher.submit(texts_of(3), QUERY)).vectors) == 1
+        await batcher.close()
+
+    run(scenario())
+
+
 def test_a_request_beyond_the_queues_limit_is_refused_at_once_and_told_when_to_come_again() -> None:
     async def scenario() -> None:
         forwards, load = Forwards(), LoadMeter(BUDGET)
