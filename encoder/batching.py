@@ -10,7 +10,7 @@ Short texts may also be packed, several into a row of fixed length: hardly any p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,7 +121,12 @@ def plan_batches(
 
 
 def plan_packings(
-    lengths: npt.ArrayLike, *, row_tokens: int, max_texts: int, max_rows: int, streams: int = 1
+    lengths: npt.ArrayLike,
+    *,
+    row_tokens: int,
+    max_texts: int,
+    row_counts: Sequence[int],
+    streams: int = 1,
 ) -> list[Packing]:
     """Pack texts into rows, each into the fullest row that still has room, longest first.
 
@@ -129,7 +134,7 @@ def plan_packings(
         lengths: Tokens of each text, (N,), none more than `row_tokens`.
         row_tokens: Tokens of a row.
         max_texts: Texts that a row may hold.
-        max_rows: Rows of a forward.
+        row_counts: Rows that a forward may have, 1 among them.
         streams: Forwards that are computed at once; rows are shared out evenly among them.
 
     Returns:
@@ -149,11 +154,20 @@ def plan_packings(
         row.append(index)
         if len(row) < max_texts:
             with_room[room - length].append(row)
-    per_forward = max(1, min(max_rows, -(-len(rows) // streams)))
+    share = max(1, -(-len(rows) // streams))
     return [
-        Packing(rows[start : start + per_forward], row_tokens)
-        for start in range(0, len(rows), per_forward)
+        Packing(forward, row_tokens)
+        for start in range(0, len(rows), share)
+        for forward in _cut(rows[start : start + share], row_counts)
     ]
+
+
+def _cut(rows: list[list[int]], row_counts: Sequence[int]) -> Iterator[list[list[int]]]:
+    """Cut rows into parts of the allowed sizes, the largest first."""
+    while rows:
+        count = max(count for count in row_counts if count <= len(rows))
+        yield rows[:count]
+        rows = rows[count:]
 
 
 def plan_short_texts(
@@ -161,23 +175,25 @@ def plan_short_texts(
     *,
     row_tokens: int,
     max_texts: int,
-    max_rows: int,
+    row_counts: Sequence[int],
     streams: int = 1,
+    packed_overhead_tokens: int = 0,
     max_batch_tokens: int,
     max_seq_length: int | None = None,
     overhead_tokens: int = 0,
 ) -> tuple[list[Batch], list[Packing]]:
-    """Plan texts of which the short ones may be packed, where that costs less than padding them.
+    """Plan texts of which the short ones may be packed, where that costs no more than padding.
 
     Args:
         lengths: Tokens of each text, (N,).
         row_tokens: As for `plan_packings`, like the next three.
         max_texts: Texts that a row may hold.
-        max_rows: Rows of a forward.
+        row_counts: Rows that a forward of them may have.
         streams: Forwards of them that are computed at once.
+        packed_overhead_tokens: What starting a forward of them costs.
         max_batch_tokens: As for `plan_batches`, like the next two.
         max_seq_length: The model's limit.
-        overhead_tokens: What starting a forward costs.
+        overhead_tokens: What starting a forward of padded texts costs.
 
     Returns:
         Batches and packings that together hold every index exactly once.
@@ -193,8 +209,8 @@ def plan_short_texts(
         )
         return [Batch(indices[batch.indices], batch.padded_length) for batch in batches]
 
-    def cost(forwards: Sequence[Batch | Packing]) -> int:
-        return sum(forward.padded_tokens + overhead_tokens for forward in forwards)
+    def cost(forwards: Sequence[Batch | Packing], overhead: int) -> int:
+        return sum(forward.padded_tokens + overhead for forward in forwards)
 
     # A text without tokens has no place in a row.
     is_short = (tokens > 0) & (tokens <= row_tokens)  # (N,)
@@ -205,12 +221,13 @@ def plan_short_texts(
             tokens[short],
             row_tokens=row_tokens,
             max_texts=max_texts,
-            max_rows=max_rows,
+            row_counts=row_counts,
             streams=streams,
         )
     ]
     long_batches, all_batches = padded(long), padded(np.arange(len(tokens)))
-    if cost([*long_batches, *packings]) < cost(all_batches):
+    cost_of_packing = cost(long_batches, overhead_tokens) + cost(packings, packed_overhead_tokens)
+    if cost_of_packing <= cost(all_batches, overhead_tokens):
         return long_batches, packings
     return all_batches, []
 

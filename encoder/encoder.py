@@ -212,8 +212,9 @@ class Encoder:
             tokenized.n_tokens,
             row_tokens=backend.packed.row_tokens,
             max_texts=backend.packed.max_texts,
-            max_rows=backend.packed.max_rows,
-            streams=backend.streams,
+            row_counts=backend.packed.row_counts,
+            streams=backend.packed.streams,
+            packed_overhead_tokens=backend.packed.overhead_tokens,
             **limits,
         )
 

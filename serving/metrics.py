@@ -27,9 +27,13 @@ from ray.serve import metrics
 from encoder.space import Role
 from serving.load import LoadMeter
 
-__all__ = ["METRIC_NAMES", "Metrics"]
+__all__ = ["BUCKETS_S", "METRIC_NAMES", "Metrics"]
 
-_BUCKETS_S = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
+BUCKETS_S = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15),
+    *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+"""Upper bounds. 0.15 is the alert's on waits: between two bounds a quantile is a guess."""
 _STAGES = ("tokenize", "queue", "forward", "serialize")
 _TOLD_AT_ONCE = 32
 """Values of histograms told to Ray in one go, about a millisecond, for which requests wait."""
@@ -87,7 +91,7 @@ class Metrics:
             stage: metrics.Histogram(
                 f"twofold_{stage}_seconds",
                 description=f"Seconds of a request in the stage {stage}",
-                boundaries=_BUCKETS_S,
+                boundaries=list(BUCKETS_S),
                 tag_keys=("role",),
             )
             for stage in _STAGES

@@ -50,7 +50,7 @@ class LimitSettings(BaseModel):
         "beyond it a request gets 429 with Retry-After and does not wait for the encoder",
     )
     max_queue_wait_s: float = Field(
-        0.3,
+        0.2,
         gt=0,
         description="Longest wait, beyond what a request takes by itself, at which one is "
         "accepted; else 429. More absorbs bursts, less keeps the slowest answer fast",

@@ -158,12 +158,16 @@ class PackedTexts(Protocol):
     Attributes:
         row_tokens: Tokens of a row (T).
         max_texts: Texts that a row may hold.
-        max_rows: Rows of a forward.
+        row_counts: Rows that a forward may have, 1 among them.
+        streams: Forwards that are computed at once.
+        overhead_tokens: Tokens that take as long as starting one more forward.
     """
 
     row_tokens: int
     max_texts: int
-    max_rows: int
+    row_counts: Sequence[int]
+    streams: int
+    overhead_tokens: int
 
     def forward(
         self, batches: Iterable[PackedBatch]

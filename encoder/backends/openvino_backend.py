@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, islice
 from types import ModuleType
@@ -24,7 +24,7 @@ from encoder.backends.base import PackedTexts, TokenBatch
 from encoder.backends.converted_model import ConvertedModel, not_convertible
 from encoder.backends.openvino_conversion import import_openvino
 from encoder.backends.openvino_graph import CompiledGraph, InferRequest
-from encoder.backends.openvino_packed import PackedGraph, proven
+from encoder.backends.openvino_packed import PackedGraphs, packed_shapes, proven
 from encoder.errors import BackendError, ModelLoadError
 
 __all__ = ["OpenVinoBackend"]
@@ -35,6 +35,9 @@ _THREADS_WITH_WORK = 8
 """Threads of one stream for which a batch is made larger."""
 _OVERHEAD_TOKENS = 48
 """What starting a forward costs: 64 rows of 12 tokens take 97 ms, one row 4.9 to 6.8."""
+_UNPREPARED_OVERHEAD_TOKENS = 96
+"""The same where a forward is all there is and its shape seldom the last one's: two queries of 12
+to 16 tokens take 7.2 ms on a graph of flexible shape."""
 _FEW_A_STREAM = 2
 """Up to so many batches a stream, all threads work on each in turn: streams of one thread would
 wait for the last of them (2 cores, NoInstruct shape: one text 4.9 ms instead of 6.7, a batch of 16
@@ -43,6 +46,13 @@ _SINGLE_LENGTHS = (16, 32, 64)
 """A graph of flexible shape prepares again whenever the shape differs from the last one's: 600
 queries one by one took 8.7 to 9.8 ms each (p50) with it and 4.3 to 7.4 ms with these."""
 _COPIED_WEIGHTS = 150_000_000
+_ROW_COUNTS = (1, 2, 3, 4, 8)
+"""Rows of several texts are computed in parts of so many, each on a graph of its own."""
+_FEW_ROW_COUNTS = (1, 4)
+"""For models of more than `_SMALL_WEIGHTS`: each graph holds the weights once more."""
+_SMALL_WEIGHTS = 50_000_000
+_PACKED_THREADS = 4
+"""Threads that work on such a part together; with more of them, parts are computed at once."""
 _PRECISION_HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 _logger = logging.getLogger(__name__)
@@ -79,7 +89,7 @@ class OpenVinoBackend:
         convert_packed: Callable[[], Any] | None = None,
     ) -> None:
         openvino = import_openvino("backend openvino", "use backend torch")
-        threads = num_threads or _usable_cpus()
+        threads = self._threads = num_threads or _usable_cpus()
         # In float32 streams have disturbed each other: see docs/decisions.md, 2026-11-24.
         self.streams = 1 if dtype == "float32" else threads
         self.overhead_tokens = _OVERHEAD_TOKENS
@@ -99,6 +109,7 @@ class OpenVinoBackend:
         self._convert_packed = convert_packed
         self.packed: PackedTexts | None = None
         self._may_copy = model.n_weights <= _COPIED_WEIGHTS
+        self._is_small = model.n_weights <= _SMALL_WEIGHTS
 
     def expect_short_texts(self) -> None:
         """Compile graphs of fixed shape for texts that come alone, and one for crowds of them.
@@ -108,17 +119,29 @@ class OpenVinoBackend:
         if not self._may_copy or self._single:
             return
         self._single = {
-            length: self._compiler.compile(streams=1, shape=(1, length))
+            length: self._compiler.compile(streams=1, shapes=[(1, length), (1, length), (1,)])
             for length in _SINGLE_LENGTHS
         }
         if self._convert_packed is None:
             return
         try:
-            graph = self._compiler.compile(streams=self.streams, converted=self._convert_packed())
-            self.packed = proven(PackedGraph(graph), self.forward, self.pad_token_id)
+            graphs = self._compile_packed(self._convert_packed())
+            self.packed = proven(graphs, self.forward, self.pad_token_id)
+            if self.packed is not None:
+                self.overhead_tokens = _UNPREPARED_OVERHEAD_TOKENS
         except (ModelLoadError, BackendError) as error:
             # Texts are padded then, as everywhere else.
             _logger.warning("short texts cannot share rows: %s", error)
+
+    def _compile_packed(self, converted: Any) -> PackedGraphs:  # noqa: ANN401 - OpenVINO has no types
+        streams = min(self.streams, max(1, self._threads // _PACKED_THREADS))
+        graphs = {
+            rows: self._compiler.compile(
+                streams=streams, shapes=packed_shapes(rows), converted=converted
+            )
+            for rows in (_ROW_COUNTS if self._is_small else _FEW_ROW_COUNTS)
+        }
+        return PackedGraphs(graphs, streams=streams)
 
     def forward(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[int, _Vectors]]:
         """Yield (position, vectors (B, H)) in the order of the batches."""
@@ -167,17 +190,19 @@ class _Compiler:
         self,
         *,
         streams: int,
-        shape: tuple[int, int] | None = None,
+        shapes: Sequence[tuple[int, ...]] | None = None,
         converted: Any = None,  # noqa: ANN401 - OpenVINO has no types
     ) -> CompiledGraph:
         """Return a graph.
 
         Args:
             streams: Forwards that it computes at once; they share the threads.
-            shape: Rows and padded length of every batch, or None for any.
+            shapes: Of each input, the same in every batch, or None for any.
             converted: Another form of the model, of flexible shape; None for the usual one.
         """
-        model = (converted or self._converted) if shape is None else self._reshaped(shape)
+        model = converted or self._converted
+        if shapes is not None:
+            model = self._reshaped(model, shapes)
 
         def open_requests() -> list[InferRequest]:
             options = {
@@ -196,11 +221,10 @@ class _Compiler:
 
         return CompiledGraph(open_requests)
 
-    def _reshaped(self, shape: tuple[int, int]) -> Any:  # noqa: ANN401 - OpenVINO has no types
-        fixed = self._converted.clone()
-        ids, mask, is_cls = fixed.inputs
-        whole, rows = self._openvino.PartialShape(shape), self._openvino.PartialShape(shape[:1])
-        fixed.reshape({ids: whole, mask: whole, is_cls: rows})
+    def _reshaped(self, converted: Any, shapes: Sequence[tuple[int, ...]]) -> Any:  # noqa: ANN401 - OpenVINO has no types
+        fixed = converted.clone()
+        partial = map(self._openvino.PartialShape, shapes)
+        fixed.reshape(dict(zip(fixed.inputs, partial, strict=True)))
         return fixed
 
 

@@ -10,10 +10,10 @@ import torch
 
 from encoder.backends.base import PackedBatch, TokenBatch
 from encoder.backends.choice import Choice, Hardware, choose, detect_hardware
-from encoder.backends.converted_model import convert_pooled_model
+from encoder.backends.converted_model import convert_packed_model, convert_pooled_model
 from encoder.backends.memory import forward_within_memory, probe_token_budget
 from encoder.backends.openvino_backend import OpenVinoBackend
-from encoder.backends.openvino_packed import PackedGraph, proven
+from encoder.backends.openvino_packed import PackedGraphs, proven
 from encoder.backends.packed_model import PackedModel, can_pack
 from encoder.backends.pooled_model import PooledModel, load_pooled_model
 from encoder.backends.select import lowest_cosine_of, open_backend
@@ -249,17 +249,20 @@ def test_texts_that_share_a_row_have_the_vectors_that_they_have_alone(tiny_model
     )
     assert backend.packed is None
     backend.expect_short_texts()
-    packed, texts = packed_batch([[1, 2, 3, 4, 5, 6, 7, 8], [64], [20, 30, 14], [40, 3]])
+    rows = [[1, 2, 3, 4, 5, 6, 7, 8], [64], [20, 30, 14], [40, 3]]
+    calls = [packed_batch((rows * 2)[:count], seed=count) for count in (4, 1, 8, 3, 1, 2)]
 
-    ((_, vectors),) = backend.packed.forward([packed])
+    found = dict(backend.packed.forward([packed for packed, _ in calls]))
 
-    assert vectors.shape == (32, 32)
-    for index, text in enumerate(texts):
-        alone = TokenBatch.pad(
-            [text], np.array([index % 2 == 0]), padded_length=len(text), pad_token_id=0
-        )
-        ((_, expected),) = backend.forward([alone])
-        np.testing.assert_allclose(vectors[index], expected[0], atol=2e-5)
+    assert sorted(found) == list(range(len(calls)))
+    for position, (packed, texts) in enumerate(calls):
+        assert found[position].shape == (8 * len(packed.input_ids), 32)
+        for index, text in enumerate(texts):
+            alone = TokenBatch.pad(
+                [text], np.array([index % 2 == 0]), padded_length=len(text), pad_token_id=0
+            )
+            ((_, expected),) = backend.forward([alone])
+            np.testing.assert_allclose(found[position][index], expected[0], atol=2e-5)
     backend.close()
     assert backend.packed is None
 
@@ -289,8 +292,28 @@ def test_rows_are_not_shared_where_texts_would_come_out_otherwise(
 
     backend = torch_backend(tiny_model)
 
-    assert proven(PackedGraph(Graph()), backend.forward, 0) is None  # type: ignore[arg-type]
+    packed = PackedGraphs({1: Graph(), 4: Graph()}, streams=1)  # type: ignore[dict-item]
+
+    assert proven(packed, backend.forward, 0) is None
     assert "come out otherwise" in caplog.text
+
+
+def test_a_larger_model_holds_its_weights_fewer_times(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_pooled_model(tiny_model)
+    monkeypatch.setattr("encoder.backends.openvino_backend._SMALL_WEIGHTS", 1_000)
+
+    backend = OpenVinoBackend(
+        convert_pooled_model(model),
+        dtype="float32",
+        num_threads=2,
+        convert_packed=lambda: convert_packed_model(model),
+    )
+    backend.expect_short_texts()
+
+    assert backend.packed.row_counts == [1, 4]
+    backend.close()
 
 
 def test_an_endpoint_starts_where_rows_cannot_be_shared(

@@ -148,7 +148,8 @@ def test_many_texts_fill_the_budget() -> None:
     assert [batch.padded_tokens for batch in batches] == [1024] * 10
 
 
-ROWS = {"row_tokens": 64, "max_texts": 8, "max_rows": 16}
+ROW_COUNTS = (1, 2, 3, 4, 8)
+ROWS = {"row_tokens": 64, "max_texts": 8, "row_counts": ROW_COUNTS}
 
 
 @settings(deadline=None)
@@ -159,7 +160,7 @@ def test_every_short_text_is_in_one_row_that_has_room_for_it(lengths: list[int])
     rows = [row for packing in packings for row in packing.rows]
     assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
     for packing in packings:
-        assert 1 <= len(packing.rows) <= 16
+        assert len(packing.rows) in ROW_COUNTS
         assert packing.padded_tokens == 64 * len(packing.rows)
         assert packing.indices.tolist() == [index for row in packing.rows for index in row]
     for row in rows:
@@ -175,23 +176,46 @@ def test_every_short_text_is_in_one_row_that_has_room_for_it(lengths: list[int])
     lengths=st.lists(st.integers(0, 80) | st.integers(0, MAX_SEQ_LENGTH), max_size=200),
     overhead=st.integers(0, 100),
 )
-def test_texts_share_rows_only_where_it_costs_less(lengths: list[int], overhead: int) -> None:
+def test_texts_share_rows_only_where_it_costs_no_more(lengths: list[int], overhead: int) -> None:
     limits = {"max_batch_tokens": 1024, "max_seq_length": 512, "overhead_tokens": overhead}
 
-    batches, packings = plan_short_texts(lengths, **ROWS, **limits)
+    batches, packings = plan_short_texts(lengths, **ROWS, packed_overhead_tokens=16, **limits)
 
     forwards: list[Batch | Packing] = [*batches, *packings]
     indices = [int(index) for forward in forwards for index in forward.indices]
     assert sorted(indices) == list(range(len(lengths)))
-    assert cost(forwards, overhead) <= cost(plan_batches(lengths, **limits), overhead)
+    planned = cost(batches, overhead) + cost(packings, 16)
+    assert planned <= cost(plan_batches(lengths, **limits), overhead)
     assert all(0 < lengths[index] <= 64 for packing in packings for index in packing.indices)
 
 
-def test_a_crowd_of_queries_shares_rows_and_a_few_equal_ones_do_not() -> None:
-    limits = {"max_batch_tokens": 1024, "max_seq_length": 512, "overhead_tokens": 48}
+def test_queries_share_rows_and_texts_that_fill_half_a_row_do_not() -> None:
+    limits = {"max_batch_tokens": 1024, "max_seq_length": 512, "overhead_tokens": 96}
+    limits["packed_overhead_tokens"] = 16
 
     _, crowd = plan_short_texts([5, 9, 12, 14, 17, 21, 30, 38] * 8, **ROWS, **limits)
-    _, alike = plan_short_texts([12] * 4, **ROWS, **limits)
+    _, two = plan_short_texts([12, 14], **ROWS, **limits)
+    _, alike = plan_short_texts([36] * 8, **ROWS, **limits)
 
     assert padding_waste([5, 9, 12, 14, 17, 21, 30, 38] * 8, crowd) < 0.12
+    assert [packing.rows for packing in two] == [[[1, 0]]]
     assert alike == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "streams", "expected"),
+    [
+        (1, 1, [1]),
+        (7, 1, [4, 3]),
+        (9, 1, [8, 1]),
+        (16, 1, [8, 8]),
+        (16, 4, [4] * 4),
+        (5, 2, [3, 2]),
+    ],
+)
+def test_rows_are_shared_out_among_streams_and_cut_into_sizes_that_are_compiled(
+    rows: int, streams: int, expected: list[int]
+) -> None:
+    packings = plan_packings([64] * rows, **ROWS, streams=streams)
+
+    assert [len(packing.rows) for packing in packings] == expected

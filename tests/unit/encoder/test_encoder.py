@@ -73,7 +73,7 @@ class FakeBackend:
 class FakePackedTexts:
     """Rows of several texts; vectors as those of `FakeBackend`."""
 
-    row_tokens, max_texts, max_rows = 24, 3, 4
+    row_tokens, max_texts, row_counts, streams, overhead_tokens = 24, 3, (1, 4), 1, 16
 
     def __init__(self) -> None:
         self.rows: list[int] = []
@@ -121,7 +121,7 @@ def test_short_texts_that_share_rows_come_back_in_input_order() -> None:
     found = encode_mixed(make_encoder(backend=backend), texts, roles)
 
     np.testing.assert_array_equal(found.vectors, expected.vectors)
-    assert backend.packed.rows
+    assert set(backend.packed.rows) == {1, 4}
     assert found.padded_tokens == 24 * sum(backend.packed.rows) + sum(backend.calls)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.metrics import METRIC_NAMES
+from serving.metrics import BUCKETS_S, METRIC_NAMES
 from serving.settings import LimitSettings
 from support.manifests import rendered, the, tool
 
@@ -97,6 +97,7 @@ def test_the_alert_on_waits_is_about_waits_that_admission_lets_happen():
     (queue,) = [rule for rule in rules() if rule["alert"] == "TwofoldQueue"]
     (threshold_s,) = re.findall(r"> ([\d.]+)$", queue["expr"])
     assert float(threshold_s) < LimitSettings().max_queue_wait_s
+    assert float(threshold_s) in BUCKETS_S
 
 
 def promtool(*arguments: str, folder: Path) -> str:
