@@ -135,7 +135,8 @@ def plan_packings(
         row_tokens: Tokens of a row.
         max_texts: Texts that a row may hold.
         row_counts: Rows that a forward may have, 1 among them.
-        streams: Forwards that are computed at once; rows are shared out evenly among them.
+        streams: Forwards of equal size that are computed at once; each gets an equal share of the
+            rows, cut into those sizes.
 
     Returns:
         Packings that hold every index exactly once.
@@ -177,7 +178,7 @@ def plan_short_texts(
     max_texts: int,
     row_counts: Sequence[int],
     streams: int = 1,
-    packed_overhead_tokens: int = 0,
+    overheads: tuple[int, int] = (0, 0),
     max_batch_tokens: int,
     max_seq_length: int | None = None,
     overhead_tokens: int = 0,
@@ -190,10 +191,11 @@ def plan_short_texts(
         max_texts: Texts that a row may hold.
         row_counts: Rows that a forward of them may have.
         streams: Forwards of them that are computed at once.
-        packed_overhead_tokens: What starting a forward of them costs.
+        overheads: What starting a forward costs, of padded and of packed texts, where the two ways
+            are compared.
         max_batch_tokens: As for `plan_batches`, like the next two.
         max_seq_length: The model's limit.
-        overhead_tokens: What starting a forward of padded texts costs.
+        overhead_tokens: As for `plan_batches`.
 
     Returns:
         Batches and packings that together hold every index exactly once.
@@ -226,8 +228,8 @@ def plan_short_texts(
         )
     ]
     long_batches, all_batches = padded(long), padded(np.arange(len(tokens)))
-    cost_of_packing = cost(long_batches, overhead_tokens) + cost(packings, packed_overhead_tokens)
-    if cost_of_packing <= cost(all_batches, overhead_tokens):
+    of_padded, of_packed = overheads
+    if cost(long_batches, of_padded) + cost(packings, of_packed) <= cost(all_batches, of_padded):
         return long_batches, packings
     return all_batches, []
 

@@ -214,7 +214,7 @@ class Encoder:
             max_texts=backend.packed.max_texts,
             row_counts=backend.packed.row_counts,
             streams=backend.packed.streams,
-            packed_overhead_tokens=backend.packed.overhead_tokens,
+            overheads=(backend.packed.padded_overhead_tokens, backend.packed.overhead_tokens),
             **limits,
         )
 

@@ -29,11 +29,8 @@ from serving.load import LoadMeter
 
 __all__ = ["BUCKETS_S", "METRIC_NAMES", "Metrics"]
 
-BUCKETS_S = (
-    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15),
-    *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
-)
-"""Upper bounds. 0.15 is the alert's on waits: between two bounds a quantile is a guess."""
+BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+"""Upper bounds. An alert's threshold is one of them: between two a quantile is a guess."""
 _STAGES = ("tokenize", "queue", "forward", "serialize")
 _TOLD_AT_ONCE = 32
 """Values of histograms told to Ray in one go, about a millisecond, for which requests wait."""

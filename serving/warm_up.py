@@ -1,4 +1,4 @@
-"""Before a replica is ready: it meets the shapes of short queries, and measures a full forward."""
+"""Before a replica is ready: graphs of short texts, shapes of others, a measured full forward."""
 
 from __future__ import annotations
 

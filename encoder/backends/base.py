@@ -161,6 +161,7 @@ class PackedTexts(Protocol):
         row_counts: Rows that a forward may have, 1 among them.
         streams: Forwards that are computed at once.
         overhead_tokens: Tokens that take as long as starting one more forward.
+        padded_overhead_tokens: The same of padded texts, where both ways are compared.
     """
 
     row_tokens: int
@@ -168,6 +169,7 @@ class PackedTexts(Protocol):
     row_counts: Sequence[int]
     streams: int
     overhead_tokens: int
+    padded_overhead_tokens: int
 
     def forward(
         self, batches: Iterable[PackedBatch]

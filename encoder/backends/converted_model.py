@@ -81,7 +81,7 @@ def convert_packed_model(model: PooledModel) -> Any:  # noqa: ANN401 - OpenVINO 
         raise not_convertible(error) from error
 
 
-def not_convertible(error: RuntimeError) -> ModelLoadError:
+def not_convertible(error: RuntimeError | ValueError) -> ModelLoadError:
     """Return what a user is told of a model that OpenVINO cannot convert or compile."""
     return ModelLoadError(
         f"expected a model that OpenVINO can convert, found: {openvino_cause(error)}; "

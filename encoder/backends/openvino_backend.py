@@ -2,9 +2,9 @@
 
 Pooling is inside the graph (`encoder.backends.converted_model`). Many batches are computed on one
 stream a thread: each works on a small batch of its own, which keeps it in its core's cache. On few
-batches, and in float32, all threads work together. Where short texts are expected they may share
-rows (`encoder.backends.openvino_packed`). Nothing is sent anywhere: OpenVINO's telemetry is kept
-out.
+batches, and in float32, all threads work together. Where short texts are expected, one alone and
+rows that several share (`encoder.backends.openvino_packed`) have graphs of fixed shape. Nothing is
+sent anywhere: OpenVINO's telemetry is kept out.
 """
 
 from __future__ import annotations
@@ -35,9 +35,6 @@ _THREADS_WITH_WORK = 8
 """Threads of one stream for which a batch is made larger."""
 _OVERHEAD_TOKENS = 48
 """What starting a forward costs: 64 rows of 12 tokens take 97 ms, one row 4.9 to 6.8."""
-_UNPREPARED_OVERHEAD_TOKENS = 96
-"""The same where a forward is all there is and its shape seldom the last one's: two queries of 12
-to 16 tokens take 7.2 ms on a graph of flexible shape."""
 _FEW_A_STREAM = 2
 """Up to so many batches a stream, all threads work on each in turn: streams of one thread would
 wait for the last of them (2 cores, NoInstruct shape: one text 4.9 ms instead of 6.7, a batch of 16
@@ -48,11 +45,13 @@ queries one by one took 8.7 to 9.8 ms each (p50) with it and 4.3 to 7.4 ms with 
 _COPIED_WEIGHTS = 150_000_000
 _ROW_COUNTS = (1, 2, 3, 4, 8)
 """Rows of several texts are computed in parts of so many, each on a graph of its own."""
-_FEW_ROW_COUNTS = (1, 4)
-"""For models of more than `_SMALL_WEIGHTS`: each graph holds the weights once more."""
-_SMALL_WEIGHTS = 50_000_000
+_ROW_COUNTS_OF_LARGER = (1, 4)
+"""For models of more than `_SMALL_BYTES`: each graph holds the weights once more."""
+_SMALL_BYTES = 150_000_000
 _PACKED_THREADS = 4
-"""Threads that work on such a part together; with more of them, parts are computed at once."""
+"""Threads, or up to three more, that work on such a part together in bfloat16; with twice as many,
+two parts are computed at once."""
+_BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2}
 _PRECISION_HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 _logger = logging.getLogger(__name__)
@@ -109,12 +108,13 @@ class OpenVinoBackend:
         self._convert_packed = convert_packed
         self.packed: PackedTexts | None = None
         self._may_copy = model.n_weights <= _COPIED_WEIGHTS
-        self._is_small = model.n_weights <= _SMALL_WEIGHTS
+        self._is_small = model.n_weights * _BYTES_PER_WEIGHT[dtype] <= _SMALL_BYTES
 
     def expect_short_texts(self) -> None:
-        """Compile graphs of fixed shape for texts that come alone, and one for crowds of them.
+        """Compile graphs of fixed shape, for texts that come alone and for rows of several.
 
-        Each holds weights of its own, so a model of more than 150 million is left as it is.
+        Each holds weights of its own: a model of more than 150 million is left as it is, and one of
+        more than 150 MB has fewer of them.
         """
         if not self._may_copy or self._single:
             return
@@ -127,8 +127,6 @@ class OpenVinoBackend:
         try:
             graphs = self._compile_packed(self._convert_packed())
             self.packed = proven(graphs, self.forward, self.pad_token_id)
-            if self.packed is not None:
-                self.overhead_tokens = _UNPREPARED_OVERHEAD_TOKENS
         except (ModelLoadError, BackendError) as error:
             # Texts are padded then, as everywhere else.
             _logger.warning("short texts cannot share rows: %s", error)
@@ -139,7 +137,7 @@ class OpenVinoBackend:
             rows: self._compiler.compile(
                 streams=streams, shapes=packed_shapes(rows), converted=converted
             )
-            for rows in (_ROW_COUNTS if self._is_small else _FEW_ROW_COUNTS)
+            for rows in (_ROW_COUNTS if self._is_small else _ROW_COUNTS_OF_LARGER)
         }
         return PackedGraphs(graphs, streams=streams)
 
@@ -224,7 +222,10 @@ class _Compiler:
     def _reshaped(self, converted: Any, shapes: Sequence[tuple[int, ...]]) -> Any:  # noqa: ANN401 - OpenVINO has no types
         fixed = converted.clone()
         partial = map(self._openvino.PartialShape, shapes)
-        fixed.reshape(dict(zip(fixed.inputs, partial, strict=True)))
+        try:
+            fixed.reshape(dict(zip(fixed.inputs, partial, strict=True)))
+        except (RuntimeError, ValueError) as error:
+            raise not_convertible(error) from error
         return fixed
 
 

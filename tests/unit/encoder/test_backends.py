@@ -11,6 +11,7 @@ import torch
 from encoder.backends.base import PackedBatch, TokenBatch
 from encoder.backends.choice import Choice, Hardware, choose, detect_hardware
 from encoder.backends.converted_model import convert_packed_model, convert_pooled_model
+from encoder.backends.fidelity import lowest_cosine
 from encoder.backends.memory import forward_within_memory, probe_token_budget
 from encoder.backends.openvino_backend import OpenVinoBackend
 from encoder.backends.openvino_packed import PackedGraphs, proven
@@ -302,17 +303,44 @@ def test_a_larger_model_holds_its_weights_fewer_times(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_pooled_model(tiny_model)
-    monkeypatch.setattr("encoder.backends.openvino_backend._SMALL_WEIGHTS", 1_000)
+    counts = []
+    for small in (150_000_000, 1_000):
+        monkeypatch.setattr("encoder.backends.openvino_backend._SMALL_BYTES", small)
+        backend = OpenVinoBackend(
+            convert_pooled_model(model),
+            dtype="float32",
+            num_threads=2,
+            convert_packed=lambda: convert_packed_model(model),
+        )
+        backend.expect_short_texts()
+        counts.append(backend.packed.row_counts)
+        backend.close()
 
+    assert counts == [[1, 2, 3, 4, 8], [1, 4]]
+
+
+@pytest.mark.skipif(not detect_hardware().cpu_bfloat16, reason="this CPU has no bfloat16")
+def test_with_many_threads_parts_are_computed_at_once(tiny_model: Path) -> None:
+    model = load_pooled_model(tiny_model)
     backend = OpenVinoBackend(
         convert_pooled_model(model),
-        dtype="float32",
-        num_threads=2,
+        dtype="bfloat16",
+        num_threads=8,
         convert_packed=lambda: convert_packed_model(model),
     )
     backend.expect_short_texts()
+    calls = [packed_batch([[20, 30]], seed=seed) for seed in range(9)]
 
-    assert backend.packed.row_counts == [1, 4]
+    found = dict(backend.packed.forward([packed for packed, _ in calls]))
+
+    assert backend.packed.streams == 2
+    for position, (_, texts) in enumerate(calls):
+        alone = [
+            TokenBatch.pad([text], np.array([is_cls]), padded_length=len(text), pad_token_id=0)
+            for text, is_cls in zip(texts, (True, False), strict=True)
+        ]
+        expected = np.concatenate([vectors for _, vectors in backend.forward(alone)])
+        assert lowest_cosine(found[position][:2], expected) > 0.999
     backend.close()
 
 
@@ -322,18 +350,23 @@ def test_an_endpoint_starts_where_rows_cannot_be_shared(
     def refuse() -> None:
         raise ModelLoadError("expected a model that OpenVINO can convert, found: another")
 
-    backend = OpenVinoBackend(
-        convert_pooled_model(load_pooled_model(tiny_model)),
-        dtype="float32",
-        num_threads=2,
-        convert_packed=refuse,
-    )
-    backend.expect_short_texts()
+    def convert_something_else() -> object:
+        return convert_pooled_model(load_pooled_model(tiny_model)).graph
 
-    assert backend.packed is None
-    assert "short texts cannot share rows: expected a model" in caplog.text
-    assert len(list(backend.forward([token_batch([12])]))) == 1
-    backend.close()
+    for convert in (refuse, convert_something_else):
+        caplog.clear()
+        backend = OpenVinoBackend(
+            convert_pooled_model(load_pooled_model(tiny_model)),
+            dtype="float32",
+            num_threads=2,
+            convert_packed=convert,
+        )
+        backend.expect_short_texts()
+
+        assert backend.packed is None
+        assert "short texts cannot share rows: expected a model" in caplog.text
+        assert len(list(backend.forward([token_batch([12])]))) == 1
+        backend.close()
 
 
 def test_only_architectures_that_take_positions_and_masks_share_rows(tiny_model: Path) -> None:

@@ -179,7 +179,7 @@ def test_every_short_text_is_in_one_row_that_has_room_for_it(lengths: list[int])
 def test_texts_share_rows_only_where_it_costs_no_more(lengths: list[int], overhead: int) -> None:
     limits = {"max_batch_tokens": 1024, "max_seq_length": 512, "overhead_tokens": overhead}
 
-    batches, packings = plan_short_texts(lengths, **ROWS, packed_overhead_tokens=16, **limits)
+    batches, packings = plan_short_texts(lengths, **ROWS, overheads=(overhead, 16), **limits)
 
     forwards: list[Batch | Packing] = [*batches, *packings]
     indices = [int(index) for forward in forwards for index in forward.indices]
@@ -190,8 +190,7 @@ def test_texts_share_rows_only_where_it_costs_no_more(lengths: list[int], overhe
 
 
 def test_queries_share_rows_and_texts_that_fill_half_a_row_do_not() -> None:
-    limits = {"max_batch_tokens": 1024, "max_seq_length": 512, "overhead_tokens": 96}
-    limits["packed_overhead_tokens"] = 16
+    limits = {"max_batch_tokens": 1024, "overheads": (96, 16), "overhead_tokens": 48}
 
     _, crowd = plan_short_texts([5, 9, 12, 14, 17, 21, 30, 38] * 8, **ROWS, **limits)
     _, two = plan_short_texts([12, 14], **ROWS, **limits)

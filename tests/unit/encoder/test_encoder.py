@@ -73,12 +73,14 @@ class FakeBackend:
 class FakePackedTexts:
     """Rows of several texts; vectors as those of `FakeBackend`."""
 
-    row_tokens, max_texts, row_counts, streams, overhead_tokens = 24, 3, (1, 4), 1, 16
+    row_tokens, max_texts, row_counts, streams = 24, 3, (1, 4), 1
+    overhead_tokens, padded_overhead_tokens = 16, 16
 
     def __init__(self) -> None:
         self.rows: list[int] = []
 
     def forward(self, batches: Iterable[PackedBatch]) -> Iterator[tuple[int, np.ndarray]]:
+        done = []
         for position, batch in enumerate(batches):
             ids, text_ids = batch.input_ids.ravel(), batch.text_ids.ravel()
             vectors = np.ones((len(batch.starts), DIMENSION), dtype=np.float32)
@@ -86,7 +88,8 @@ class FakePackedTexts:
                 length = int((text_ids == text_ids[start]).sum())
                 vectors[text, :3] = length, batch.is_cls[text], ids[start + length - 2]
             self.rows.append(len(batch.input_ids))
-            yield position, vectors
+            done.append((position, vectors))
+        yield from reversed(done)
 
 
 def make_encoder(space: EmbeddingSpace = SPACE, backend: FakeBackend | None = None) -> Encoder:
