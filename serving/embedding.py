@@ -1,7 +1,7 @@
 """The one call that every dialect makes: inputs and a role in, vectors and receipts out.
 
-Limits, tokenizing (short texts here, others off the event loop), admission, the
-batcher, the deadline, `dimensions`. Knows nothing of HTTP or of any dialect.
+Limits, tokenizing (short texts here, others off the event loop), admission, the batcher, the
+deadline, `dimensions`. Knows nothing of HTTP or of any dialect.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -299,20 +299,31 @@ def test_rows_are_not_shared_where_texts_would_come_out_otherwise(
     assert "come out otherwise" in caplog.text
 
 
+def ready_for_short_texts(
+    folder: Path,
+    *,
+    dtype: str = "float32",
+    num_threads: int = 2,
+    convert_packed: Callable[[PooledModel], object] = convert_packed_model,
+) -> OpenVinoBackend:
+    model = load_pooled_model(folder)
+    backend = OpenVinoBackend(
+        convert_pooled_model(model),
+        dtype=dtype,
+        num_threads=num_threads,
+        convert_packed=lambda: convert_packed(model),
+    )
+    backend.expect_short_texts()
+    return backend
+
+
 def test_a_larger_model_holds_its_weights_fewer_times(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = load_pooled_model(tiny_model)
     counts = []
     for small in (150_000_000, 1_000):
         monkeypatch.setattr("encoder.backends.openvino_backend._SMALL_BYTES", small)
-        backend = OpenVinoBackend(
-            convert_pooled_model(model),
-            dtype="float32",
-            num_threads=2,
-            convert_packed=lambda: convert_packed_model(model),
-        )
-        backend.expect_short_texts()
+        backend = ready_for_short_texts(tiny_model)
         counts.append(backend.packed.row_counts)
         backend.close()
 
@@ -321,14 +332,7 @@ def test_a_larger_model_holds_its_weights_fewer_times(
 
 @pytest.mark.skipif(not detect_hardware().cpu_bfloat16, reason="this CPU has no bfloat16")
 def test_with_many_threads_parts_are_computed_at_once(tiny_model: Path) -> None:
-    model = load_pooled_model(tiny_model)
-    backend = OpenVinoBackend(
-        convert_pooled_model(model),
-        dtype="bfloat16",
-        num_threads=8,
-        convert_packed=lambda: convert_packed_model(model),
-    )
-    backend.expect_short_texts()
+    backend = ready_for_short_texts(tiny_model, dtype="bfloat16", num_threads=8)
     calls = [packed_batch([[20, 30]], seed=seed) for seed in range(9)]
 
     found = dict(backend.packed.forward([packed for packed, _ in calls]))
@@ -347,21 +351,15 @@ def test_with_many_threads_parts_are_computed_at_once(tiny_model: Path) -> None:
 def test_an_endpoint_starts_where_rows_cannot_be_shared(
     tiny_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse() -> None:
+    def refuse(model: PooledModel) -> None:
         raise ModelLoadError("expected a model that OpenVINO can convert, found: another")
 
-    def convert_something_else() -> object:
-        return convert_pooled_model(load_pooled_model(tiny_model)).graph
+    def convert_something_else(model: PooledModel) -> object:
+        return convert_pooled_model(model).graph
 
     for convert in (refuse, convert_something_else):
         caplog.clear()
-        backend = OpenVinoBackend(
-            convert_pooled_model(load_pooled_model(tiny_model)),
-            dtype="float32",
-            num_threads=2,
-            convert_packed=convert,
-        )
-        backend.expect_short_texts()
+        backend = ready_for_short_texts(tiny_model, convert_packed=convert)
 
         assert backend.packed is None
         assert "short texts cannot share rows: expected a model" in caplog.text
