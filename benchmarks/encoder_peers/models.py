@@ -1,7 +1,7 @@
 """The models that every system gets, in the form that each reads; made once, kept in .bench.
 
-Peers pool one way, so what they encode is a query's vector here: the mean. Where a model's own
-files say nothing of it (NoInstruct), theirs are written beside it.
+Libraries pool one way: by the mean here, as queries are. Where a model's own files say nothing of
+it (NoInstruct), theirs are written beside it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class BenchmarkModel:
         peers: With Sentence Transformers' files, and model.onnx where it could be exported.
         hub_cache: Where Infinity finds the optimized graph.
         max_tokens: Where texts are cut.
+        document_pooling: "cls" or "mean".
         onnx_problem: Why there is no model.onnx.
     """
 
@@ -42,6 +43,7 @@ class BenchmarkModel:
     peers: Path
     hub_cache: Path
     max_tokens: int
+    document_pooling: str
     onnx_problem: str | None
 
 
@@ -58,7 +60,9 @@ def prepare_model(name: str, bench: Path, onnx_python: Path) -> BenchmarkModel:
     """
     if name == "noinstruct":
         made = prepare_models(bench / "models", onnx_python)
-        return BenchmarkModel(name, made.ours, made.peers, made.hub_cache, 512, made.onnx_problem)
+        return BenchmarkModel(
+            name, made.ours, made.peers, made.hub_cache, 512, "cls", made.onnx_problem
+        )
     folder = bench / "models-minilm"
     model, hub_cache = folder / "peers", folder / "hub"
     if not (model / "2_Normalize").is_dir():
@@ -67,7 +71,7 @@ def prepare_model(name: str, bench: Path, onnx_python: Path) -> BenchmarkModel:
         (model / "2_Normalize").mkdir()
     _cut_at(model / "tokenizer_config.json", 256)
     problem = None if (model / "model.onnx").exists() else _export(model, hub_cache, onnx_python)
-    return BenchmarkModel(name, model, model, hub_cache, 256, problem)
+    return BenchmarkModel(name, model, model, hub_cache, 256, "mean", problem)
 
 
 def _cut_at(config: Path, max_tokens: int) -> None:

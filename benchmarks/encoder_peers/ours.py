@@ -36,9 +36,8 @@ def main(argv: Sequence[str]) -> int:
         )
     )
 
-    def encode(texts: list[str]) -> npt.NDArray[np.float32]:
-        # A query's vector is the mean, which is how the peers pool.
-        return encoder.encode(texts, Role.QUERY).vectors
+    def encode(texts: list[str], pooling: str) -> npt.NDArray[np.float32]:
+        return encoder.encode(texts, Role.DOCUMENT if pooling == "cls" else Role.QUERY).vectors
 
     serve(
         answers,

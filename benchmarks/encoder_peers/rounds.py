@@ -27,6 +27,7 @@ __all__ = ["Protocol", "least_cosine", "run_rounds"]
 _CARD_SHARE = 4
 """The model card's loop is several times slower than the rest, so it gets a part of the texts."""
 _SINGLES = "queries"
+_MEAN = "mean"
 _QUIET_CORES = 0.15
 """Cores that other processes may use during a turn; above, it is taken again."""
 _ATTEMPTS = 3
@@ -129,11 +130,19 @@ def _throughput(
     count = len(texts.texts)
     if system.name == CARD:
         count = texts.first(sum(texts.lengths) // _CARD_SHARE)
-    vectors = _vectors(protocol, system, texts)
+    pooling = _MEAN
+    if texts.are_documents and system.pools_both_ways:
+        pooling = protocol.model.document_pooling
+    vectors = _vectors(protocol, system, texts, pooling)
+    if is_first and system.name == CARD and pooling != _MEAN:
+        # What libraries are compared with.
+        mean = _vectors(protocol, CARD, texts, _MEAN)
+        worker.encode(_file(protocol, texts), count, pooling=_MEAN, least_s=0.0, vectors=mean)
     answer = _quiet(
         worker,
         _file(protocol, texts),
         count,
+        pooling=pooling,
         least_s=protocol.least_s,
         vectors=vectors if is_first else None,
     )
@@ -141,6 +150,7 @@ def _throughput(
     lengths = texts.lengths[:count]
     cell: Line = {
         "texts": texts.kind,
+        "pooling": pooling,
         "source": texts.source,
         "documents": count,
         "tokens": sum(lengths),
@@ -152,7 +162,7 @@ def _throughput(
         "others_cores": answer["others_cores"],
         "peak_rss_bytes": answer["peak_rss_bytes"],
     }
-    reference = _vectors(protocol, CARD, texts)
+    reference = _vectors(protocol, CARD, texts, pooling)
     if is_first and reference.exists():
         cell["least_cosine"] = least_cosine(np.load(reference), np.load(vectors))
     return cell
@@ -162,7 +172,15 @@ def _latency(protocol: Protocol, worker: Worker, texts: TextSet, *, is_first: bo
     count = min(protocol.singles, len(texts.texts))
     # The vectors are not wanted: writing them is what warms up.
     warm = protocol.work / "warm-up.npy" if is_first else None
-    answer = _quiet(worker, _file(protocol, texts), count, least_s=0.0, vectors=warm, each=True)
+    answer = _quiet(
+        worker,
+        _file(protocol, texts),
+        count,
+        pooling=_MEAN,
+        least_s=0.0,
+        vectors=warm,
+        each=True,
+    )
     p50, p90 = np.percentile(answer["seconds"], [50, 90])
     return {
         "texts": texts.kind,
@@ -180,6 +198,7 @@ def _quiet(
     texts: Path,
     count: int,
     *,
+    pooling: str,
     least_s: float,
     vectors: Path | None,
     each: bool = False,
@@ -187,7 +206,10 @@ def _quiet(
     """Encode, again where other processes worked meanwhile; return the quietest attempt."""
     answers: list[dict[str, Any]] = []
     while len(answers) < _ATTEMPTS:
-        answers.append(worker.encode(texts, count, least_s=least_s, vectors=vectors, each=each))
+        answer = worker.encode(
+            texts, count, pooling=pooling, least_s=least_s, vectors=vectors, each=each
+        )
+        answers.append(answer)
         if answers[-1]["others_cores"] <= _QUIET_CORES:
             break
         vectors = None
@@ -214,6 +236,6 @@ def _file(protocol: Protocol, texts: TextSet) -> Path:
     return protocol.work / f"{texts.kind}.json"
 
 
-def _vectors(protocol: Protocol, system: System | str, texts: TextSet) -> Path:
+def _vectors(protocol: Protocol, system: System | str, texts: TextSet, pooling: str) -> Path:
     name = system if isinstance(system, str) else system.name
-    return protocol.work / f"{name}-{texts.kind}.npy"
+    return protocol.work / f"{name}-{texts.kind}-{pooling}.npy"

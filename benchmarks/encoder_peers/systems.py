@@ -43,6 +43,11 @@ class System:
         """Whether it is this project's."""
         return not self.environment
 
+    @property
+    def pools_both_ways(self) -> bool:
+        """Whether it pools a document by [CLS] where the model asks for that."""
+        return self.is_ours or self.name == CARD
+
     def python(self, environments: Path) -> Path:
         """Return the Python that runs it."""
         if self.is_ours:

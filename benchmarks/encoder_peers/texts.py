@@ -14,6 +14,7 @@ from encoder.tokenizer import Tokenizer
 __all__ = ["KINDS", "TextSet", "load_texts"]
 
 KINDS = ("queries", "descriptions", "long")
+_DOCUMENTS = ("descriptions", "long")
 _SEED = 0
 _GENERATED = 2_000
 _LONG_MEDIAN_WORDS = 697
@@ -36,6 +37,11 @@ class TextSet:
     source: str
     texts: list[str]
     lengths: list[int]
+
+    @property
+    def are_documents(self) -> bool:
+        """Whether they are encoded as documents, not as queries."""
+        return self.kind in _DOCUMENTS
 
     def first(self, tokens: int) -> int:
         """Return how many of the first texts make so many tokens, at least one, at most all."""

@@ -50,6 +50,7 @@ class Worker:
         texts: Path,
         count: int,
         *,
+        pooling: str,
         least_s: float,
         vectors: Path | None = None,
         each: bool = False,
@@ -59,6 +60,7 @@ class Worker:
         Args:
             texts: A JSON list of strings.
             count: How many of them.
+            pooling: "mean" or "cls"; libraries pool by the mean for either.
             least_s: Encode them again until so much time is over.
             vectors: Where to write their vectors, before anything is timed; None for not.
             each: One call a text, and its seconds, instead of one call for all.
@@ -70,6 +72,7 @@ class Worker:
             "texts": str(texts),
             "first": 0,
             "count": count,
+            "pooling": pooling,
             "least_s": least_s,
             "vectors": None if vectors is None else str(vectors),
             "each": each,

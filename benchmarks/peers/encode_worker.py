@@ -5,13 +5,15 @@
 Run by that environment's Python, and so imports nothing of this repository. `benchmarks/encode.py`
 starts it and speaks with it by lines of JSON, orders on stdin and answers on stdout:
 
-    {"texts": FILE, "first": 0, "count": 64, "least_s": 2, "vectors": FILE or null, "each": false}
+    {"texts": FILE, "first": 0, "count": 64, "pooling": "mean", "least_s": 2,
+     "vectors": FILE or null, "each": false}
     {"seconds": [2.1, 2.0], "others_cores": 0.02, "peak_rss_bytes": 700000000}
 
-`texts` names a JSON list of strings. They are encoded all in one call, again and again until
-`least_s` is over; with `each`, one call a text, and `seconds` has one entry a text. `others_cores`
-is how many cores other processes kept busy meanwhile. Every system is used as its documentation
-shows it, with its own batches; what is not its default stands below, with the reason.
+`texts` names a JSON list of strings, `pooling` is "mean" or "cls". They are encoded in one call,
+again and again until `least_s` is over; with `each`, one call a text, and `seconds` has one entry a
+text. `others_cores` is how many cores other processes kept busy meanwhile. Every system is used as
+its documentation shows it, with its own batches; what is not its default stands below, with the
+reason.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-Encode = Callable[[list[str]], Any]
-"""Texts in, vectors (N, D) out, unit length."""
+Encode = Callable[[list[str], str], Any]
+"""Texts and how they are pooled in, vectors (N, D) out, unit length. Libraries pool one way, by the
+mean here; they compute as much for the other."""
 
 _CARD_BATCH = 32
 
@@ -38,7 +41,7 @@ def main(argv: list[str]) -> int:
     system, folder, threads, length = argv[0], argv[1], int(argv[2]), int(argv[3])
     started = time.perf_counter()
     with _SYSTEMS[system](folder, threads, length) as encode:
-        encode(["Is it loaded?"])
+        encode(["Is it loaded?"], "mean")
         serve(answers, encode, load_s=time.perf_counter() - started)
     return 0
 
@@ -77,22 +80,22 @@ def obey(order: dict[str, Any], encode: Encode) -> dict[str, Any]:
     """Encode what an order names and return what it took."""
     import numpy as np
 
-    texts = json.loads(Path(order["texts"]).read_text())
+    texts, pooling = json.loads(Path(order["texts"]).read_text()), order["pooling"]
     texts = texts[order["first"] : order["first"] + order["count"]]
     calls = [[text] for text in texts] if order["each"] else [texts]
     if order["vectors"] is not None:
         # Also what warms the system up: later rounds find the shapes prepared.
-        np.save(order["vectors"], np.asarray(encode(texts), dtype=np.float32))
+        np.save(order["vectors"], np.asarray(encode(texts, pooling), dtype=np.float32))
         if order["each"]:
             for call in calls:
-                encode(call)
+                encode(call, pooling)
     seconds: list[float] = []
     busy_s, own_s = _busy_s()
     began = time.perf_counter()
     while not seconds or time.perf_counter() - began < order["least_s"]:
         for call in calls:
             started = time.perf_counter()
-            encode(call)
+            encode(call, pooling)
             seconds.append(time.perf_counter() - started)
     wall_s = time.perf_counter() - began
     busy_after_s, own_after_s = _busy_s()
@@ -125,7 +128,7 @@ def _answer(answers: TextIO, content: dict[str, Any]) -> None:
 
 @contextmanager
 def _card(folder: str, threads: int, length: int) -> Iterator[Encode]:
-    """The model card's usage: AutoModel in float32, batches of 32 as the texts come, mean."""
+    """The model card's usage: AutoModel in float32, batches of 32 as the texts come."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -133,15 +136,18 @@ def _card(folder: str, threads: int, length: int) -> Iterator[Encode]:
     model = AutoModel.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, model_max_length=length)
 
-    def encode(texts: list[str]) -> Any:  # noqa: ANN401 - a peer has no types here
+    def encode(texts: list[str], pooling: str) -> Any:  # noqa: ANN401 - a peer has no types here
         found = []
         for first in range(0, len(texts), _CARD_BATCH):
             part = texts[first : first + _CARD_BATCH]
             inp = tokenizer(part, return_tensors="pt", padding=True, truncation=True)
             with torch.no_grad():
                 output = model(**inp)
-            vectors = output.last_hidden_state * inp["attention_mask"].unsqueeze(2)  # (B, T, H)
-            vectors = vectors.sum(dim=1) / inp["attention_mask"].sum(dim=-1).view(-1, 1)
+            if pooling == "mean":
+                vectors = output.last_hidden_state * inp["attention_mask"].unsqueeze(2)  # (B, T, H)
+                vectors = vectors.sum(dim=1) / inp["attention_mask"].sum(dim=-1).view(-1, 1)
+            else:
+                vectors = output.last_hidden_state[:, 0, :]  # (B, H)
             found.append(torch.nn.functional.normalize(vectors, dim=1))  # (B, H)
         return torch.cat(found).numpy()
 
@@ -160,7 +166,7 @@ def _sentence_transformers(
         asked = None if dtype is None else {"dtype": dtype}
         model = SentenceTransformer(folder, device="cpu", backend=backend, model_kwargs=asked)
 
-        def encode(texts: list[str]) -> Any:  # noqa: ANN401 - a peer has no types here
+        def encode(texts: list[str], _pooling: str) -> Any:  # noqa: ANN401 - a peer has no types here
             # Its default batch is 32; it sorts by length itself. bfloat16 has no numpy type.
             return model.encode(texts, show_progress_bar=False, convert_to_tensor=True).float()
 
@@ -196,7 +202,7 @@ def _infinity(engine_name: str) -> Any:  # noqa: ANN401 - a peer has no types he
         engine = AsyncEmbeddingEngine.from_args(arguments)
         loop.run_until_complete(engine.astart())
 
-        def encode(texts: list[str]) -> Any:  # noqa: ANN401 - a peer has no types here
+        def encode(texts: list[str], _pooling: str) -> Any:  # noqa: ANN401 - a peer has no types here
             vectors, _ = loop.run_until_complete(engine.embed(sentences=texts))
             return np.stack(vectors)
 
@@ -227,7 +233,7 @@ def _fastembed(folder: str, threads: int, _length: int) -> Iterator[Encode]:
     )
     model = TextEmbedding("bench/model", specific_model_path=folder, threads=threads)
 
-    def encode(texts: list[str]) -> Any:  # noqa: ANN401
+    def encode(texts: list[str], _pooling: str) -> Any:  # noqa: ANN401
         return np.stack(list(model.embed(texts)))
 
     yield encode

@@ -48,6 +48,11 @@ class TokenBatch:
         """Whether any row is shorter than the batch."""
         return not bool(self.attention_mask.all())
 
+    @property
+    def all_cls(self) -> bool:
+        """Whether every row is pooled by [CLS]."""
+        return bool(self.is_cls.all())
+
     def padded_to(self, length: int, pad_token_id: int) -> TokenBatch:
         """Return the batch with rows of `length` tokens, which is no less than they have."""
         more = ((0, 0), (0, length - self.input_ids.shape[1]))

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from encoder.backends.base import PackedBatch
+from encoder.backends.cls_only import ClsOnly
 from encoder.backends.openvino_conversion import convert, import_openvino
 from encoder.backends.openvino_graph import openvino_cause
 from encoder.backends.packed_model import PackedModel
-from encoder.backends.pooled_model import PooledModel
+from encoder.backends.pooled_model import PooledModel, pool
 from encoder.errors import ModelLoadError
 
 __all__ = ["ConvertedModel", "convert_packed_model", "convert_pooled_model", "not_convertible"]
@@ -27,7 +29,8 @@ class ConvertedModel:
     """A graph of input_ids, attention_mask int32 (B, T) and is_cls bool (B,) to float32 (B, H).
 
     Attributes:
-        graph: An `openvino.Model` of any B and T.
+        graph: An `openvino.Model` of any B and T. Its first output is pooled as `is_cls` says; its
+            second one, if it has two, is pooled by [CLS] and needs less of the last layer.
         dimension: Hidden size H.
         pad_token_id: What the model expects in padding.
         n_weights: Numbers in its weights.
@@ -39,6 +42,41 @@ class ConvertedModel:
     pad_token_id: int
     n_weights: int
     is_int8: bool = False
+
+    @property
+    def pooled(self) -> Any:  # noqa: ANN401 - OpenVINO has no types
+        """What computes the first output alone."""
+        return self._computing(0)
+
+    @property
+    def cls_only(self) -> Any:  # noqa: ANN401 - as above
+        """What computes the second output alone, or None."""
+        return self._computing(1) if len(self.graph.outputs) > 1 else None
+
+    def _computing(self, output: int) -> Any:  # noqa: ANN401 - as above
+        openvino = import_openvino("backend openvino", "use backend torch")
+        return openvino.Model([self.graph.output(output)], self.graph.get_parameters())
+
+
+class _BothOutputs(nn.Module):
+    """A model's vectors pooled as asked, and pooled by [CLS]; all layers but the last are shared.
+
+    Args:
+        cls_only: The model's.
+    """
+
+    def __init__(self, cls_only: ClsOnly) -> None:
+        super().__init__()
+        self.cls_only = cls_only
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, is_cls: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return both vectors, float32 (B, H); arguments as `PooledModel.forward`."""
+        hidden = self.cls_only.before_last(input_ids, attention_mask)  # (B, T, H)
+        last = self.cls_only.last_of_all(hidden, attention_mask)  # (B, T, H)
+        first = self.cls_only.last_of_first(hidden, attention_mask)  # (B, H)
+        return pool(last, attention_mask, is_cls), first
 
 
 def convert_pooled_model(model: PooledModel) -> ConvertedModel:
@@ -52,7 +90,9 @@ def convert_pooled_model(model: PooledModel) -> ConvertedModel:
     mask = torch.ones_like(ids)
     mask[1, 4:] = 0
     try:
-        graph = convert(openvino, model, (ids, mask, torch.tensor([True, False])))
+        cls_only = model.cls_only
+        module = _BothOutputs(cls_only).eval() if isinstance(cls_only, ClsOnly) else model
+        graph = convert(openvino, module, (ids, mask, torch.tensor([True, False])))
     except RuntimeError as error:
         raise not_convertible(error) from error
     n_weights = sum(weight.numel() for weight in model.parameters())

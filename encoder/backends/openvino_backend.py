@@ -12,8 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from types import ModuleType
 from typing import Any
 
@@ -98,12 +97,12 @@ class OpenVinoBackend:
         self.max_batch_tokens = max_batch_tokens or _BATCH_TOKENS * min(
             threads // self.streams, _THREADS_WITH_WORK
         )
-        self._compiler = _Compiler(openvino, model.graph, dtype, threads)
-        self._many = self._compiler.compile(streams=self.streams)
-        # Compiled when first needed: a job meets many batches only.
-        self._few = cache(
-            lambda: self._compiler.compile(streams=1) if self.streams > 1 else self._many
-        )
+        self._compiler = _Compiler(openvino, model.pooled, dtype, threads)
+        self._few = self._compiler.compile(streams=1)
+        # Compiled when first needed: a job has use for one of them.
+        self._many: CompiledGraph | None = None
+        self._many_cls: CompiledGraph | None = None
+        self._cls_only = model.cls_only
         self._single: dict[int, CompiledGraph] = {}
         self._convert_packed = convert_packed
         self.packed: PackedTexts | None = None
@@ -116,6 +115,9 @@ class OpenVinoBackend:
         Each holds weights of its own: a model of more than 150 million is left as it is, and one of
         more than 150 MB has fewer of them.
         """
+        self._graph_of_many(all_cls=False)
+        # From now on a request would wait for it; queries, which are meant here, do not need it.
+        self._cls_only = None
         if not self._may_copy or self._single:
             return
         self._single = {
@@ -149,9 +151,29 @@ class OpenVinoBackend:
             length, graph = single
             yield from graph.forward([first[0].padded_to(length, self.pad_token_id)])
         else:
-            is_few = len(first) <= _FEW_A_STREAM * self.streams
-            graph = self._few() if is_few else self._many
-            yield from graph.forward(chain(first, remaining))
+            if len(first) <= _FEW_A_STREAM * self.streams:
+                yield from self._few.forward(first)
+            else:
+                yield from self._forward_many(chain(first, remaining))
+
+    def _forward_many(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[int, _Vectors]]:
+        """As `forward`, one run after the other of batches that take the same graph."""
+        position = 0
+        for all_cls, run in groupby(batches, key=lambda batch: batch.all_cls):
+            for _, vectors in self._graph_of_many(all_cls=all_cls).forward(run):
+                yield position, vectors
+                position += 1
+
+    def _graph_of_many(self, *, all_cls: bool) -> CompiledGraph:
+        """Return the graph for many batches; that of [CLS] alone computes less."""
+        if all_cls and self._many_cls is None and self._cls_only is not None:
+            self._many_cls = self._compiler.compile(streams=self.streams, converted=self._cls_only)
+        if all_cls and self._many_cls is not None:
+            return self._many_cls
+        if self._many is None:
+            one = self.streams == 1
+            self._many = self._few if one else self._compiler.compile(streams=self.streams)
+        return self._many
 
     def _graph_of_single(self, batches: list[TokenBatch]) -> tuple[int, CompiledGraph] | None:
         """Return the length and graph of the fixed shape that fits one text alone."""
@@ -165,7 +187,7 @@ class OpenVinoBackend:
         """Free the model."""
         self._single.clear()
         self.packed = None
-        del self._many, self._few, self._compiler
+        del self._many, self._many_cls, self._few, self._cls_only, self._compiler
 
 
 class _Compiler:

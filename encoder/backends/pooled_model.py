@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from encoder.backends.cls_only import cls_only_of
 from encoder.errors import ModelLoadError
 
-__all__ = ["PooledModel", "load_pooled_model", "quiet_transformers"]
+__all__ = ["PooledModel", "load_pooled_model", "pool", "quiet_transformers"]
 
 
 class PooledModel(nn.Module):
@@ -26,11 +27,20 @@ class PooledModel(nn.Module):
         transformer: A model whose output has `last_hidden_state` (B, T, H).
         dimension: Hidden size H.
         pad_token_id: What the model expects in padding.
+        cls_only: A shorter way to the first token's hidden state (B, H), of ids and mask; None
+            where there is none.
     """
 
-    def __init__(self, transformer: nn.Module, dimension: int, pad_token_id: int) -> None:
+    def __init__(
+        self,
+        transformer: nn.Module,
+        dimension: int,
+        pad_token_id: int,
+        cls_only: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.transformer = transformer
+        self.cls_only = cls_only
         self.dimension = dimension
         self.pad_token_id = pad_token_id
 
@@ -40,6 +50,7 @@ class PooledModel(nn.Module):
         attention_mask: torch.Tensor,
         is_cls: torch.Tensor,
         has_padding: bool = True,
+        all_cls: bool = False,
     ) -> torch.Tensor:
         """Return the pooled vectors, float32 (B, H).
 
@@ -48,14 +59,28 @@ class PooledModel(nn.Module):
             attention_mask: int64 (B, T).
             is_cls: bool (B,).
             has_padding: Whether attention must be masked; without a mask it is faster.
+            all_cls: Whether `is_cls` is true of every row: then less may be computed.
         """
-        output = self.transformer(
-            input_ids=input_ids, attention_mask=attention_mask if has_padding else None
-        )
-        hidden = output.last_hidden_state.float()  # (B, T, H)
-        kept = attention_mask.unsqueeze(-1).float()  # (B, T, 1)
-        mean = (hidden * kept).sum(dim=1) / kept.sum(dim=1)  # (B, H)
-        return torch.where(is_cls.unsqueeze(-1), hidden[:, 0], mean)  # (B, H)
+        mask = attention_mask if has_padding else None
+        if all_cls and self.cls_only is not None:
+            first: torch.Tensor = self.cls_only(input_ids, mask)
+            return first.float()
+        output = self.transformer(input_ids=input_ids, attention_mask=mask)
+        return pool(output.last_hidden_state, attention_mask, is_cls)
+
+
+def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, is_cls: torch.Tensor) -> torch.Tensor:
+    """Return one vector per row, float32 (B, H): that of [CLS], or the mean of its tokens.
+
+    Args:
+        hidden: Of the last layer (B, T, H).
+        attention_mask: int (B, T).
+        is_cls: bool (B,).
+    """
+    hidden = hidden.float()
+    kept = attention_mask.unsqueeze(-1).float()  # (B, T, 1)
+    mean = (hidden * kept).sum(dim=1) / kept.sum(dim=1)  # (B, H)
+    return torch.where(is_cls.unsqueeze(-1), hidden[:, 0], mean)  # (B, H)
 
 
 def load_pooled_model(folder: Path) -> PooledModel:
@@ -75,8 +100,9 @@ def load_pooled_model(folder: Path) -> PooledModel:
             "than config.json, download the model again"
         )
     config = transformer.config
-    pad_token_id = getattr(config, "pad_token_id", None)
-    return PooledModel(transformer, int(config.hidden_size), pad_token_id or 0).eval()
+    pad_token_id = getattr(config, "pad_token_id", None) or 0
+    cls_only = cls_only_of(transformer.eval(), pad_token_id)
+    return PooledModel(transformer, int(config.hidden_size), pad_token_id, cls_only).eval()
 
 
 def _load(folder: Path) -> tuple[Any, set[str]]:

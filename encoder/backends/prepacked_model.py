@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutput
 
 from encoder.backends.base import TokenBatch
+from encoder.backends.cls_only import ClsOnly
 from encoder.backends.fidelity import MIN_REDUCED_COSINE, lowest_cosine
 from encoder.backends.pooled_model import PooledModel
 from encoder.errors import one_line
@@ -52,7 +53,7 @@ def prepack(model: PooledModel) -> None:
         return
     try:
         expected = _proof_vectors(model)
-        prepacked = PooledModel(_prepacked(model.transformer), model.dimension, model.pad_token_id)
+        prepacked = _prepacked(model)
         lowest = lowest_cosine(_proof_vectors(prepacked), expected)
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         _logger.info("weights cannot be prepacked: %s", one_line(error))
@@ -60,30 +61,40 @@ def prepack(model: PooledModel) -> None:
     if lowest < least:
         _logger.warning("prepacked weights give other vectors (cosine %.5f): not used", lowest)
         return
-    model.transformer = prepacked.transformer
+    model.transformer, model.cls_only = prepacked.transformer, prepacked.cls_only
 
 
 @torch.inference_mode()
 def _proof_vectors(model: PooledModel) -> npt.NDArray[np.float32]:
     found = []
-    for lengths in _PROOF_LENGTHS:
+    for lengths, all_cls in product(_PROOF_LENGTHS, (False, True)):
         batch = TokenBatch.pad(
             # In every vocabulary, and no model's padding, whose embedding may be zero.
             [np.arange(5, 5 + length, dtype=np.int32) for length in lengths],
-            np.arange(len(lengths)) % 2 == 0,
+            np.full(len(lengths), all_cls) | (np.arange(len(lengths)) % 2 == 0),
             padded_length=max(lengths),
             pad_token_id=model.pad_token_id,
         )
         ids, mask, is_cls = (torch.from_numpy(array) for array in batch.arrays)
-        found.append(model(ids.long(), mask.long(), is_cls, has_padding=batch.has_padding).numpy())
+        vectors = model(
+            ids.long(), mask.long(), is_cls, has_padding=batch.has_padding, all_cls=all_cls
+        )
+        found.append(vectors.numpy())
     return np.concatenate(found)
 
 
 @torch.no_grad()
-def _prepacked(transformer: nn.Module) -> nn.Module:
+def _prepacked(model: PooledModel) -> PooledModel:
     """Return what does the same; everything but the packed weights is shared."""
-    if _is_plain_bert(transformer):
-        return _Bert(transformer)
+    if _is_plain_bert(model.transformer):
+        bert = _Bert(model.transformer)
+        return PooledModel(bert, model.dimension, model.pad_token_id, _BertClsOnly(bert))
+    transformer = _with_packed_linears(model.transformer)
+    cls_only = None if model.cls_only is None else ClsOnly(transformer)
+    return PooledModel(transformer, model.dimension, model.pad_token_id, cls_only)
+
+
+def _with_packed_linears(transformer: nn.Module) -> nn.Module:
     replaced: dict[int, Any] = {
         id(tensor): tensor for tensor in chain(transformer.parameters(), transformer.buffers())
     }
@@ -153,8 +164,10 @@ class _Layer:
         self._narrow = _Linear([layer.output.dense])
         self._after = layer.output.LayerNorm
 
-    def __call__(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Return (B, T, H) for (B, T, H)."""
+    def __call__(
+        self, hidden: torch.Tensor, mask: torch.Tensor | None, first: int | None = None
+    ) -> torch.Tensor:
+        """Return (B, T, H) for (B, T, H), or (B, first, H): of so many tokens only."""
         rows, length, size = hidden.shape
         queries, keys, values = (
             self._to_attend.forward(hidden)
@@ -162,8 +175,9 @@ class _Layer:
             .permute(2, 0, 3, 1, 4)
             .unbind()
         )
+        hidden, queries = hidden[:, :first].contiguous(), queries[:, :, :first]
         attended = functional.scaled_dot_product_attention(queries, keys, values, mask)
-        attended = attended.transpose(1, 2).reshape(rows, length, size)
+        attended = attended.transpose(1, 2).reshape(hidden.shape)
         hidden = _normalized(self._attended.plus(attended, hidden), self._after_attention)
         wide = self._widen.forward(hidden, "gelu")
         return _normalized(self._narrow.plus(wide, hidden), self._after)
@@ -182,11 +196,34 @@ class _Bert(nn.Module):
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> BaseModelOutput:
         """Return the hidden states (B, T, H) of int64 (B, T)."""
+        return BaseModelOutput(last_hidden_state=self.hidden(input_ids, attention_mask))
+
+    def hidden(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        first: int | None = None,
+    ) -> torch.Tensor:
+        """Return the hidden states (B, T, H) of int64 (B, T), or of so many tokens only."""
         mask = None if attention_mask is None else attention_mask[:, None, None, :].bool()
-        hidden = self._embeddings(input_ids=input_ids)
-        for layer in self._layers:
+        hidden: torch.Tensor = self._embeddings(input_ids=input_ids)
+        for layer in self._layers[:-1]:
             hidden = layer(hidden, mask)
-        return BaseModelOutput(last_hidden_state=hidden)
+        return self._layers[-1](hidden, mask, first)
+
+
+class _BertClsOnly(nn.Module):
+    """As `encoder.backends.cls_only.ClsOnly`."""
+
+    def __init__(self, bert: _Bert) -> None:
+        super().__init__()
+        self._bert = bert
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the first token's last hidden state (B, H)."""
+        return self._bert.hidden(input_ids, attention_mask, first=1)[:, 0]
 
 
 def _normalized(hidden: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:

@@ -142,6 +142,7 @@ class TorchBackend:
             self._to_device(batch.attention_mask).long(),
             self._to_device(batch.is_cls),
             has_padding=batch.has_padding,
+            all_cls=batch.all_cls,
         )
         return vectors
 

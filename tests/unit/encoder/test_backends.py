@@ -140,7 +140,7 @@ def test_an_error_of_the_caller_is_not_taken_for_the_backends(backend: TorchBack
 
 
 def test_a_failing_forward_is_a_backend_error(backend: TorchBackend) -> None:
-    good = token_batch([9])
+    good = token_batch([9, 9])
     bad = TokenBatch(good.input_ids, good.attention_mask[:, :4], good.is_cls)
 
     with pytest.raises(BackendError, match="expected a forward to finish, found"):

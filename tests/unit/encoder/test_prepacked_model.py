@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from transformers import AutoConfig, AutoModel
 from encoder.backends import prepacked_model
 from encoder.backends.base import TokenBatch
 from encoder.backends.choice import Hardware
+from encoder.backends.cls_only import cls_only_of
 from encoder.backends.fidelity import lowest_cosine
 from encoder.backends.pooled_model import PooledModel, load_pooled_model
 from encoder.backends.prepacked_model import prepack
@@ -63,8 +65,9 @@ def bert(folder: Path, dtype: str) -> PooledModel:
 def other_model(dtype: str, kind: str, **more: object) -> PooledModel:
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **{**SIZES, **more})
-    model = PooledModel(AutoModel.from_config(config).eval(), 32, 0)
-    return with_biases(model).to(getattr(torch, dtype))
+    transformer = AutoModel.from_config(config).eval()
+    model = with_biases(PooledModel(transformer, 32, 0, cls_only_of(transformer, 0)))
+    return model.to(getattr(torch, dtype))
 
 
 @torch.no_grad()
@@ -77,17 +80,21 @@ def with_biases(model: PooledModel) -> PooledModel:
     return model
 
 
-def token_batch(lengths: list[int], *, cls_first: bool = True) -> TokenBatch:
+def token_batch(lengths: list[int], *, pooling: str = "cls first") -> TokenBatch:
     generator = np.random.default_rng(len(lengths))
     rows = [generator.integers(5, 1000, length).astype(np.int32) for length in lengths]
-    is_cls = (np.arange(len(rows)) % 2 == 0) == cls_first
+    is_cls = (np.arange(len(rows)) % 2 == 0) == (pooling == "cls first")
+    is_cls |= pooling == "cls"
     return TokenBatch.pad(rows, is_cls, padded_length=max(lengths), pad_token_id=0)
 
 
 @torch.inference_mode()
 def vectors_of(model: PooledModel, batch: TokenBatch) -> np.ndarray:
     ids, mask, is_cls = (torch.from_numpy(array) for array in batch.arrays)
-    return model(ids.long(), mask.long(), is_cls, has_padding=batch.has_padding).numpy()
+    vectors = model(
+        ids.long(), mask.long(), is_cls, has_padding=batch.has_padding, all_cls=batch.all_cls
+    )
+    return vectors.numpy()
 
 
 def linears(module: nn.Module) -> list[nn.Module]:
@@ -97,16 +104,16 @@ def linears(module: nn.Module) -> list[nn.Module]:
 # The same vectors
 
 
-@pytest.mark.parametrize("cls_first", [True, False])
+@pytest.mark.parametrize("pooling", ["cls first", "mean first", "cls"])
 @pytest.mark.parametrize(
     "lengths",
     [[1], [2], [3], [12], [17], [128], [12] * 4, [9, 5, 1], [1, 128], [128] * 20, [100, 7] * 15],
     ids=lambda lengths: f"{len(lengths)}x{max(lengths)}",
 )
 def test_texts_have_the_vectors_that_they_have_from_the_plain_model(
-    tiny_model: Path, dtype: str, lengths: list[int], cls_first: bool
+    tiny_model: Path, dtype: str, lengths: list[int], pooling: str
 ) -> None:
-    batch = token_batch(lengths, cls_first=cls_first)
+    batch = token_batch(lengths, pooling=pooling)
     expected = vectors_of(bert(tiny_model, dtype), batch)
     model = bert(tiny_model, dtype)
 
@@ -141,8 +148,8 @@ def test_other_architectures_keep_their_own_code_on_prepacked_weights(
 
     assert type(model.transformer) is type(plain.transformer)
     assert linears(model) == []
-    for lengths in ([1], [12], [9, 5, 1], [64] * 40):
-        batch = token_batch(lengths)
+    for lengths, pooling in product(([1], [12], [9, 5, 1], [64] * 40), ("cls first", "cls")):
+        batch = token_batch(lengths, pooling=pooling)
         cosine = lowest_cosine(vectors_of(model, batch), vectors_of(plain, batch))
         assert cosine >= LEAST_COSINE[dtype]
 
@@ -236,7 +243,9 @@ def without_residuals(monkeypatch: pytest.MonkeyPatch) -> None:
 def without_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     call = prepacked_model._Layer.__call__
     monkeypatch.setattr(
-        prepacked_model._Layer, "__call__", lambda self, hidden, mask: call(self, hidden, None)
+        prepacked_model._Layer,
+        "__call__",
+        lambda self, hidden, mask, first=None: call(self, hidden, None, first),
     )
 
 

@@ -23,7 +23,8 @@ import numpy as np
 from encode_worker import serve, take_stdout
 answers = take_stdout()
 print("a library says hello")
-serve(answers, lambda texts: np.full((len(texts), 2), {value}), load_s=0.1)
+vectors = {{"mean": [1.0, 1.0], "cls": [1.0, 0.0]}}
+serve(answers, lambda texts, pooling: np.array([vectors[pooling]] * len(texts)), load_s=0.1)
 """
 PEERS = str(Path(__file__).resolve().parents[4] / "benchmarks/peers")
 
@@ -33,12 +34,12 @@ class Fake(System):
 
     def command(self, *_: object) -> list[str]:
         program = "raise SystemExit('no such model')" if self.name == "broken" else WORKER
-        return [sys.executable, "-c", program.format(peers=PEERS, value=1.0)]
+        return [sys.executable, "-c", program.format(peers=PEERS)]
 
 
 @pytest.fixture
 def protocol(tmp_path):
-    model = BenchmarkModel("minilm", tmp_path, tmp_path, tmp_path, 256, None)
+    model = BenchmarkModel("minilm", tmp_path, tmp_path, tmp_path, 256, "cls", None)
     texts = [
         TextSet("queries", "generated", [f"query {i}" for i in range(8)], [10] * 8),
         TextSet("long", "generated", ["long"] * 4, [256] * 4),
@@ -83,6 +84,21 @@ def test_the_reference_gets_a_quarter_of_the_texts_and_others_are_compared_on_it
     assert (card["documents"], other["documents"]) == (2, 8)
     assert (card["tokens"], other["tokens"]) == (20, 80)
     assert other["least_cosine"] == 1.0
+
+
+def test_documents_are_pooled_by_cls_and_compared_with_the_cards_vectors_of_their_pooling(
+    protocol, tmp_path
+):
+    file = tmp_path / "lines.jsonl"
+    ours, library = fakes("ours")[0], Fake("library", "library", "none", "float32", "elsewhere")
+    protocol.versions["elsewhere"] = {}
+    list(run_rounds(protocol, [ours, library, *fakes(CARD)], Lines("encode", file, {})))
+    lines = [line for line in read_lines([file]) if line["measures"] == "throughput"]
+    assert {(line["texts"], line["system"]): line["pooling"] for line in lines} == {
+        **{("queries", name): "mean" for name in ("ours", "library", CARD)},
+        **{("long", "ours"): "cls", ("long", CARD): "cls", ("long", "library"): "mean"},
+    }
+    assert {line.get("least_cosine", 1.0) for line in lines} == {1.0}
 
 
 def test_a_system_that_does_not_load_is_left_out_with_what_it_said(protocol, tmp_path):
