@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 
 from encoder.encoder import load_encoder
+from serving.access_log import open_access_log
 from serving.before_serve import guarded_by
 from serving.corpus_check import check_corpus
 from serving.embedding import EmbeddingService
@@ -40,6 +41,7 @@ class QueryEndpoint:
     def __init__(self, settings: ServingSettings, num_threads: int) -> None:
         self._settings = settings
         self._metrics = Metrics()
+        self._access_log = open_access_log() if settings.access_log else None
         asked = settings.encoder
         if asked.num_threads is None:
             asked = asked.model_copy(update={"num_threads": num_threads})
@@ -52,18 +54,22 @@ class QueryEndpoint:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the web application; Serve calls it once, after the constructor."""
-        app = build_http_app(self.service, self._settings, self._metrics, _version())
+        app = build_http_app(
+            self.service, self._settings, self._metrics, _version(), self._access_log
+        )
 
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
             await self.service.warm_up()
             _keep_what_is_loaded()
-            publishing = asyncio.create_task(self._publish_metrics())
+            publishing = asyncio.create_task(self._publish())
             with guarded_by(app.state.gate):
                 yield
             publishing.cancel()
             await self.service.close()
             await self._metrics.publish(self.service.load)
+            if self._access_log is not None:
+                self._access_log.close()
 
         app.router.lifespan_context = lifespan
         return app
@@ -76,11 +82,14 @@ class QueryEndpoint:
         """Return the load of this replica; see `LoadMeter.report`."""
         return self.service.load.report()
 
-    async def _publish_metrics(self) -> None:
+    async def _publish(self) -> None:
+        """Tell of what happened, once a second; what is never told would pile up."""
         while True:
+            if self._access_log is not None:
+                self._access_log.flush()
             try:
                 await self._metrics.publish(self.service.load)
-            except Exception:  # what is never told would pile up
+            except Exception:
                 _logger.exception("the metrics could not be published; the next second tries again")
             await asyncio.sleep(_PUBLISH_INTERVAL_S)
 

@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import orjson
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,6 +31,7 @@ from serving.settings import ServingSettings
 from serving.turns import Turns
 
 if TYPE_CHECKING:
+    from serving.access_log import AccessLog
     from serving.metrics import Metrics
 
 __all__ = ["Gate"]
@@ -47,8 +47,9 @@ class Gate:
     """Answers every request, by the routes or by an error.
 
     Args:
-        settings: Limits, keys, whether requests are logged.
+        settings: Limits and keys.
         metrics: Is told of every response.
+        access_log: Gets a line for each request but those for health; None writes none.
         check_room: Raises where a body of so many bytes has to be refused for load.
         guarded_paths: Of the routes that it is asked for.
     """
@@ -57,6 +58,7 @@ class Gate:
         self,
         settings: ServingSettings,
         metrics: Metrics,
+        access_log: AccessLog | None,
         check_room: Callable[[int], None],
         guarded_paths: frozenset[str],
     ) -> None:
@@ -64,7 +66,7 @@ class Gate:
         self._guarded_paths = guarded_paths
         self._limits = settings.limits
         self._keys = [key.get_secret_value().encode() for key in settings.api_keys]
-        self._access_log = settings.access_log
+        self._access_log = access_log
         self._metrics = metrics
         self._buffered = BufferedBytes(settings.limits.max_buffered_bytes)
         self._refusals = Turns()
@@ -185,7 +187,7 @@ class Gate:
         self._metrics.answered(role, record.dialect, status)
         if embedding:
             self._metrics.serialized(embedding.role, record.serialize_s)
-        if not self._access_log or _is_health(scope):
+        if self._access_log is None or _is_health(scope):
             return
         line: dict[str, object] = {
             "request_id": record.request_id,
@@ -210,7 +212,7 @@ class Gate:
             }
         if record.error is not None:
             line["error"] = record.error
-        _logger.info(orjson.dumps(line).decode())
+        self._access_log.add(line)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from serving.settings import ServingSettings
 from serving.shortcut import Shortcut, answers_of
 
 if TYPE_CHECKING:
+    from serving.access_log import AccessLog
     from serving.metrics import Metrics
 
 __all__ = ["build_http_app"]
@@ -30,7 +31,11 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def build_http_app(
-    service: EmbeddingService, settings: ServingSettings, metrics: Metrics, version: str
+    service: EmbeddingService,
+    settings: ServingSettings,
+    metrics: Metrics,
+    version: str,
+    access_log: AccessLog | None = None,
 ) -> FastAPI:
     """Return the application.
 
@@ -39,6 +44,7 @@ def build_http_app(
         settings: Names, limits, keys.
         metrics: Is told of every response.
         version: Of this package, for the docs.
+        access_log: Gets a line for each request; None writes none.
     """
     # The gate refuses what says that it is no JSON; a body that says nothing is taken for JSON.
     app = FastAPI(
@@ -54,7 +60,7 @@ def build_http_app(
         app.include_router(routes, responses=_ERRORS)
     shape_errors(app)
     answers = answers_of(route for routes in dialects for route in routes.routes)
-    gate = Gate(settings, metrics, service.check_room, frozenset(answers))
+    gate = Gate(settings, metrics, access_log, service.check_room, frozenset(answers))
     # What is added later stands before what was added earlier.
     app.add_middleware(Shortcut, answers=answers)
     app.add_middleware(gate.before)

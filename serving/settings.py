@@ -157,7 +157,10 @@ class ServingSettings(BaseModel):
         description="Bearer keys, one of which a request must carry (health stays open); "
         "give them in TWOFOLD_API_KEYS, flags are seen in process lists",
     )
-    access_log: bool = Field(True, description="One JSON line for each request")
+    access_log: bool = Field(
+        True,
+        description="One JSON line for each request, in access_*.log beside the replica's log",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -1,8 +1,10 @@
 """This project's encoder as a process that obeys the same orders as the peers'.
 
-    python -m benchmarks.encoder_peers.ours ENGINE DTYPE FOLDER THREADS
+    python -m benchmarks.encoder_peers.ours ENGINE DTYPE FOLDER THREADS queries|documents
 
-What is timed is `Encoder.encode`: tokenizing, batching, the forward and the order of the input.
+For queries it is prepared for short texts, as an endpoint's encoder is; for documents it is as a
+job's. What is timed is `Encoder.encode`: tokenizing, batching, the forward and the order of the
+input.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ __all__ = ["main"]
 def main(argv: Sequence[str]) -> int:
     """Load the encoder and obey orders until stdin ends."""
     answers = take_stdout()
-    engine, dtype, folder, threads = argv
+    engine, dtype, folder, threads, texts = argv
     started = time.perf_counter()
     encoder = load_encoder(
         EncoderSettings(
@@ -36,15 +38,13 @@ def main(argv: Sequence[str]) -> int:
         )
     )
 
+    if texts == "queries":
+        encoder.expect_short_texts()
+
     def encode(texts: list[str], pooling: str) -> npt.NDArray[np.float32]:
         return encoder.encode(texts, Role.DOCUMENT if pooling == "cls" else Role.QUERY).vectors
 
-    serve(
-        answers,
-        encode,
-        load_s=time.perf_counter() - started,
-        expect_short=encoder.expect_short_texts,
-    )
+    serve(answers, encode, load_s=time.perf_counter() - started)
     return 0
 
 

@@ -32,6 +32,9 @@ _QUIET_CORES = 0.15
 """Cores that other processes may use during a turn; above, it is taken again."""
 _ATTEMPTS = 3
 
+_Workers = dict[bool, Worker]
+"""A system's process for queries (False) and for documents (True)."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -70,15 +73,12 @@ def run_rounds(protocol: Protocol, systems: Sequence[System], lines: Lines) -> I
     for texts in protocol.texts:
         _file(protocol, texts).write_text(json.dumps(texts.texts))
     with ExitStack() as running:
-        workers: dict[str, Worker] = {}
+        workers: dict[str, _Workers] = {}
         for system in systems:
             try:
-                worker = _start(protocol, system)
+                workers[system.name] = _start(protocol, system, running)
             except BenchmarkError as error:
                 lines.write("left out", {"system": system.name, "problem": str(error)})
-                continue
-            running.callback(worker.end)
-            workers[system.name] = worker
         present = [system for system in systems if system.name in workers]
         # The reference first: the others' vectors are compared with its own.
         present.sort(key=lambda system: system.name != CARD)
@@ -87,30 +87,47 @@ def run_rounds(protocol: Protocol, systems: Sequence[System], lines: Lines) -> I
             _run_round(protocol, present, workers, lines, number)
 
 
-def _start(protocol: Protocol, system: System) -> Worker:
+def _start(protocol: Protocol, system: System, running: ExitStack) -> _Workers:
+    """Start a system: ours once for queries and once for documents, another once for both."""
     sys.stderr.write(f"{protocol.model.name}: loading {system.name}\n")
-    return Worker(
-        system.command(protocol.model, protocol.environments, protocol.threads),
-        offline(protocol.model, protocol.threads),
-        protocol.work / f"{system.name}.log",
-    )
+
+    def start(*, for_documents: bool) -> Worker:
+        worker = Worker(
+            system.command(
+                protocol.model,
+                protocol.environments,
+                protocol.threads,
+                for_documents=for_documents,
+            ),
+            offline(protocol.model, protocol.threads),
+            protocol.work / f"{system.name}.log",
+        )
+        running.callback(worker.end)
+        return worker
+
+    kinds = {texts.are_documents for texts in protocol.texts}
+    if system.is_ours:
+        return {kind: start(for_documents=kind) for kind in kinds}
+    return dict.fromkeys(kinds, start(for_documents=False))
 
 
 def _run_round(
     protocol: Protocol,
     systems: Sequence[System],
-    workers: Mapping[str, Worker],
+    workers: Mapping[str, _Workers],
     lines: Lines,
     number: int,
 ) -> None:
     for texts in protocol.texts:
         for system in systems:
-            cell = _throughput(protocol, system, workers[system.name], texts, is_first=number == 1)
+            worker = workers[system.name][texts.are_documents]
+            cell = _throughput(protocol, system, worker, texts, is_first=number == 1)
             lines.write("throughput", {"round": number, **_identity(protocol, system), **cell})
     singles = [texts for texts in protocol.texts if texts.kind == _SINGLES]
     if singles and protocol.singles:
         for system in systems:
-            cell = _latency(protocol, workers[system.name], singles[0], is_first=number == 1)
+            worker = workers[system.name][False]
+            cell = _latency(protocol, worker, singles[0], is_first=number == 1)
             lines.write("latency", {"round": number, **_identity(protocol, system), **cell})
 
 

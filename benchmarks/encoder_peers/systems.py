@@ -54,12 +54,15 @@ class System:
             return Path(sys.executable)
         return environments / self.environment / "bin/python"
 
-    def command(self, model: BenchmarkModel, environments: Path, threads: int) -> list[str]:
-        """Return what starts its process."""
+    def command(
+        self, model: BenchmarkModel, environments: Path, threads: int, *, for_documents: bool
+    ) -> list[str]:
+        """Return what starts its process; ours has one for queries and one for documents."""
         python = str(self.python(environments))
         if self.is_ours:
             worker = [python, "-m", "benchmarks.encoder_peers.ours", self.engine, self.dtype]
-            return [*worker, str(model.ours), str(threads)]
+            texts = "documents" if for_documents else "queries"
+            return [*worker, str(model.ours), str(threads), texts]
         sizes = [str(threads), str(model.max_tokens)]
         return [python, str(_WORKER), self.name, str(model.peers), *sizes]
 

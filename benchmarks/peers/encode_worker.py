@@ -53,27 +53,17 @@ def take_stdout() -> TextIO:
     return answers
 
 
-def serve(
-    answers: TextIO,
-    encode: Encode,
-    *,
-    load_s: float,
-    expect_short: Callable[[], None] | None = None,
-) -> None:
+def serve(answers: TextIO, encode: Encode, *, load_s: float) -> None:
     """Say that the system is loaded, then obey orders until stdin ends.
 
     Args:
         answers: Of `take_stdout`.
         encode: The system.
         load_s: What loading took.
-        expect_short: Called before texts come one by one, where the system wants to know.
     """
     _answer(answers, {"load_s": round(load_s, 2)})
     for line in sys.stdin:
-        order = json.loads(line)
-        if order["each"] and expect_short is not None:
-            expect_short()
-        _answer(answers, obey(order, encode))
+        _answer(answers, obey(json.loads(line), encode))
 
 
 def obey(order: dict[str, Any], encode: Encode) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy as np
 from encoder.encoder import EncodedVectors
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
+from serving.access_log import AccessLog
 from serving.embedding import EmbeddingService
 from serving.http_app import build_http_app
 from serving.settings import ServingSettings
@@ -39,7 +40,6 @@ __all__ = [
     "WideEncoder",
     "check_vectors",
     "embeddings",
-    "logged",
     "refusal",
     "run_scenario",
     "vector",
@@ -110,7 +110,15 @@ class App:
         self.metrics = RecordedMetrics()
         self.settings = ServingSettings(**{"model": NAME, **settings})
         self.service = EmbeddingService(self.encoder, self.settings, self.metrics)  # type: ignore[arg-type]
-        self.asgi = build_http_app(self.service, self.settings, self.metrics, "1.2.3")  # type: ignore[arg-type]
+        self._written = _KeptLines()
+        self._access_log = AccessLog(self._written)
+        self.asgi = build_http_app(
+            self.service,
+            self.settings,
+            self.metrics,  # type: ignore[arg-type]
+            "1.2.3",
+            self._access_log,
+        )
         self.forward_may_go_on = threading.Event()
 
     def client(self) -> httpx.AsyncClient:
@@ -138,6 +146,11 @@ class App:
             name.replace("_", "-"): value for name, value in headers.items()
         }
         return self.request("POST", path, content=body, headers=headers)
+
+    def access_lines(self) -> list[str]:
+        """What the access log has by now."""
+        self._access_log.flush()
+        return self._written.text.splitlines()
 
     @contextmanager
     def held_up(self) -> Iterator[None]:
@@ -198,21 +211,12 @@ def run_scenario(scenario: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(scenario, 20))
 
 
-@contextmanager
-def logged() -> Iterator[list[str]]:
-    """What the replica's logger writes."""
-    lines: list[str] = []
+class _KeptLines(logging.Handler):
+    """Keeps what is written."""
 
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
 
-    logger, handler = logging.getLogger("ray.serve"), Keep()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield lines
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text += self.format(record) + "\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -12,6 +14,7 @@ from starlette.responses import PlainTextResponse
 
 from serving import endpoint as module
 from serving import metrics
+from serving.access_log import AccessLog
 from serving.before_serve import BeforeServe
 from serving.endpoint import QueryEndpoint
 from serving.errors import OverloadedError
@@ -62,3 +65,25 @@ def test_a_replica_is_warm_when_it_starts_and_frees_its_model_when_it_stops(
         assert closed == [True]
 
     run_scenario(scenario())
+
+
+def test_lines_of_requests_are_written_when_a_replica_stops(
+    endpoint: QueryEndpoint, capsys: pytest.CaptureFixture[str]
+):
+    async def scenario() -> None:
+        app = endpoint.__serve_build_asgi_app__()
+        transport = httpx.ASGITransport(app=app)
+        client = httpx.AsyncClient(transport=transport, base_url="http://replica")
+        async with client, app.router.lifespan_context(app):
+            await client.post(V1, json={"input": "a"}, headers={"x-request-id": "the-last"})
+
+    endpoint._access_log = AccessLog(logging.StreamHandler())
+    run_scenario(scenario())
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["request_id"] == "the-last"
+
+
+def test_requests_are_not_logged_where_the_operator_does_not_want_it(endpoint: QueryEndpoint):
+    assert endpoint._access_log is not None
+    assert QueryEndpoint(ServingSettings(model=NAME, access_log=False), 1)._access_log is None

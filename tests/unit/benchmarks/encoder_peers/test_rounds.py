@@ -32,7 +32,7 @@ PEERS = str(Path(__file__).resolve().parents[4] / "benchmarks/peers")
 class Fake(System):
     """A system whose process answers the protocol without a model."""
 
-    def command(self, *_: object) -> list[str]:
+    def command(self, *_: object, for_documents: bool) -> list[str]:
         program = "raise SystemExit('no such model')" if self.name == "broken" else WORKER
         return [sys.executable, "-c", program.format(peers=PEERS)]
 
