@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ _SHOWN = 1_500
 
 
 class Worker:
-    """One process with one system and one model in it. It computes nothing between orders.
+    """One process with one system and one model in it. It is stopped between orders.
 
     Args:
         command: Starts it.
@@ -44,6 +45,7 @@ class Worker:
                 stderr=output,
             )
         self.load_s: float = self._answer()["load_s"]
+        self._process.send_signal(signal.SIGSTOP)
 
     def encode(
         self,
@@ -77,15 +79,20 @@ class Worker:
             "vectors": None if vectors is None else str(vectors),
             "each": each,
         }
+        # Libraries have threads that look for work, which others would feel.
+        self._process.send_signal(signal.SIGCONT)
         try:
             _pipe(self._process.stdin).write(json.dumps(order).encode() + b"\n")
             _pipe(self._process.stdin).flush()
         except BrokenPipeError as error:
             raise self._ended() from error
-        return self._answer()
+        answer = self._answer()
+        self._process.send_signal(signal.SIGSTOP)
+        return answer
 
     def end(self) -> None:
         """End the process, by force where it does not."""
+        self._process.send_signal(signal.SIGCONT)
         _pipe(self._process.stdin).close()
         try:
             self._process.wait(_END_S)
