@@ -26,7 +26,7 @@ from support.replica_app import NAME, V1, WideEncoder, refusal, run_scenario
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> QueryEndpoint:
     monkeypatch.setattr(metrics, "metrics", MagicMock())
     monkeypatch.setattr(module, "load_encoder", lambda _: WideEncoder())
-    monkeypatch.setattr(module, "_keep_what_is_loaded", lambda: None)  # for the tests after this
+    monkeypatch.setattr(module, "_collect_garbage_seldom", lambda: None)  # for the tests after this
     return QueryEndpoint(ServingSettings(model=NAME), num_threads=1)
 
 
