@@ -178,7 +178,10 @@ class Encoder:
         return self._tokenizer.windows(text, overlap=overlap, prompt=self.space.role(role).prompt)
 
     def expect_short_texts(self) -> None:
-        """Prepare for short texts, alone and in crowds, as an endpoint's come; it costs memory."""
+        """Prepare for short texts, alone and in crowds, as an endpoint's come; it costs memory.
+
+        Documents in bulk are faster with an encoder that was not asked for this.
+        """
         with self._forward_lock:
             self._backend.expect_short_texts()
 

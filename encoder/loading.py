@@ -82,23 +82,27 @@ def open_encoder(
 
 
 def _probe(tokenizer: Tokenizer) -> list[TokenBatch]:
-    """Return the probe texts as batches, every text pooled both ways."""
-    texts = [*PROBE_TEXTS, *PROBE_TEXTS]
-    is_cls = np.arange(len(texts)) < len(PROBE_TEXTS)
-    tokenized = tokenizer.tokenize(texts)
-    return [
-        TokenBatch.pad(
-            [tokenized.input_ids[index] for index in batch.indices],
-            is_cls[batch.indices],
-            padded_length=batch.padded_length,
-            pad_token_id=0,
-        )
-        for batch in plan_batches(
-            tokenized.n_tokens,
-            max_batch_tokens=_PROBE_BATCH_TOKENS,
-            max_seq_length=tokenizer.max_seq_length,
-        )
-    ]
+    """Return the probe texts as batches: of both poolings, and of [CLS] alone.
+
+    The latter may be computed another way.
+    """
+    tokenized = tokenizer.tokenize(PROBE_TEXTS)
+    batches = plan_batches(
+        tokenized.n_tokens,
+        max_batch_tokens=_PROBE_BATCH_TOKENS // 2,
+        max_seq_length=tokenizer.max_seq_length,
+    )
+    probe = []
+    for batch in batches:
+        rows = [tokenized.input_ids[index] for index in batch.indices]
+        for ids, is_cls in (
+            (rows * 2, np.arange(2 * len(rows)) < len(rows)),
+            (rows, np.ones(len(rows), dtype=np.bool_)),
+        ):
+            probe.append(
+                TokenBatch.pad(ids, is_cls, padded_length=batch.padded_length, pad_token_id=0)
+            )
+    return probe
 
 
 def _provenance(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -125,6 +125,9 @@ def _make(
     held_out = sample.take(shuffled[::_HELD_OUT].tolist())
     calibration = sample.take(np.delete(shuffled, np.s_[::_HELD_OUT]).tolist())
     exact = convert_pooled_model(load_pooled_model(model.files.folder))
+    if model.space.document.pooling is not Pooling.CLS:
+        # NNCF smooths no weights that two products share, which those of [CLS] alone would do.
+        exact = replace(exact, graph=exact.pooled)
     save_int8_graph(calibrate(exact, _batches(calibration, model.space, exact)), folder)
     # Read again: what is judged is what will be run.
     quantized = read_int8_graph(

@@ -45,7 +45,7 @@ class AccessLog:
         self._handler.handle(logging.makeLogRecord({"msg": text, "levelno": logging.INFO}))
 
     def close(self) -> None:
-        """Write what is kept, and nothing from now on."""
+        """Write what is kept and close the file."""
         self.flush()
         self._handler.close()
 

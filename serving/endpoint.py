@@ -26,8 +26,6 @@ __all__ = ["QueryEndpoint"]
 _logger = logging.getLogger("ray.serve")
 _PUBLISH_INTERVAL_S = 1.0
 _GC_THRESHOLDS = (50_000, 20, 50)
-_GC_YOUNG = 1
-"""What was made since the last but one collection; a body in a cycle must not stay for long."""
 
 
 class QueryEndpoint:
@@ -66,13 +64,15 @@ class QueryEndpoint:
             await self.service.warm_up()
             _collect_garbage_seldom()
             publishing = asyncio.create_task(self._publish())
-            with guarded_by(app.state.gate):
-                yield
-            publishing.cancel()
-            await self.service.close()
-            await self._metrics.publish(self.service.load)
-            if self._access_log is not None:
-                self._access_log.close()
+            try:
+                with guarded_by(app.state.gate):
+                    yield
+                publishing.cancel()
+                await self.service.close()
+                await self._metrics.publish(self.service.load)
+            finally:
+                if self._access_log is not None:
+                    self._access_log.close()
 
         app.router.lifespan_context = lifespan
         return app
@@ -94,7 +94,8 @@ class QueryEndpoint:
                 await self._metrics.publish(self.service.load)
             except Exception:
                 _logger.exception("the metrics could not be published; the next second tries again")
-            gc.collect(_GC_YOUNG)
+            # All of it: what was under way at one look would be too old for a look at the young.
+            gc.collect()
             await asyncio.sleep(_PUBLISH_INTERVAL_S)
 
 
@@ -103,7 +104,7 @@ def _collect_garbage_seldom() -> None:
 
     A full one looked at 520,000 objects of torch, transformers and Ray, and held every request up
     for 0.3 s. By Python's own thresholds (700 new objects) they took 28% of the event loop under
-    overload. Cycles are looked for once a second instead, in `QueryEndpoint._publish`.
+    overload. `QueryEndpoint._publish` looks for cycles once a second instead: a body may hang in one.
     """
     gc.collect()
     gc.freeze()

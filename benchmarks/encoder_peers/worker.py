@@ -84,11 +84,11 @@ class Worker:
         try:
             _pipe(self._process.stdin).write(json.dumps(order).encode() + b"\n")
             _pipe(self._process.stdin).flush()
+            return self._answer()
         except BrokenPipeError as error:
             raise self._ended() from error
-        answer = self._answer()
-        self._process.send_signal(signal.SIGSTOP)
-        return answer
+        finally:
+            self._process.send_signal(signal.SIGSTOP)
 
     def end(self) -> None:
         """End the process, by force where it does not."""

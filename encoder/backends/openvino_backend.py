@@ -3,7 +3,8 @@
 Pooling is inside the graph (`encoder.backends.converted_model`). Many batches are computed on one
 stream a thread: each works on a small batch of its own, which keeps it in its core's cache. On few
 batches, and in float32, all threads work together. Where short texts are expected, one alone and
-rows that several share (`encoder.backends.openvino_packed`) have graphs of fixed shape. Nothing is
+rows that several share (`encoder.backends.openvino_packed`) have graphs of fixed shape. Many
+documents take a graph that computes [CLS] alone (`encoder.backends.cls_only`). Nothing is
 sent anywhere: OpenVINO's telemetry is kept out.
 """
 
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from encoder.backends.base import PackedTexts, TokenBatch
 from encoder.backends.converted_model import ConvertedModel, not_convertible
+from encoder.backends.fidelity import MIN_REDUCED_COSINE, lowest_cosine
 from encoder.backends.openvino_conversion import import_openvino
 from encoder.backends.openvino_graph import CompiledGraph, InferRequest
 from encoder.backends.openvino_packed import PackedGraphs, packed_shapes, proven
@@ -38,6 +40,7 @@ _FEW_A_STREAM = 2
 """Up to so many batches a stream, all threads work on each in turn: streams of one thread would
 wait for the last of them (2 cores, NoInstruct shape: one text 4.9 ms instead of 6.7, a batch of 16
 27 ms instead of 48; on many batches both are as fast)."""
+_PROOF_LENGTHS = (3, 12, 29, 7)
 _SINGLE_LENGTHS = (16, 32, 64)
 """A graph of flexible shape prepares again whenever the shape differs from the last one's: 600
 queries one by one took 8.7 to 9.8 ms each (p50) with it and 4.3 to 7.4 ms with these."""
@@ -102,11 +105,12 @@ class OpenVinoBackend:
         # Compiled when first needed: a job has use for one of them.
         self._many: CompiledGraph | None = None
         self._many_cls: CompiledGraph | None = None
-        self._cls_only = model.cls_only
+        self._may_copy = model.n_weights <= _COPIED_WEIGHTS
+        # Another graph with weights of its own; None where it may not be compiled.
+        self._cls_only = model.cls_only if self._may_copy else None
         self._single: dict[int, CompiledGraph] = {}
         self._convert_packed = convert_packed
         self.packed: PackedTexts | None = None
-        self._may_copy = model.n_weights <= _COPIED_WEIGHTS
         self._is_small = model.n_weights * _BYTES_PER_WEIGHT[dtype] <= _SMALL_BYTES
 
     def expect_short_texts(self) -> None:
@@ -116,7 +120,7 @@ class OpenVinoBackend:
         more than 150 MB has fewer of them.
         """
         self._graph_of_many(all_cls=False)
-        # From now on a request would wait for it; queries, which are meant here, do not need it.
+        # From now on a request would wait for its compiling; queries do not need it.
         self._cls_only = None
         if not self._may_copy or self._single:
             return
@@ -150,30 +154,51 @@ class OpenVinoBackend:
         if single := self._graph_of_single(first):
             length, graph = single
             yield from graph.forward([first[0].padded_to(length, self.pad_token_id)])
+        elif len(first) <= _FEW_A_STREAM * self.streams:
+            yield from self._few.forward(first)
         else:
-            if len(first) <= _FEW_A_STREAM * self.streams:
-                yield from self._few.forward(first)
-            else:
-                yield from self._forward_many(chain(first, remaining))
+            yield from self._forward_many(chain(first, remaining))
 
     def _forward_many(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[int, _Vectors]]:
         """As `forward`, one run after the other of batches that take the same graph."""
         position = 0
-        for all_cls, run in groupby(batches, key=lambda batch: batch.all_cls):
-            for _, vectors in self._graph_of_many(all_cls=all_cls).forward(run):
+        by_graph = groupby(batches, key=lambda batch: self._graph_of_many(all_cls=batch.all_cls))
+        for graph, run in by_graph:
+            for _, vectors in graph.forward(run):
                 yield position, vectors
                 position += 1
 
     def _graph_of_many(self, *, all_cls: bool) -> CompiledGraph:
         """Return the graph for many batches; that of [CLS] alone computes less."""
-        if all_cls and self._many_cls is None and self._cls_only is not None:
-            self._many_cls = self._compiler.compile(streams=self.streams, converted=self._cls_only)
+        if all_cls and self._cls_only is not None:
+            self._many_cls = self._proven_cls(self._cls_only)
+            self._cls_only = None
         if all_cls and self._many_cls is not None:
             return self._many_cls
         if self._many is None:
             one = self.streams == 1
             self._many = self._few if one else self._compiler.compile(streams=self.streams)
         return self._many
+
+    def _proven_cls(self, converted: Any) -> CompiledGraph | None:  # noqa: ANN401 - OpenVINO has no types
+        """Compile the graph of [CLS] alone; return it if its vectors are those of the other."""
+        graph = self._compiler.compile(streams=self.streams, converted=converted)
+        # Small ids are in every vocabulary; which words they are does not matter.
+        texts = [np.arange(1, 1 + length, dtype=np.int32) for length in _PROOF_LENGTHS]
+        batch = TokenBatch.pad(
+            texts,
+            np.ones(len(texts), dtype=np.bool_),
+            padded_length=max(_PROOF_LENGTHS),
+            pad_token_id=self.pad_token_id,
+        )
+        [(_, expected)] = self._few.forward([batch])
+        # Every stream computes it.
+        alike = [batch] * (2 * self.streams)
+        lowest = min(lowest_cosine(vectors, expected) for _, vectors in graph.forward(alike))
+        if lowest >= MIN_REDUCED_COSINE:
+            return graph
+        _logger.warning("[CLS] alone comes out otherwise (cosine %.5f): not used", lowest)
+        return None
 
     def _graph_of_single(self, batches: list[TokenBatch]) -> tuple[int, CompiledGraph] | None:
         """Return the length and graph of the fixed shape that fits one text alone."""

@@ -213,7 +213,10 @@ class _Bert(nn.Module):
 
 
 class _BertClsOnly(nn.Module):
-    """As `encoder.backends.cls_only.ClsOnly`."""
+    """As `encoder.backends.cls_only.ClsOnly`.
+
+    Queries are computed of all tokens: one product gives them with the keys and values.
+    """
 
     def __init__(self, bert: _Bert) -> None:
         super().__init__()

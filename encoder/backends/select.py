@@ -81,8 +81,11 @@ def lowest_cosine_of(
     backend: Backend, probe: Sequence[TokenBatch], reference: Sequence[npt.NDArray[np.float32]]
 ) -> float:
     """Return the lowest cosine between a backend's vectors and the reference; -1 for NaN."""
+    # One by one: of many together a backend may need graphs that nobody has use for yet.
     cosines = (
-        lowest_cosine(vectors, reference[position]) for position, vectors in backend.forward(probe)
+        lowest_cosine(vectors, expected)
+        for batch, expected in zip(probe, reference, strict=True)
+        for _, vectors in backend.forward([batch])
     )
     return min(cosines, default=1.0)
 

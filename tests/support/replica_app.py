@@ -117,7 +117,7 @@ class App:
             self.settings,
             self.metrics,  # type: ignore[arg-type]
             "1.2.3",
-            self._access_log,
+            self._access_log if self.settings.access_log else None,
         )
         self.forward_may_go_on = threading.Event()
 

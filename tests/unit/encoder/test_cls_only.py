@@ -86,7 +86,7 @@ def test_the_last_layer_is_computed_for_one_token_of_each_text() -> None:
     assert widths == [(2, 7, 64), (2, 7, 64), (2, 1, 64)]
 
 
-def test_no_weight_is_held_twice() -> None:
+def test_no_weight_of_the_pytorch_model_is_held_twice() -> None:
     whole = transformer("roberta")
     weights = {id(weight) for weight in whole.parameters()}
 
@@ -128,6 +128,36 @@ def test_a_shorter_way_that_leads_elsewhere_is_not_used(
 
 
 # In OpenVINO
+
+
+def test_a_graph_of_cls_alone_that_gives_other_vectors_is_not_used(
+    tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    converted = convert_pooled_model(load_pooled_model(tiny_model))
+    opened = OpenVinoBackend(converted, dtype="float32", num_threads=2)
+    forward = opened._few.forward
+    opened._few.forward = lambda batches: (  # type: ignore[method-assign]
+        (position, vectors[::-1]) for position, vectors in forward(batches)
+    )
+
+    graph = opened._graph_of_many(all_cls=True)
+
+    assert graph is opened._graph_of_many(all_cls=False)
+    assert "[CLS] alone comes out otherwise" in caplog.text
+    opened.close()
+
+
+def test_a_large_model_has_no_second_graph_for_documents(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("encoder.backends.openvino_backend._COPIED_WEIGHTS", 10)
+    converted = convert_pooled_model(load_pooled_model(tiny_model))
+    opened = OpenVinoBackend(converted, dtype="float32", num_threads=2)
+
+    graph = opened._graph_of_many(all_cls=True)
+
+    assert graph is opened._graph_of_many(all_cls=False)
+    opened.close()
 
 
 def converted_layers(model: object) -> list[list[int]]:

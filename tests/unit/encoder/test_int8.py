@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from encoder.backends.int8_graph import read_int8_graph
 from encoder.encoder import load_encoder
 from encoder.errors import BackendError, InvalidInputError, ModelLoadError, SpaceMismatchError
 from encoder.model.description import describe_model
@@ -115,6 +116,17 @@ def test_nothing_of_nncf_reaches_the_output_and_its_telemetry_is_never_loaded(
 def without_nncf_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Quantizing leaves the graph as it is: what surrounds it is looked at."""
     monkeypatch.setattr("encoder.quantization.calibrate", lambda model, batches: model)
+
+
+@pytest.mark.parametrize(("pooling", "outputs"), [("cls", 2), ("mean", 1)])
+def test_a_graph_has_cls_alone_besides_where_documents_are_pooled_by_it(
+    tiny_model: Path, tmp_path: Path, without_nncf_work: None, pooling: str, outputs: int
+) -> None:
+    asked = settings(tiny_model, document_pooling=pooling)
+    quantize_model(asked, tokenized(tiny_model), str(tmp_path / "m"))
+    model = read_int8_graph(tmp_path / "m", dimension=1, pad_token_id=0, n_weights=1)
+    assert len(model.graph.outputs) == outputs
+    assert (model.cls_only is None) == (outputs == 1)
 
 
 def test_a_graph_that_is_far_from_float32_is_written_nowhere(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
+import weakref
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -82,6 +84,33 @@ def test_lines_of_requests_are_written_when_a_replica_stops(
 
     (line,) = capsys.readouterr().err.splitlines()
     assert json.loads(line)["request_id"] == "the-last"
+
+
+def test_what_hangs_in_a_cycle_does_not_stay(
+    endpoint: QueryEndpoint, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "_PUBLISH_INTERVAL_S", 0.02)
+
+    class Body:
+        def __init__(self) -> None:
+            self.itself = self
+
+    async def scenario() -> None:
+        app = endpoint.__serve_build_asgi_app__()
+        async with app.router.lifespan_context(app):
+            body = Body()
+            gone = weakref.ref(body)
+            await asyncio.sleep(0.2)  # it is under way while others are cleaned up
+            del body
+            while gone() is not None:
+                await asyncio.sleep(0.02)
+
+    automatic = gc.get_threshold()
+    gc.set_threshold(0)
+    try:
+        run_scenario(scenario())
+    finally:
+        gc.set_threshold(*automatic)
 
 
 def test_requests_are_not_logged_where_the_operator_does_not_want_it(endpoint: QueryEndpoint):

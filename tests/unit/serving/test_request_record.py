@@ -41,3 +41,10 @@ def test_each_request_is_one_line_of_json_without_its_texts():
     assert good["ms"] >= good["forward_ms"] >= 0
     assert (bad["request_id"], bad["status"]) == ("two", 404)
     assert bad["error"].startswith("model: ")
+
+
+def test_requests_are_not_logged_where_the_operator_does_not_want_it():
+    app = App(access_log=False)
+
+    assert app.post(V1, input="a").status_code == 200
+    assert app.access_lines() == []
