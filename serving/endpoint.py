@@ -104,7 +104,8 @@ def _collect_garbage_seldom() -> None:
 
     A full one looked at 520,000 objects of torch, transformers and Ray, and held every request up
     for 0.3 s. By Python's own thresholds (700 new objects) they took 28% of the event loop under
-    overload. `QueryEndpoint._publish` looks for cycles once a second instead: a body may hang in one.
+    overload. `QueryEndpoint._publish` looks for cycles once a second instead: a body may hang in
+    one.
     """
     gc.collect()
     gc.freeze()
