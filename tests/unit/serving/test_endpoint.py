@@ -102,7 +102,7 @@ def test_what_hangs_in_a_cycle_does_not_stay(
             gone = weakref.ref(body)
             await asyncio.sleep(0.2)  # it is under way while others are cleaned up
             del body
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
             assert gone() is None
 
     automatic = gc.get_threshold()
