@@ -34,7 +34,8 @@ PROBE_TEXTS = (
     "0 1 2 3 5 8 13 21 34 55 89 144 233 377 610 { } [ ] ( ) < > = + - * / | & ^ % $ # @ ! " * 2,
 )
 """Fixed texts of 3 to 130 tokens: words, a question, prose, digits, other scripts, punctuation."""
-_PROBE_BATCH_TOKENS = 1024
+_PROBE_BATCH_TOKENS = 512
+"""Padded tokens of a forward; a forward of both poolings has each text twice."""
 _PACKAGES = ("torch", "transformers", "tokenizers", "openvino")
 
 
@@ -89,7 +90,7 @@ def _probe(tokenizer: Tokenizer) -> list[TokenBatch]:
     tokenized = tokenizer.tokenize(PROBE_TEXTS)
     batches = plan_batches(
         tokenized.n_tokens,
-        max_batch_tokens=_PROBE_BATCH_TOKENS // 2,
+        max_batch_tokens=_PROBE_BATCH_TOKENS,
         max_seq_length=tokenizer.max_seq_length,
     )
     probe = []

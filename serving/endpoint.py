@@ -90,8 +90,7 @@ class QueryEndpoint:
 
     async def _publish(self) -> None:
         """Tell of what happened and clean up, once a second: either would pile up."""
-        ticks = count(1)
-        while True:
+        for tick in count(1):
             if self._access_log is not None:
                 self._access_log.flush()
             try:
@@ -99,7 +98,7 @@ class QueryEndpoint:
             except Exception:
                 _logger.exception("the metrics could not be published; the next second tries again")
             # All of it: what was under way at one look would be too old for a look at the young.
-            if next(ticks) % _GC_TICKS == 0:
+            if tick % _GC_TICKS == 0:
                 gc.collect()
             await asyncio.sleep(_PUBLISH_INTERVAL_S)
 

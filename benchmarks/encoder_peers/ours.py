@@ -27,7 +27,7 @@ __all__ = ["main"]
 def main(argv: Sequence[str]) -> int:
     """Load the encoder and obey orders until stdin ends."""
     answers = take_stdout()
-    engine, dtype, folder, threads, texts = argv
+    engine, dtype, folder, threads, kind = argv
     started = time.perf_counter()
     encoder = load_encoder(
         EncoderSettings(
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
         )
     )
 
-    if texts == "queries":
+    if kind == "queries":
         encoder.expect_short_texts()
 
     def encode(texts: list[str], pooling: str) -> npt.NDArray[np.float32]:

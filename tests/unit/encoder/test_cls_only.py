@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel
 
 from encoder.backends.base import TokenBatch
 from encoder.backends.cls_only import ClsOnly, cls_only_of
@@ -18,26 +17,11 @@ from encoder.backends.fidelity import lowest_cosine
 from encoder.backends.openvino_backend import OpenVinoBackend
 from encoder.backends.pooled_model import PooledModel, load_pooled_model
 from encoder.backends.torch_backend import TorchBackend
-
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "vocab_size": 1000,
-    "pad_token_id": 0,
-    "initializer_range": 0.2,
-}
+from support.transformers import HIDDEN_SIZE, tiny_transformer, vectors_of
 
 
 def transformer(kind: str, **more: object) -> nn.Module:
-    torch.manual_seed(0)
-    model = AutoModel.from_config(AutoConfig.for_model(kind, **{**SIZES, **more})).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.normal_(0, 0.2)
-    return model
+    return tiny_transformer(kind, **{"num_hidden_layers": 3, **more})
 
 
 def documents(*lengths: int, is_cls: bool = True, seed: int = 0) -> TokenBatch:
@@ -47,21 +31,13 @@ def documents(*lengths: int, is_cls: bool = True, seed: int = 0) -> TokenBatch:
     return TokenBatch.pad(rows, poolings, padded_length=max(lengths), pad_token_id=0)
 
 
-@torch.inference_mode()
-def vectors_of(model: PooledModel, batch: TokenBatch, *, all_cls: bool) -> np.ndarray:
-    ids, mask, is_cls = (torch.from_numpy(array) for array in batch.arrays)
-    return model(
-        ids.long(), mask.long(), is_cls, has_padding=batch.has_padding, all_cls=all_cls
-    ).numpy()
-
-
 @pytest.mark.parametrize("lengths", [(1,), (2,), (17,), (9, 9, 9), (12, 5, 1), (64, 3)])
 @pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta"])
 def test_the_first_token_has_the_vector_that_the_whole_layer_gives_it(
     kind: str, lengths: tuple[int, ...]
 ) -> None:
     whole = transformer(kind)
-    model = PooledModel(whole, 32, 0, cls_only_of(whole, 0))
+    model = PooledModel(whole, HIDDEN_SIZE, 0, cls_only_of(whole, 0))
     assert model.cls_only is not None
     batch = documents(*lengths)
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel
 
 from encoder.backends import prepacked_model
 from encoder.backends.base import TokenBatch
@@ -23,17 +22,9 @@ from encoder.backends.prepacked_model import prepack
 from encoder.backends.select import open_backend
 from encoder.backends.torch_backend import TorchBackend
 from encoder.settings import EncoderSettings
+from support.transformers import HIDDEN_SIZE, tiny_transformer, vectors_of, with_biases
 
 LEAST_COSINE = {"float32": 0.99999, "bfloat16": 0.999}
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "vocab_size": 1000,
-    "pad_token_id": 0,
-    "initializer_range": 0.2,
-}
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
@@ -63,21 +54,9 @@ def bert(folder: Path, dtype: str) -> PooledModel:
 
 
 def other_model(dtype: str, kind: str, **more: object) -> PooledModel:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **{**SIZES, **more})
-    transformer = AutoModel.from_config(config).eval()
-    model = with_biases(PooledModel(transformer, 32, 0, cls_only_of(transformer, 0)))
+    transformer = tiny_transformer(kind, **more)
+    model = PooledModel(transformer, HIDDEN_SIZE, 0, cls_only_of(transformer, 0))
     return model.to(getattr(torch, dtype))
-
-
-@torch.no_grad()
-def with_biases(model: PooledModel) -> PooledModel:
-    """Give a model biases: random weights come with zeros, which nobody would miss."""
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            parameter.normal_(0, 0.2, generator=generator)
-    return model
 
 
 def token_batch(lengths: list[int], *, pooling: str = "cls first") -> TokenBatch:
@@ -86,15 +65,6 @@ def token_batch(lengths: list[int], *, pooling: str = "cls first") -> TokenBatch
     is_cls = (np.arange(len(rows)) % 2 == 0) == (pooling == "cls first")
     is_cls |= pooling == "cls"
     return TokenBatch.pad(rows, is_cls, padded_length=max(lengths), pad_token_id=0)
-
-
-@torch.inference_mode()
-def vectors_of(model: PooledModel, batch: TokenBatch) -> np.ndarray:
-    ids, mask, is_cls = (torch.from_numpy(array) for array in batch.arrays)
-    vectors = model(
-        ids.long(), mask.long(), is_cls, has_padding=batch.has_padding, all_cls=batch.all_cls
-    )
-    return vectors.numpy()
 
 
 def linears(module: nn.Module) -> list[nn.Module]:
@@ -114,13 +84,13 @@ def test_texts_have_the_vectors_that_they_have_from_the_plain_model(
     tiny_model: Path, dtype: str, lengths: list[int], pooling: str
 ) -> None:
     batch = token_batch(lengths, pooling=pooling)
-    expected = vectors_of(bert(tiny_model, dtype), batch)
+    expected = vectors_of(bert(tiny_model, dtype), batch, all_cls=batch.all_cls)
     model = bert(tiny_model, dtype)
 
     prepack(model)
 
     assert linears(model) == []
-    found = vectors_of(model, batch)
+    found = vectors_of(model, batch, all_cls=batch.all_cls)
     assert found.dtype == np.float32
     assert lowest_cosine(found, expected) >= LEAST_COSINE[dtype]
     scale = np.abs(expected).max()
@@ -150,7 +120,10 @@ def test_other_architectures_keep_their_own_code_on_prepacked_weights(
     assert linears(model) == []
     for lengths, pooling in product(([1], [12], [9, 5, 1], [64] * 40), ("cls first", "cls")):
         batch = token_batch(lengths, pooling=pooling)
-        cosine = lowest_cosine(vectors_of(model, batch), vectors_of(plain, batch))
+        cosine = lowest_cosine(
+            vectors_of(model, batch, all_cls=batch.all_cls),
+            vectors_of(plain, batch, all_cls=batch.all_cls),
+        )
         assert cosine >= LEAST_COSINE[dtype]
 
 
@@ -163,12 +136,15 @@ def test_a_layer_that_does_more_than_multiply_is_left_alone(dtype: str) -> None:
     wide = model.transformer.encoder.layer[0].intermediate
     wide.dense.__class__ = Doubling
     batch = token_batch([9, 5, 1])
-    expected = vectors_of(model, batch)
+    expected = vectors_of(model, batch, all_cls=batch.all_cls)
 
     prepack(model)
 
     assert [type(layer) for layer in linears(model)] == [Doubling]
-    assert lowest_cosine(vectors_of(model, batch), expected) >= LEAST_COSINE[dtype]
+    assert (
+        lowest_cosine(vectors_of(model, batch, all_cls=batch.all_cls), expected)
+        >= LEAST_COSINE[dtype]
+    )
 
 
 def test_a_layer_that_stands_in_two_places_is_prepacked_once(dtype: str) -> None:
