@@ -276,8 +276,8 @@ def finish_vectors(
     if not space.normalize:
         return vectors
     # The squares of a large float32 overflow in float32.
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)  # (N, 1)
-    vectors /= norms.astype(np.float32)
+    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)  # (N,)
+    vectors /= np.sqrt(squares).astype(np.float32)[:, None]
     return vectors
 
 
