@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from benchmarks.lines import Line
+from benchmarks.reporting.gpu import gpu_table
+from benchmarks.reporting.markdown import markdown
 from benchmarks.reporting.results import (
     Cell,
     encoder_cells,
@@ -34,7 +36,7 @@ def _limit(lines: Sequence[Line]) -> str:
     ]
     shapes = [f"{flops / 1e6:.1f} MFLOP a token" for flops in found]
     header = ["precision", *(f"GFLOP/s, {shape}" for shape in shapes)]
-    return _markdown([*header, *(f"tokens/s at most, {shape}" for shape in shapes)], rows)
+    return markdown([*header, *(f"tokens/s at most, {shape}" for shape in shapes)], rows)
 
 
 def _encoder(lines: Sequence[Line]) -> str:
@@ -47,7 +49,7 @@ def _encoder(lines: Sequence[Line]) -> str:
         for kind in kinds:
             header += [f"{KIND_TITLES[kind]}: tokens/s", "ours / it", "of the limit"]
         rows = [_encoder_row(found, kinds) for found in _by_system(mine)]
-        parts.append(_markdown([*header, "least cosine"], rows))
+        parts.append(markdown([*header, "least cosine"], rows))
     return "\n\n".join(parts)
 
 
@@ -87,7 +89,7 @@ def _latency(lines: Sequence[Line]) -> str:
             cell = next((cell for cell in found if cell.model == model), None)
             row += [_NONE] * 2 if cell is None else [f"{cell.value:.1f}", _ratio(cell.ours_to_it)]
         rows.append(row)
-    return _markdown(header, rows)
+    return markdown(header, rows)
 
 
 def _job(lines: Sequence[Line]) -> str:
@@ -107,7 +109,7 @@ def _job(lines: Sequence[Line]) -> str:
         for result in results
     ]
     header = ["Parquet to Parquet", "documents", "50 documents: s", "whole run: tokens/s"]
-    table = _markdown([*header, "ours / it", "what comes after: tokens/s", "ours / it"], rows)
+    table = markdown([*header, "ours / it", "what comes after: tokens/s", "ours / it"], rows)
     return "\n\n".join(filter(None, (table, _stages(lines))))
 
 
@@ -153,7 +155,7 @@ def _loop(lines: Sequence[Line]) -> str:
         )
     ]
     return (
-        f"{_markdown(header, rows)}\n\nJob over bare loop, median of the pairs: "
+        f"{markdown(header, rows)}\n\nJob over bare loop, median of the pairs: "
         f"{found['job_to_bare']:.2f} ({lowest:.2f} to {highest:.2f})."
     )
 
@@ -191,7 +193,7 @@ def _endpoint(lines: Sequence[Line]) -> str:
         for name, ratio in found["ratios"].items()
     )
     return (
-        f"{_markdown(header, rows)}\n\nOurs over theirs in the same round, median of "
+        f"{markdown(header, rows)}\n\nOurs over theirs in the same round, median of "
         f"{found['rounds']} rounds and range:\n\n{ratios}"
     )
 
@@ -207,11 +209,6 @@ def _ratio(value: float | None) -> str:
     return _NONE if value is None else f"{value:.2f}"
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    marks = ["---", *("---:" for _ in header[1:])]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, marks, *rows))
-
-
 TABLES: dict[str, Callable[[Sequence[Line]], str]] = {
     "limit": _limit,
     "encoder": _encoder,
@@ -219,5 +216,6 @@ TABLES: dict[str, Callable[[Sequence[Line]], str]] = {
     "job": _job,
     "loop": _loop,
     "endpoint": _endpoint,
+    "gpu": gpu_table,
 }
 """Name of a table, as its markers have it, and what makes it; empty where nothing was measured."""

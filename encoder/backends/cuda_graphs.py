@@ -7,6 +7,8 @@ graph has too many is padding: texts of their own, whose vectors nobody reads.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -38,7 +40,7 @@ class RecordedForwards:
         self._pad_token_id = pad_token_id
         self._max_seq_length = max_seq_length
         self._graphs: dict[int, _Graph] = {}
-        pool = None
+        pool: Any = None
         # The largest first: the others find room in its memory.
         for tokens in reversed(_TOKENS):
             texts = min(_MOST_TEXTS, tokens // _LEAST_TEXT + 1)
@@ -103,7 +105,7 @@ class _Graph:
         tokens: int,
         texts: int,
         longest: int,
-        pool: object,
+        pool: Any,  # noqa: ANN401 - a handle of PyTorch's
     ) -> None:
         self.texts = texts
         zeros = np.zeros(0, np.int32)
@@ -113,14 +115,14 @@ class _Graph:
         self._inputs = [torch.from_numpy(array).to(device) for array in filled.arrays]
         self._graph = torch.cuda.CUDAGraph()
         with torch.inference_mode():
-            stream = torch.cuda.Stream(device)
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(stream):
                 for _ in range(_WARM_UPS):
                     model(*self._inputs, longest=longest)
             torch.cuda.current_stream(device).wait_stream(stream)
             with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-                self._vectors = model(*self._inputs, longest=longest)
+                self._vectors: torch.Tensor = model(*self._inputs, longest=longest)
         self.pool = self._graph.pool()
 
     def replay(self, batch: FlatBatch) -> torch.Tensor:

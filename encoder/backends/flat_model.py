@@ -123,13 +123,15 @@ class FlatModel(nn.Module):
             all_cls: Whether `is_cls` is true of every text: then less is computed.
         """
         words = functional.embedding(input_ids, self._words.weight)
-        hidden = self._norm(words + functional.embedding(positions, self._positions))  # (N, H)
+        hidden: torch.Tensor = self._norm(
+            words + functional.embedding(positions, self._positions)
+        )  # (N, H)
         for layer in self._layers[:-1]:
             hidden = layer(hidden, starts, longest)
         firsts = starts[:-1].clamp(max=len(input_ids) - 1)  # (B,)
+        hidden = self._layers[-1](hidden, starts, longest, firsts if all_cls else None).float()
         if all_cls:
-            return self._layers[-1](hidden, starts, longest, firsts).float()
-        hidden = self._layers[-1](hidden, starts, longest).float()
+            return hidden  # (B, H)
         # Checking the lengths would wait for the device.
         mean = torch.segment_reduce(hidden, "mean", lengths=starts.diff().long(), unsafe=True)
         return torch.where(is_cls.unsqueeze(-1), hidden[firsts], mean)  # (B, H)
@@ -184,7 +186,7 @@ class _Layer(nn.Module):
 def _side_by_side(linears: list[nn.Linear]) -> nn.Linear:
     """Return one layer that gives the outputs of several, one after the other."""
     weight = torch.cat([linear.weight for linear in linears])
-    joined = nn.Linear(*reversed(weight.shape), device="meta")
+    joined = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     joined.weight = nn.Parameter(weight, requires_grad=False)
     joined.bias = nn.Parameter(torch.cat([linear.bias for linear in linears]), requires_grad=False)
     return joined
@@ -219,7 +221,22 @@ def _flash_attention() -> Attention:
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    return varlen_attn
+    def attend(
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        query_starts: torch.Tensor,
+        key_starts: torch.Tensor,
+        longest_query: int,
+        longest_key: int,
+    ) -> torch.Tensor:
+        attended = varlen_attn(
+            queries, keys, values, query_starts, key_starts, longest_query, longest_key
+        )
+        assert isinstance(attended, torch.Tensor)  # the sum of weights is not asked for
+        return attended
+
+    return attend
 
 
 @torch.inference_mode()

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -93,33 +95,35 @@ def test_recorded_forwards_give_the_vectors_of_the_others(
     assert lowest(vectors(encoder, long), vectors(on_cpu, long)) >= 0.999
 
 
+@contextmanager
+def memory_left(mebibytes: int) -> Iterator[None]:
+    """Allow this process so much more memory than it has."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    allowed = torch.cuda.memory_reserved() + mebibytes * 2**20
+    try:
+        torch.cuda.set_per_process_memory_fraction(allowed / total)
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
 def test_memory_that_runs_out_costs_batches_in_halves_and_no_row(
     noinstruct_model: Path, on_cpu: Encoder
 ) -> None:
     given = texts(1_500)
     encoder = on_gpu(noinstruct_model, max_batch_tokens=1_000_000)
-    total = torch.cuda.get_device_properties(0).total_memory
-    try:
-        torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(
-            (torch.cuda.memory_reserved() + 200 * 2**20) / total
-        )
+    with memory_left(200):
         found = vectors(encoder, given)
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
 
     assert encoder.max_batch_tokens < 1_000_000
     assert lowest(found, vectors(on_cpu, given)) >= 0.999
 
 
 def test_the_budget_is_what_fits_in_memory(noinstruct_model: Path) -> None:
-    total = torch.cuda.get_device_properties(0).total_memory
-    try:
-        torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(400 * 2**20 / total)
+    with memory_left(600):
         small = on_gpu(noinstruct_model).max_batch_tokens
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
 
     assert small < on_gpu(noinstruct_model).max_batch_tokens
 
