@@ -23,18 +23,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.corpus import generated_texts, read_folder, sample
+from benchmarks.corpus import generated_texts, read_folder, sample, write_input
 from benchmarks.flops import ModelShape
 from benchmarks.lines import Lines
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, usable_cores
 from benchmarks.models import save_random_noinstruct
+from benchmarks.whole_job import run_whole_job
 from encoder.encoder import Encoder, load_encoder
 from encoder.settings import BackendName, DtypeName, EncoderSettings
 from encoder.space import Role
 
 __all__ = ["main"]
 
-_DEBIAN = Path(__file__).resolve().parent.parent.parent / "shared/data/debian"
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_DEBIAN = _REPOSITORY.parent / "shared/data/debian"
 _SHAPE = ModelShape(layers=12, hidden=384, intermediate=1536, heads=12)
 _GEMM_TOKENS = 65_536
 _GEMM_STEPS = 20
@@ -43,6 +45,9 @@ _PEER_SHARE = 4
 _COMPARED = 200
 """Texts whose vectors are compared with float32 on the CPU."""
 _CROWD = 32
+_WINDOW = 10_000
+"""Documents of a shard of the job, as it writes them unless told otherwise."""
+_UNIT_WINDOWS = 2
 _QUESTION = "how do I reset the password of my account please"
 
 Encode = Callable[[list[str]], npt.NDArray[np.float32]]
@@ -72,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("benchmark: error: expected a CUDA device, found none\n")
         return 1
     with tempfile.TemporaryDirectory() as folder:
-        _measure(arguments, save_random_noinstruct(Path(folder) / "model"))
+        _measure(arguments, save_random_noinstruct(Path(folder) / "model"), Path(folder))
     return 0
 
 
@@ -85,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--documents", type=int, default=20_000, help="of a turn")
     add("--rounds", type=int, default=5, help="turns of all systems after their first pass")
+    add("--job-documents", type=int, default=240_000, help="of the whole job; 0 leaves it out")
     add(
         "--data",
         type=Path,
@@ -95,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(arguments: argparse.Namespace, model: Path) -> None:
+def _measure(arguments: argparse.Namespace, model: Path, work: Path) -> None:
     texts = _texts(arguments)
     encoder = load_encoder(EncoderSettings(model=str(model)))
     lengths = encoder.tokenize(texts, Role.DOCUMENT).n_tokens
@@ -133,6 +139,9 @@ def _measure(arguments: argparse.Namespace, model: Path) -> None:
             }
             lines.write("throughput", line)
     _write_latencies(lines, encoder)
+    encoder.close()
+    if arguments.job_documents:
+        _write_job(lines, model, texts, arguments.job_documents, work)
 
 
 def _texts(arguments: argparse.Namespace) -> list[str]:
@@ -246,6 +255,21 @@ def _write_latencies(lines: Lines, encoder: Encoder) -> None:
                     "p50_ms": round(statistics.median(seconds[20:]) * 1e3, 2),
                 },
             )
+
+
+def _write_job(lines: Lines, model: Path, texts: list[str], documents: int, work: Path) -> None:
+    """Run the job over the texts again and again: a corpus that lasts longer than its start."""
+    repeated = [texts[number % len(texts)] for number in range(documents)]
+    write_input(repeated, work / "input", "parquet", rows_per_file=_UNIT_WINDOWS * _WINDOW)
+    result = run_whole_job(
+        work / "input",
+        work / "vectors",
+        EncoderSettings(model=str(model)),
+        threads=usable_cores(),
+        window=_WINDOW,
+        folder=_REPOSITORY,
+    )
+    lines.write("job", result)
 
 
 if __name__ == "__main__":

@@ -148,8 +148,10 @@ class Encoder:
                 f"expected vectors of {len(tokenized)} texts from {self._backend.name}, found "
                 f"{is_missing.sum()} missing; encode them again or use another backend"
             )
-        padded_tokens = sum(batch.padded_tokens for batch in batches)
-        padded_tokens += sum(packing.padded_tokens for packing in packings)
+        padded_tokens = tokenized.total_tokens
+        if self._backend.computes_padding:
+            padded_tokens = sum(batch.padded_tokens for batch in batches)
+            padded_tokens += sum(packing.padded_tokens for packing in packings)
         return EncodedVectors(finish_vectors(pooled, self.space), padded_tokens)
 
     def encode(self, texts: Sequence[str], role: Role) -> Encoded:
@@ -198,8 +200,8 @@ class Encoder:
                 f"expected one role for each of {count} texts, found {len(each)} roles; "
                 "pass one role for all or as many as texts"
             )
-        flags = (self.space.role(role).pooling is Pooling.CLS for role in each)
-        return np.fromiter(flags, np.bool_, count)
+        flags = {role: self.space.role(role).pooling is Pooling.CLS for role in Role}
+        return np.fromiter((flags[role] for role in each), np.bool_, count)
 
     def _plan(self, tokenized: Tokenized) -> tuple[list[Batch], list[Packing]]:
         """Return the forwards: of texts that are padded, and of those that share rows."""

@@ -47,7 +47,7 @@ def gpu_table(lines: Sequence[Line]) -> str:
     text = (
         f"{turns} turns after the first pass. The limit is {limit:,.0f} TFLOP/s of bfloat16 "
         f"products. {cells[0]['machine']['cores']} cores beside it tokenize {tokenizing:,.0f} "
-        f"tokens/s. {_latencies(mine)}"
+        f"tokens/s. {_latencies(mine)} {_job(mine)}"
     )
     return f"{markdown(header, rows)}\n\n{text.strip()}"
 
@@ -58,6 +58,15 @@ def _latencies(lines: Sequence[Line]) -> str:
         f"{_latency(lines, 'twofold, recorded', count):.1f} ms, "
         f"{_latency(lines, 'twofold', count):.1f} ms where forwards are not recorded."
         for count in sorted({line["queries"] for line in lines if line["measures"] == "latency"})
+    )
+
+
+def _job(lines: Sequence[Line]) -> str:
+    return " ".join(
+        f"The job, {line['documents']:,} documents in one actor: {line['tokens_per_s']:,.0f} "
+        f"tokens/s from the first commit to the last, after {line['first_commit_s']:.0f} s."
+        for line in lines
+        if line["measures"] == "job"
     )
 
 

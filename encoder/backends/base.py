@@ -196,6 +196,7 @@ class Backend(Protocol):
             runs out.
         overhead_tokens: Tokens that take as long as starting one more forward.
         streams: Forwards that are computed at once where there are many.
+        computes_padding: Whether a batch costs its padded tokens, not only those of its texts.
         packed: Computes rows of several short texts; None where it is not prepared, or the model
             or the runtime cannot.
     """
@@ -208,6 +209,7 @@ class Backend(Protocol):
     max_batch_tokens: int
     overhead_tokens: int
     streams: int
+    computes_padding: bool
     packed: PackedTexts | None
 
     def forward(

@@ -78,6 +78,7 @@ class OpenVinoBackend:
     """
 
     name = "openvino"
+    computes_padding = True
     device = "cpu"
 
     def __init__(

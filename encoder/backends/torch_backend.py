@@ -82,6 +82,7 @@ class TorchBackend:
             prepack(self._model)
         else:
             self._flat = flat_model_of(self._model)
+        self.computes_padding = self._flat is None
         self.max_batch_tokens = max_batch_tokens or self._default_budget(max_seq_length)
         self.overhead_tokens = (
             _CPU_OVERHEAD_TOKENS if device == "cpu" else self.max_batch_tokens // _GPU_FORWARDS

@@ -36,6 +36,7 @@ class _NoForward:
     max_batch_tokens = 1
     overhead_tokens = 0
     streams = 1
+    computes_padding = False
     packed: PackedTexts | None = None
 
     def __init__(self, dimension: int) -> None:

@@ -44,7 +44,7 @@ class FakeEncoder:
 
     def __init__(self, space: EmbeddingSpace = SPACE) -> None:
         self.space = space
-        self.provenance = {"model": "fake", "backend": "fake", "dtype": "float32"}
+        self.provenance = {"model": "fake", "backend": "fake", "dtype": "float32", "device": "cpu"}
         self.forwards: list[int] = []
         self.on_forward: Callable[[], None] = lambda: None
 

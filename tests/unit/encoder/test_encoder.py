@@ -42,6 +42,7 @@ class FakeBackend:
     def __init__(self, max_batch_tokens: int = 64) -> None:
         self.max_batch_tokens = max_batch_tokens
         self.streams = 1
+        self.computes_padding = True
         self.overhead_tokens = 0
         self.packed: FakePackedTexts | None = None
         self.calls: list[int] = []
@@ -148,6 +149,18 @@ def test_the_batches_keep_to_the_backends_token_budget() -> None:
 
     assert max(backend.calls) <= 64
     assert sum(backend.calls) == found.padded_tokens
+
+
+@pytest.mark.parametrize("computes_padding", [True, False])
+def test_padding_counts_only_where_it_is_computed(computes_padding: bool) -> None:
+    backend = FakeBackend()
+    backend.computes_padding = computes_padding
+    backend.overhead_tokens = 1_000  # so long and short texts share a forward
+
+    found = make_encoder(backend=backend).encode(texts(5), Role.DOCUMENT)
+
+    assert sum(backend.calls) > found.n_tokens.sum()
+    assert found.padded_tokens == (sum(backend.calls) if computes_padding else found.n_tokens.sum())
 
 
 def test_each_role_has_its_prompt_and_pooling() -> None:
