@@ -1,7 +1,6 @@
 """How much fits on a device: the token budget found at start, and what to do when it was too much.
 
-Pure control flow over functions that may run out of memory; knows no framework. Nothing here has
-met a GPU in its tests: a fake that runs out of memory stands in for one.
+Pure control flow over functions that may run out of memory; knows no framework.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -39,9 +38,6 @@ __all__ = ["UnitEmbedder"]
 _LOG = logging.getLogger(__name__)
 _READ_AHEAD_BATCHES = 8
 """Batches of at most 1,024 rows and 8 MB of text; a shard of the default size is ten of them."""
-_GPU_SWITCH_INTERVAL_S = 0.0005
-"""A forward on a GPU gives the GIL up at each of its operations, and has to wait for threads that
-tokenize to give it back: 5 ms unless they are told to be quicker."""
 
 
 class UnitEmbedder:
@@ -172,8 +168,6 @@ class UnitEmbedder:
                         f"{differences} (driver, worker); mirror it with `twofold pull` and give "
                         "the mirror to all of them"
                     )
-                if not encoder.provenance["device"].startswith("cpu"):
-                    sys.setswitchinterval(_GPU_SWITCH_INTERVAL_S)
                 self._loaded = _Loaded(
                     encoder,
                     Forward(encoder, job.role, batch_timeout_s=job.batch_timeout_s),

@@ -264,3 +264,46 @@ def test_the_loops_table_compares_the_job_with_the_bare_loop():
     )
     assert table.endswith("median of the pairs: 0.90 (0.88 to 0.95).")
     assert TABLES["loop"]([]) == ""
+
+
+def test_the_gpus_table_keeps_the_first_pass_apart_from_the_median_of_the_others():
+    shared = {"benchmark": "gpu", "gpu": {"name": "a GPU"}, "machine": {"cores": 16}}
+
+    def turn(number: int, tokens_per_s: float, cosine: float) -> dict[str, object]:
+        return {
+            "measures": "throughput",
+            "system": "ours",
+            "round": number,
+            "tokens_per_s": tokens_per_s,
+            "tflop_per_s": tokens_per_s / 10,
+            "least_cosine": cosine,
+            **shared,
+        }
+
+    def wait(system: str, queries: int, p50_ms: float) -> dict[str, object]:
+        figures = {"system": system, "queries": queries, "p50_ms": p50_ms}
+        return {"measures": "latency", **figures, **shared}
+
+    lines = [
+        turn(0, 100, 0.9999),
+        *(turn(number, rate, 0.99995) for number, rate in enumerate((900, 1000, 1600), start=1)),
+        {"measures": "limit", "tflop_per_s": 200, **shared},
+        {"measures": "tokenizing", "tokens_per_s": 700, **shared},
+        wait("twofold", 1, 5.0),
+        wait("twofold, recorded", 1, 1.0),
+        {
+            "measures": "job",
+            "documents": 9_000,
+            "tokens_per_s": 800,
+            "first_commit_s": 18,
+            **shared,
+        },
+    ]
+
+    table = TABLES["gpu"](lines)
+
+    assert "| ours | 100 | 1,000 | 50% | 0.99990 |" in table
+    assert "3 turns after the first pass" in table
+    assert "1 query takes 1.0 ms, 5.0 ms where" in table
+    assert "9,000 documents in one actor: 800 tokens/s" in table
+    assert TABLES["gpu"]([]) == ""
