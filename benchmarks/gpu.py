@@ -116,7 +116,7 @@ def _measure(arguments: argparse.Namespace, model: Path, work: Path) -> None:
     part = len(texts) // _PEER_SHARE
     systems = [
         *_ours(encoder, texts, int(lengths.sum())),
-        *_sentence_transformers(model, texts[:part], int(lengths[:part].sum())),
+        *_sentence_transformers(lines, model, texts[:part], int(lengths[:part].sum())),
     ]
     expected = _in_float32(model, texts[:_COMPARED])
     for number in range(arguments.rounds + 1):
@@ -164,11 +164,14 @@ def _ours(encoder: Encoder, texts: list[str], tokens: int) -> list[_System]:
     ]
 
 
-def _sentence_transformers(model: Path, texts: list[str], tokens: int) -> list[_System]:
+def _sentence_transformers(
+    lines: Lines, model: Path, texts: list[str], tokens: int
+) -> list[_System]:
     try:
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    except ImportError:
+    except ImportError as error:
+        lines.write("left out", {"system": "sentence-transformers", "problem": str(error)})
         return []
     systems = []
     for dtype, batch_size in ((torch.float32, 32), (torch.bfloat16, 32), (torch.bfloat16, 256)):

@@ -31,7 +31,7 @@ class EncodedVectors:
 
     Attributes:
         vectors: float32 (N, D).
-        padded_tokens: Tokens computed, padding included.
+        padded_tokens: Tokens computed, with the padding of rows (not of recorded forwards).
     """
 
     vectors: npt.NDArray[np.float32]

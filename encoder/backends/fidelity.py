@@ -5,11 +5,37 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MIN_REDUCED_COSINE", "lowest_cosine"]
+from encoder.backends.base import TokenBatch
+
+__all__ = ["MIN_REDUCED_COSINE", "lowest_cosine", "proof_batches"]
 
 MIN_REDUCED_COSINE = 0.999
 """The fidelity bar of bfloat16 and float16 against float32, and of texts that share rows against
 the same texts alone."""
+
+_PROOF_LENGTHS = ((12,), (12, 7, 3, 1))
+"""Tokens of the texts of each batch: one text alone, and several of which some are padded."""
+
+
+def proof_batches(pad_token_id: int) -> list[TokenBatch]:
+    """Return batches on which another way to compute a model proves itself.
+
+    Of one text and of several, of both poolings and of [CLS] alone.
+
+    Args:
+        pad_token_id: What the model expects in padding.
+    """
+    return [
+        TokenBatch.pad(
+            # In every vocabulary, and no model's padding, whose embedding may be zero.
+            [np.arange(5, 5 + length, dtype=np.int32) for length in lengths],
+            np.full(len(lengths), all_cls) | (np.arange(len(lengths)) % 2 == first),
+            padded_length=max(lengths),
+            pad_token_id=pad_token_id,
+        )
+        for lengths in _PROOF_LENGTHS
+        for all_cls, first in ((False, 0), (False, 1), (True, 0))
+    ]
 
 
 def lowest_cosine(vectors: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from encoder.backends.base import TokenBatch
-from encoder.backends.fidelity import MIN_REDUCED_COSINE, lowest_cosine
+from encoder.backends.fidelity import MIN_REDUCED_COSINE, lowest_cosine, proof_batches
 from encoder.backends.pooled_model import PooledModel
 from encoder.errors import one_line
 
@@ -28,8 +28,6 @@ __all__ = ["Attention", "FlatBatch", "FlatModel", "flat_model_of"]
 
 _ARCHITECTURES = {"bert", "roberta", "xlm-roberta"}
 """`config.model_type` of those whose layers are BERT's."""
-_PROOF_LENGTHS = ((12,), (12, 7, 3, 1))
-"""Tokens of the texts of each forward: one text alone, and several."""
 
 _logger = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ class FlatBatch:
 
     Attributes:
         input_ids: int32 (N,).
-        positions: Place of each token in its text, from 0, int32 (N,).
+        positions: Place of each token in its text, as the model counts, int32 (N,).
         starts: Where each text begins, and N, int32 (B + 1,).
         is_cls: True for texts pooled by [CLS], bool (B,).
         longest: Tokens of the longest text, at least.
@@ -60,16 +58,26 @@ class FlatBatch:
     longest: int
 
     @classmethod
-    def of(cls, batch: TokenBatch) -> FlatBatch:
-        """Leave the padding out of a batch; it stands on the right."""
+    def of(cls, batch: TokenBatch, uncounted: int | None = None) -> FlatBatch:
+        """Leave the padding out of a batch; it stands on the right.
+
+        Args:
+            batch: Padded rows.
+            uncounted: `FlatModel.uncounted`.
+        """
         is_token = batch.attention_mask.astype(np.bool_)  # (B, T)
+        input_ids = batch.input_ids[is_token]  # (N,)
         lengths = is_token.sum(axis=1)  # (B,)
         starts = np.zeros(len(batch) + 1, dtype=np.int32)
         np.cumsum(lengths, out=starts[1:])
-        positions = np.arange(starts[-1], dtype=np.int32) - np.repeat(starts[:-1], lengths)
-        return cls(
-            batch.input_ids[is_token], positions, starts, batch.is_cls, batch.input_ids.shape[1]
-        )
+        if uncounted is None:
+            positions = np.arange(starts[-1], dtype=np.int32) - np.repeat(starts[:-1], lengths)
+        else:
+            is_counted = input_ids != uncounted
+            counted = np.append(0, np.cumsum(is_counted))  # (N + 1,)
+            places = counted[1:] - np.repeat(counted[starts[:-1]], lengths)
+            positions = (places * is_counted + uncounted).astype(np.int32)
+        return cls(input_ids, positions, starts, batch.is_cls, batch.input_ids.shape[1])
 
     @property
     def arrays(self) -> list[npt.NDArray[Any]]:
@@ -81,20 +89,24 @@ class FlatModel(nn.Module):
     """Token ids of texts laid end to end in, one vector per text out, in float32.
 
     Args:
-        transformer: With BERT's layers, of which copies are made.
+        transformer: With BERT's layers. Most of its weights are shared.
         attention: Attention within each text.
+
+    Attributes:
+        uncounted: The id of padding where positions are counted from it on and padding within a
+            text is not counted, as RoBERTa does; None where the first token is at position 0.
     """
 
     def __init__(self, transformer: Any, attention: Attention) -> None:  # noqa: ANN401 - transformers' models have no common type
         super().__init__()
         config, embeddings = transformer.config, transformer.embeddings
-        # RoBERTa counts positions from the padding's on.
-        first = 0 if config.model_type == "bert" else embeddings.padding_idx + 1
+        self.uncounted: int | None = None
+        if config.model_type != "bert":
+            self.uncounted = embeddings.padding_idx
         self._words = embeddings.word_embeddings
         # Every token is of the first type.
         self._positions = nn.Parameter(
-            embeddings.position_embeddings.weight[first:]
-            + embeddings.token_type_embeddings.weight[0],
+            embeddings.position_embeddings.weight + embeddings.token_type_embeddings.weight[0],
             requires_grad=False,
         )
         self._norm = embeddings.LayerNorm
@@ -199,11 +211,14 @@ def flat_model_of(model: PooledModel, attention: Attention | None = None) -> Fla
         model: On its device and in its precision, for inference.
         attention: Attention within each text; unset: PyTorch's, on a GPU in half precision.
     """
-    if getattr(model.transformer.config, "model_type", None) not in _ARCHITECTURES:
+    if not _has_plain_layers(getattr(model.transformer, "config", None)):
         return None
     try:
         flat = FlatModel(model.transformer, attention or _flash_attention()).eval()
         lowest = _lowest_cosine(flat, model)
+    except torch.OutOfMemoryError as error:
+        _logger.warning("memory ran out, so rows are padded: %s", one_line(error))
+        return None
     except (AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
         _logger.info("texts cannot be laid end to end: %s", one_line(error))
         return None
@@ -211,6 +226,14 @@ def flat_model_of(model: PooledModel, attention: Attention | None = None) -> Fla
         _logger.warning("texts laid end to end come out otherwise (%.5f): not done", lowest)
         return None
     return flat
+
+
+def _has_plain_layers(config: Any) -> bool:  # noqa: ANN401 - as above
+    return (
+        getattr(config, "model_type", None) in _ARCHITECTURES
+        and not config.is_decoder
+        and getattr(config, "position_embedding_type", "absolute") == "absolute"
+    )
 
 
 def _flash_attention() -> Attention:
@@ -233,8 +256,8 @@ def _flash_attention() -> Attention:
         attended = varlen_attn(
             queries, keys, values, query_starts, key_starts, longest_query, longest_key
         )
-        assert isinstance(attended, torch.Tensor)  # the sum of weights is not asked for
-        return attended
+        # The sum of weights is not asked for.
+        return cast("torch.Tensor", attended)
 
     return attend
 
@@ -244,24 +267,14 @@ def _lowest_cosine(flat: FlatModel, model: PooledModel) -> float:
     """Return how close a flat model's vectors are to the model's, of both poolings."""
     device = next(model.parameters()).device
     lowest = 1.0
-    for lengths in _PROOF_LENGTHS:
-        for is_cls in (np.arange(len(lengths)) % 2 == 1, np.ones(len(lengths), dtype=np.bool_)):
-            batch = TokenBatch.pad(
-                # In every vocabulary, and no model's padding, whose embedding may be zero.
-                [np.arange(5, 5 + length, dtype=np.int32) for length in lengths],
-                is_cls,
-                padded_length=max(lengths),
-                pad_token_id=model.pad_token_id,
-            )
-            ids, mask, pooled_by_cls = (
-                torch.from_numpy(array).to(device) for array in batch.arrays
-            )
-            expected = model(ids.long(), mask.long(), pooled_by_cls)
-            texts = FlatBatch.of(batch)
-            found = flat(
-                *(torch.from_numpy(array).to(device) for array in texts.arrays),
-                longest=texts.longest,
-                all_cls=batch.all_cls,
-            )
-            lowest = min(lowest, lowest_cosine(found.cpu().numpy(), expected.cpu().numpy()))
+    for batch in proof_batches(model.pad_token_id):
+        ids, mask, is_cls = (torch.from_numpy(array).to(device) for array in batch.arrays)
+        expected = model(ids.long(), mask.long(), is_cls)
+        texts = FlatBatch.of(batch, flat.uncounted)
+        found = flat(
+            *(torch.from_numpy(array).to(device) for array in texts.arrays),
+            longest=texts.longest,
+            all_cls=batch.all_cls,
+        )
+        lowest = min(lowest, lowest_cosine(found.cpu().numpy(), expected.cpu().numpy()))
     return lowest

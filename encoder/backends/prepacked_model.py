@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from itertools import chain, product
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,8 @@ from torch import nn
 from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutput
 
-from encoder.backends.base import TokenBatch
 from encoder.backends.cls_only import ClsOnly
-from encoder.backends.fidelity import MIN_REDUCED_COSINE, lowest_cosine
+from encoder.backends.fidelity import MIN_REDUCED_COSINE, lowest_cosine, proof_batches
 from encoder.backends.pooled_model import PooledModel
 from encoder.errors import one_line
 
@@ -33,8 +32,6 @@ _ROWS = 16
 """Of the input, for which oneDNN chooses the order. With 16 a product of 1 to 4,096 rows is as fast
 as with the best of 1, 16, 512 and none; in float32 12 rows take 4-17% longer with none, twice as
 long with 1."""
-_PROOF_LENGTHS = ((12,), (12, 7, 3, 1))
-"""Tokens of the texts of each forward: one text alone, and several of which some are padded."""
 _LEAST_COSINE = {torch.float32: 0.99999, torch.bfloat16: MIN_REDUCED_COSINE}
 
 _logger = logging.getLogger(__name__)
@@ -67,17 +64,14 @@ def prepack(model: PooledModel) -> None:
 @torch.inference_mode()
 def _proof_vectors(model: PooledModel) -> npt.NDArray[np.float32]:
     found = []
-    for lengths, all_cls in product(_PROOF_LENGTHS, (False, True)):
-        batch = TokenBatch.pad(
-            # In every vocabulary, and no model's padding, whose embedding may be zero.
-            [np.arange(5, 5 + length, dtype=np.int32) for length in lengths],
-            np.full(len(lengths), all_cls) | (np.arange(len(lengths)) % 2 == 0),
-            padded_length=max(lengths),
-            pad_token_id=model.pad_token_id,
-        )
+    for batch in proof_batches(model.pad_token_id):
         ids, mask, is_cls = (torch.from_numpy(array) for array in batch.arrays)
         vectors = model(
-            ids.long(), mask.long(), is_cls, has_padding=batch.has_padding, all_cls=all_cls
+            ids.long(),
+            mask.long(),
+            is_cls,
+            has_padding=batch.has_padding,
+            all_cls=batch.all_cls,
         )
         found.append(vectors.numpy())
     return np.concatenate(found)

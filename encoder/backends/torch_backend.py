@@ -24,7 +24,7 @@ from encoder.backends.flat_model import FlatBatch, FlatModel, flat_model_of
 from encoder.backends.memory import forward_within_memory, probe_token_budget
 from encoder.backends.pooled_model import PooledModel
 from encoder.backends.prepacked_model import prepack
-from encoder.errors import BackendError
+from encoder.errors import BackendError, one_line
 
 __all__ = ["TorchBackend"]
 
@@ -74,15 +74,14 @@ class TorchBackend:
         self.dimension = model.dimension
         self.pad_token_id = model.pad_token_id
         self._device = torch.device(device)
-        self._model = model.to(device=self._device, dtype=getattr(torch, dtype))
+        self._model: PooledModel | FlatModel = model.to(self._device, getattr(torch, dtype))
         self._max_seq_length = max_seq_length
-        self._flat: FlatModel | None = None
         self._recorded: RecordedForwards | None = None
         if device == "cpu":
-            prepack(self._model)
+            prepack(model)
         else:
-            self._flat = flat_model_of(self._model)
-        self.computes_padding = self._flat is None
+            self._model = flat_model_of(model) or model
+        self.computes_padding = not isinstance(self._model, FlatModel)
         self.max_batch_tokens = max_batch_tokens or self._default_budget(max_seq_length)
         self.overhead_tokens = (
             _CPU_OVERHEAD_TOKENS if device == "cpu" else self.max_batch_tokens // _GPU_FORWARDS
@@ -98,17 +97,22 @@ class TorchBackend:
 
     def expect_short_texts(self) -> None:
         """Record small forwards on a GPU; on a CPU every shape is as good as any other."""
-        if self._flat is not None and self._recorded is None:
+        if not isinstance(self._model, FlatModel) or self._recorded is not None:
+            return
+        try:
             self._recorded = RecordedForwards(
-                self._flat,
+                self._model,
                 self._device,
                 max_seq_length=self._max_seq_length,
                 pad_token_id=self.pad_token_id,
             )
+        except (BackendError, RuntimeError) as error:
+            _logger.warning("small forwards are not recorded: %s", one_line(error))
+            torch.cuda.empty_cache()
 
     def close(self) -> None:
         """Free the model."""
-        del self._model, self._flat, self._recorded
+        del self._model, self._recorded
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -155,8 +159,9 @@ class TorchBackend:
     @torch.inference_mode()
     def _launch(self, batch: TokenBatch) -> torch.Tensor:
         """Return the vectors (B, H) on the device; a GPU may still be at work on them."""
-        if self._flat is not None:
-            return self._launch_flat(self._flat, FlatBatch.of(batch), batch.all_cls)
+        if isinstance(self._model, FlatModel):
+            texts = FlatBatch.of(batch, self._model.uncounted)
+            return self._launch_flat(self._model, texts, batch.all_cls)
         on_gpu = self._device.type == "cuda"
         with sdpa_kernel(_GPU_ATTENTION) if on_gpu else nullcontext():
             vectors: torch.Tensor = self._model(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,11 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from encoder.backends.base import TokenBatch
-from encoder.backends.cuda_graphs import filled_up
+from encoder.backends.cuda_graphs import RecordedForwards, filled_up
 from encoder.backends.flat_model import FlatBatch, FlatModel, flat_model_of
 from encoder.backends.pooled_model import PooledModel
+from encoder.backends.torch_backend import TorchBackend
+from encoder.errors import BackendError
 from support.transformers import HIDDEN_SIZE, tiny_transformer, vectors_of
 
 PAD = 0
@@ -77,7 +81,21 @@ def test_texts_end_to_end_have_the_vectors_that_they_have_in_padded_rows(
     assert flat is not None
     batch = a_batch([7, 3, 12, 1], [True, all_cls, True, all_cls])
 
-    found = flat_vectors(flat, FlatBatch.of(batch), all_cls=all_cls)
+    found = flat_vectors(flat, FlatBatch.of(batch, flat.uncounted), all_cls=all_cls)
+
+    np.testing.assert_allclose(found, vectors_of(model, batch, all_cls=False), atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_that_stands_within_a_text_is_counted_as_the_model_counts(kind: str) -> None:
+    model = a_model(kind)
+    flat = flat_model_of(model, one_by_one)
+    assert flat is not None
+    batch = a_batch([6, 5, 3], [True, False, True])
+    padding = model.transformer.config.pad_token_id
+    batch.input_ids[0, 2] = batch.input_ids[1, 3] = padding
+
+    found = flat_vectors(flat, FlatBatch.of(batch, flat.uncounted))
 
     np.testing.assert_allclose(found, vectors_of(model, batch, all_cls=False), atol=2e-5)
 
@@ -153,3 +171,117 @@ def test_other_architectures_and_devices_stay_with_padded_rows(
     # PyTorch's attention over texts of any lengths does not run on a CPU.
     assert flat_model_of(a_model("bert")) is None
     assert "cannot be laid end to end" in caplog.text
+
+
+class UnrecordedGraph:
+    """Runs the model where a graph would be replayed, which needs a GPU."""
+
+    replayed: ClassVar[list[int]] = []
+    error = 0.0
+
+    def __init__(
+        self,
+        model: FlatModel,
+        device: torch.device,
+        tokens: int,
+        texts: int,
+        longest: int,
+        other: object,
+    ) -> None:
+        self.texts = texts
+        self._model, self._tokens, self._longest = model, tokens, longest
+
+    @torch.inference_mode()
+    def replay(self, batch: FlatBatch) -> torch.Tensor:
+        assert len(batch.input_ids) == self._tokens
+        assert len(batch.is_cls) == self.texts
+        self.replayed.append(self._tokens)
+        arrays = [torch.from_numpy(array) for array in batch.arrays]
+        vectors: torch.Tensor = self._model(*arrays, longest=self._longest)
+        return vectors + self.error * torch.arange(HIDDEN_SIZE)
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> type[UnrecordedGraph]:
+    monkeypatch.setattr("encoder.backends.cuda_graphs._Graph", UnrecordedGraph)
+    monkeypatch.setattr(UnrecordedGraph, "replayed", [])
+    return UnrecordedGraph
+
+
+def recorded(model: FlatModel, max_seq_length: int = 512) -> RecordedForwards:
+    return RecordedForwards(
+        model, torch.device("cpu"), max_seq_length=max_seq_length, pad_token_id=PAD
+    )
+
+
+def test_the_backend_replays_small_forwards_and_computes_the_others(
+    graphs: type[UnrecordedGraph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = a_model("bert")
+    batches = [
+        a_batch([7, 3], [True, False]),
+        a_batch([40] * 130, [number % 2 == 0 for number in range(130)]),  # more than 4,096 tokens
+        a_batch([12], [True]),
+    ]
+    expected = [vectors_of(model, batch, all_cls=False) for batch in batches]
+    backend = TorchBackend(
+        model, dtype="float32", device="cpu", max_seq_length=512, max_batch_tokens=8_192
+    )
+    monkeypatch.setattr(backend, "_model", FlatModel(tiny_transformer("bert"), one_by_one).eval())
+    backend.expect_short_texts()
+    graphs.replayed.clear()
+
+    found = dict(backend.forward(batches))
+
+    assert graphs.replayed == [16, 16]
+    for position, vectors in enumerate(expected):
+        np.testing.assert_allclose(found[position], vectors, atol=2e-5)
+
+
+def test_a_text_that_has_no_room_in_one_graph_takes_the_next(
+    graphs: type[UnrecordedGraph],
+) -> None:
+    flat = FlatModel(tiny_transformer("bert"), one_by_one).eval()
+    small = recorded(flat)
+    graphs.replayed.clear()
+
+    # 16 tokens, but more texts than a graph of 16 tokens has.
+    texts = FlatBatch.of(a_batch([2] * 8, [True] * 8))
+    found = small.launch(texts)
+
+    assert graphs.replayed == [32]
+    assert found is not None
+    np.testing.assert_allclose(found.numpy(), flat_vectors(flat, texts), atol=2e-5)
+
+
+@pytest.mark.parametrize("max_seq_length", [3, 8, 12, 15, 16, 512])
+def test_graphs_are_recorded_however_short_the_texts_are_cut(
+    graphs: type[UnrecordedGraph], max_seq_length: int
+) -> None:
+    flat = FlatModel(tiny_transformer("bert"), one_by_one).eval()
+    texts = FlatBatch.of(a_batch([2], [True]))
+
+    found = recorded(flat, max_seq_length).launch(texts)
+
+    assert found is not None
+    np.testing.assert_allclose(found.numpy(), flat_vectors(flat, texts), atol=2e-5)
+
+
+def test_graphs_that_give_other_vectors_are_not_used(
+    graphs: type[UnrecordedGraph], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    flat = FlatModel(tiny_transformer("bert"), one_by_one).eval()
+    monkeypatch.setattr(graphs, "error", 1.0)
+    with pytest.raises(BackendError, match="recorded forward of 4096 tokens"):
+        recorded(flat)
+
+    backend = TorchBackend(a_model("bert"), dtype="float32", device="cpu", max_seq_length=512)
+    monkeypatch.setattr(backend, "_model", flat)
+    backend.expect_short_texts()
+    batch = a_batch([7, 3], [True, False])
+    graphs.replayed.clear()
+    [(_, found)] = backend.forward([batch])
+
+    assert graphs.replayed == []
+    assert "small forwards are not recorded" in caplog.text
+    np.testing.assert_allclose(found, flat_vectors(flat, FlatBatch.of(batch)), atol=2e-5)
