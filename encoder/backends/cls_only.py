@@ -15,15 +15,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from encoder.backends.fidelity import lowest_cosine
+from encoder.backends.fidelity import PROOF_LENGTHS, lowest_cosine
 from encoder.errors import one_line
 
-__all__ = ["ClsOnly", "cls_only_of"]
+__all__ = ["BERT_LIKE", "ClsOnly", "cls_only_of"]
 
-_ARCHITECTURES = {"bert", "roberta", "xlm-roberta"}
+BERT_LIKE = {"bert", "roberta", "xlm-roberta"}
 """`config.model_type` of those whose layers are BERT's."""
-_PROOF_LENGTHS = ((12,), (12, 7, 3, 1))
-"""Tokens of the texts of each forward: one text alone, and several of which some are padded."""
 _LEAST_COSINE = 0.99999
 
 _logger = logging.getLogger(__name__)
@@ -102,7 +100,7 @@ def cls_only_of(transformer: Any, pad_token_id: int) -> ClsOnly | None:  # noqa:
         transformer: In float32 on the CPU, for inference.
         pad_token_id: What the model expects in padding.
     """
-    if getattr(transformer.config, "model_type", None) not in _ARCHITECTURES:
+    if getattr(transformer.config, "model_type", None) not in BERT_LIKE:
         return None
     try:
         shorter = ClsOnly(transformer).eval()
@@ -120,7 +118,7 @@ def cls_only_of(transformer: Any, pad_token_id: int) -> ClsOnly | None:  # noqa:
 def _lowest_cosine(shorter: ClsOnly, transformer: nn.Module, pad_token_id: int) -> float:
     """Return how close the first token's, and all tokens', hidden states are to the model's."""
     lowest = 1.0
-    for lengths in _PROOF_LENGTHS:
+    for lengths in PROOF_LENGTHS:
         is_token = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]  # (B, T)
         # In every vocabulary, and no model's padding, whose embedding may be zero.
         ids = torch.where(is_token, torch.arange(5, 5 + max(lengths)), pad_token_id)

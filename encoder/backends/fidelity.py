@@ -7,13 +7,13 @@ import numpy.typing as npt
 
 from encoder.backends.base import TokenBatch
 
-__all__ = ["MIN_REDUCED_COSINE", "lowest_cosine", "proof_batches"]
+__all__ = ["MIN_REDUCED_COSINE", "PROOF_LENGTHS", "lowest_cosine", "proof_batches"]
 
 MIN_REDUCED_COSINE = 0.999
 """The fidelity bar of bfloat16 and float16 against float32, and of texts that share rows against
 the same texts alone."""
 
-_PROOF_LENGTHS = ((12,), (12, 7, 3, 1))
+PROOF_LENGTHS = ((12,), (12, 7, 3, 1))
 """Tokens of the texts of each batch: one text alone, and several of which some are padded."""
 
 
@@ -33,7 +33,7 @@ def proof_batches(pad_token_id: int) -> list[TokenBatch]:
             padded_length=max(lengths),
             pad_token_id=pad_token_id,
         )
-        for lengths in _PROOF_LENGTHS
+        for lengths in PROOF_LENGTHS
         for all_cls, first in ((False, 0), (False, 1), (True, 0))
     ]
 

@@ -20,14 +20,12 @@ from torch import nn
 from torch.nn import functional
 
 from encoder.backends.base import TokenBatch
+from encoder.backends.cls_only import BERT_LIKE
 from encoder.backends.fidelity import MIN_REDUCED_COSINE, lowest_cosine, proof_batches
 from encoder.backends.pooled_model import PooledModel
 from encoder.errors import one_line
 
 __all__ = ["Attention", "FlatBatch", "FlatModel", "flat_model_of"]
-
-_ARCHITECTURES = {"bert", "roberta", "xlm-roberta"}
-"""`config.model_type` of those whose layers are BERT's."""
 
 _logger = logging.getLogger(__name__)
 
@@ -230,7 +228,7 @@ def flat_model_of(model: PooledModel, attention: Attention | None = None) -> Fla
 
 def _has_plain_layers(config: Any) -> bool:  # noqa: ANN401 - as above
     return (
-        getattr(config, "model_type", None) in _ARCHITECTURES
+        getattr(config, "model_type", None) in BERT_LIKE
         and not config.is_decoder
         and getattr(config, "position_embedding_type", "absolute") == "absolute"
     )
