@@ -22,8 +22,8 @@ __all__ = ["DEPLOYMENT_NAME", "build_app", "largest_node_cpus", "replica_cpus"]
 
 DEPLOYMENT_NAME = "QueryEndpoint"
 _DEFAULT_CPUS = 4
-_MAX_ONGOING_REQUESTS = 5_000
-"""More than the 4,096 connections that HAProxy takes."""
+_MAX_ONGOING_REQUESTS = 20_000
+"""More than the connections that HAProxy takes (16,384 at the most)."""
 _HEALTH_CHECK_PERIOD_S = 10.0
 
 

@@ -27,7 +27,7 @@ __all__ = ["QueryEndpoint"]
 _logger = logging.getLogger("ray.serve")
 _PUBLISH_INTERVAL_S = 1.0
 _GC_THRESHOLDS = (50_000, 20, 50)
-_GC_TICKS = 10
+_GC_TICKS = 60
 """Intervals between two full collections."""
 
 
@@ -108,7 +108,7 @@ def _collect_garbage_seldom() -> None:
 
     A full one looked at 520,000 objects of torch, transformers and Ray, and held every request up
     for 0.3 s. By Python's own thresholds (700 new objects) they took 28% of the event loop under
-    overload. `QueryEndpoint._publish` looks for cycles every ten seconds instead: a body may
+    overload. `QueryEndpoint._publish` looks for cycles once a minute instead: a body may
     hang in one.
     """
     gc.collect()

@@ -131,6 +131,9 @@ class Gate:
         try:
             await answering
         except TwofoldError as error:
+            # Its frames hold the request, and some of them the error: a cycle, which would be left
+            # to the garbage collector.
+            error.__traceback__ = None
             record.error = str(error)
             if isinstance(error, OverloadedError):
                 visit.body.close()  # many may wait, and nobody will look at what they hold
@@ -156,7 +159,6 @@ class Gate:
         if not visit.has_body:
             await routes(visit.scope, visit.receive, visit.response)
             return
-        # Not kept in a variable: an error's traceback would hold it for as long as that waits.
         await visit.body.read(visit.receive, visit.headers)
         _check_media_type(visit.headers)
         if _path(visit.scope) in self._guarded_paths:

@@ -9,8 +9,6 @@ when its processes start, so they can be chosen here only where this command sta
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
 import sys
 import threading
@@ -23,6 +21,7 @@ from pydantic import Field
 from command_line.parse import parse_settings, run_command
 from encoder.errors import one_line
 from serving.errors import ServeError, exit_code
+from serving.ray_environment import prepare_environment
 from serving.settings import ServingSettings
 
 __all__ = ["ServeSettings", "main"]
@@ -31,20 +30,6 @@ _APP_NAME = "twofold"
 _WATCH_INTERVAL_S = 5.0
 _SERVE_NAMESPACE = "serve"
 _PROXY_PREFIX = "SERVE_PROXY_ACTOR"
-_FAST_INGRESS = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
-_LOCAL_DEFAULTS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # For load balancers that must notice; here the only one is told at once. Ray's default is 30.
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
-    # An hour by default, in which a client that sends a byte a minute keeps its connection.
-    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",
-    # The throughput-optimised mode writes 1,000 log lines at once: too late to look for one.
-    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-    # Ray's 15 puts replicas behind everything else on the machine, Ray's own dashboard first.
-    "RAY_worker_niceness": "0",
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.before_serve.middlewares",
-}
-_logger = logging.getLogger(__name__)
 
 
 class ServeSettings(ServingSettings):
@@ -102,7 +87,7 @@ def _run(argv: Sequence[str] | None) -> int:
         description="Serve query embeddings over HTTP: OpenAI's, Cohere's and TEI's APIs",
     )
     if settings.ray_address is None:
-        _prepare_environment(settings)
+        prepare_environment(through_haproxy=settings.ingress == "haproxy")
         _check_here(settings)
     # Imported only now: Ray reads the switches of its ingress when it is imported.
     import ray
@@ -183,14 +168,6 @@ def _check_here(settings: ServeSettings) -> None:
     space = describe_model(settings.encoder).space
     if settings.corpus is not None:
         check_corpus(settings.corpus, space)
-
-
-def _prepare_environment(settings: ServeSettings) -> None:
-    for name, value in _LOCAL_DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    is_fast = settings.ingress == "haproxy"
-    for name, value in _FAST_INGRESS.items():
-        os.environ[name] = value if is_fast else "0"
 
 
 def _deploy(settings: ServeSettings) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -81,6 +83,58 @@ def test_a_request_that_has_no_room_is_refused_before_serve_sees_it():
         assert app.metrics.answers[:2] == [("-", "-", 429)] * 2
 
     run_scenario(scenario())
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"input": "' + b"x" * 400 + b'"}', 429),
+        (b'{"input": "b c d e f g h i j"}', 429),
+        (b'{"input": ', 400),
+        (b'{"input": "a", "model": "another"}', 404),
+        (b'{"input": "a", "colour": "red"}', 400),
+    ],
+)
+@pytest.mark.parametrize("is_before_serve", [True, False])
+def test_a_refused_request_leaves_nothing_to_the_garbage_collector(
+    body: bytes, status: int, is_before_serve: bool
+):
+    """Under overload a thousand a second would; each collection looks at all that are under way."""
+
+    class Watched:
+        """Of the request: it goes when the request does."""
+
+    async def scenario() -> None:
+        app = App(max_queued_tokens=8)
+        statuses: list[int] = []
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def refused() -> weakref.ref[Watched]:
+            watched = Watched()
+
+            headers = [(b"content-length", str(len(body)).encode())]
+            scope = {"type": "http", "method": "POST", "path": V1, "headers": headers}
+            scope["state"] = {"watched": watched}
+            replica = before_serve.BeforeServe(app.asgi) if is_before_serve else app.asgi
+            await replica(scope, receive, send)
+            return weakref.ref(watched)
+
+        with before_serve.guarded_by(app.asgi.state.gate):
+            async with behind_it(app):
+                assert (await refused())() is None
+        assert statuses == [status]
+
+    gc.disable()
+    try:
+        run_scenario(scenario())
+    finally:
+        gc.enable()
 
 
 def test_a_request_without_a_key_is_401_however_full_the_replica_is_and_no_load():

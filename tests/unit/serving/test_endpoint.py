@@ -89,7 +89,7 @@ def test_lines_of_requests_are_written_when_a_replica_stops(
 def test_what_hangs_in_a_cycle_does_not_stay(
     endpoint: QueryEndpoint, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "_PUBLISH_INTERVAL_S", 0.02)
+    monkeypatch.setattr(module, "_PUBLISH_INTERVAL_S", 0.004)
 
     class Body:
         def __init__(self) -> None:

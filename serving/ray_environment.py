@@ -1,0 +1,70 @@
+"""The variables that a Ray started by `twofold serve` reads: its ingress, drains, connections.
+
+Ray reads them when it is imported and when its processes start; what the caller has set stays.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["haproxy_connections", "prepare_environment"]
+
+_FAST_INGRESS = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # For load balancers that must notice; here the only one is told at once. Ray's default is 30.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+    # An hour by default, in which a client that sends a byte a minute keeps its connection.
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "75",
+    # The throughput-optimised mode writes 1,000 log lines at once: too late to look for one.
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+    # Ray's 15 puts replicas behind everything else on the machine, Ray's own dashboard first.
+    "RAY_worker_niceness": "0",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.before_serve.middlewares",
+}
+_MOST_CONNECTIONS = 16_384
+_FILES_PER_CONNECTION = 2.5
+"""Two sockets, and every fourth connection two pipes of two ends."""
+_OTHER_FILES = 64
+
+
+def prepare_environment(*, through_haproxy: bool) -> None:
+    """Set what is not set yet; which ingress there is, in any case.
+
+    Args:
+        through_haproxy: And with Serve in its throughput-optimised mode, or Serve's Python proxy.
+    """
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    for name, value in _FAST_INGRESS.items():
+        os.environ[name] = value if through_haproxy else "0"
+    connections = str(haproxy_connections(_open_files()))
+    os.environ.setdefault("RAY_SERVE_HAPROXY_MAXCONN", connections)
+
+
+def haproxy_connections(open_files: int | None) -> int:
+    """Return how many connections HAProxy is told to expect, as many as it can have files for.
+
+    It keeps connections to replicas for the next request only while it uses less than a fifth of
+    the files that so many would need (`tune.pool-low-fd-ratio`), which is a quarter of the
+    connections. Beyond that each request opens one, and a replica accepts one in a turn of its
+    event loop: with Ray's 4,096, 1,280 clients waited four times as long for an answer as for
+    the encoder. More than it can have files for it refuses, and does not start.
+
+    Args:
+        open_files: That a process may have; None where there is no limit.
+    """
+    if open_files is None:
+        return _MOST_CONNECTIONS
+    possible = int((open_files - _OTHER_FILES) / _FILES_PER_CONNECTION)
+    return max(1, min(_MOST_CONNECTIONS, possible))
+
+
+def _open_files() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if hard == resource.RLIM_INFINITY else hard

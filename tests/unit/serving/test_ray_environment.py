@@ -1,0 +1,59 @@
+"""What a Ray that `twofold serve` starts finds in its environment."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving import ray_environment
+from serving.ray_environment import haproxy_connections, prepare_environment
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that says nothing of Ray, and is put back."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    monkeypatch.setattr(os, "environ", kept)
+
+
+@pytest.mark.parametrize(("through_haproxy", "value"), [(True, "1"), (False, "0")])
+def test_the_ingress_is_the_one_that_was_asked_for(
+    through_haproxy: bool, value: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(os.environ, "RAY_SERVE_ENABLE_HA_PROXY", "other")
+    prepare_environment(through_haproxy=through_haproxy)
+    assert os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == value
+    assert os.environ["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == value
+
+
+def test_what_the_caller_has_set_stays(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(os.environ, "RAY_worker_niceness", "3")
+    monkeypatch.setitem(os.environ, "RAY_SERVE_HAPROXY_MAXCONN", "77")
+    prepare_environment(through_haproxy=True)
+    assert os.environ["RAY_worker_niceness"] == "3"
+    assert os.environ["RAY_SERVE_HAPROXY_MAXCONN"] == "77"
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_haproxy_expects_as_many_connections_as_this_machine_has_files_for(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(ray_environment, "_open_files", lambda: 10_064)
+    prepare_environment(through_haproxy=True)
+    assert os.environ["RAY_SERVE_HAPROXY_MAXCONN"] == "4000"
+
+
+@pytest.mark.parametrize("open_files", [None, 2**20])
+def test_where_files_abound_4096_clients_share_connections(open_files: int | None):
+    assert haproxy_connections(open_files) == 4 * 4096
+
+
+@given(st.integers(256, 2**21))
+def test_haproxy_never_asks_for_more_files_than_there_are(open_files: int):
+    """It asks for two sockets each, pipes for every fourth, and 36 (what 2.8 said of 16,384)."""
+    connections = haproxy_connections(open_files)
+    assert connections >= 1
+    assert 2 * connections + 2 * (connections // 4) + 36 <= open_files
