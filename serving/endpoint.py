@@ -72,7 +72,7 @@ class QueryEndpoint:
                     yield
                 publishing.cancel()
                 await self.service.close()
-                await self._metrics.publish(self.service.load)
+                self._metrics.publish(self.service.load)
             finally:
                 if self._access_log is not None:
                     self._access_log.close()
@@ -94,7 +94,7 @@ class QueryEndpoint:
             if self._access_log is not None:
                 self._access_log.flush()
             try:
-                await self._metrics.publish(self.service.load)
+                self._metrics.publish(self.service.load)
             except Exception:
                 _logger.exception("the metrics could not be published; the next second tries again")
             # All of it: what was under way at one look would be too old for a look at the young.

@@ -4,7 +4,7 @@ twofold_requests_total{role,dialect,status}   answered requests
 twofold_tokens_total{role}                    tokens encoded
 twofold_truncated_inputs_total{role}          inputs that were cut
 twofold_rejected_total{role,reason}           refused: overloaded, too_large, timeout; role - unread
-twofold_tokenize_seconds{role}                histograms, per request
+twofold_tokenize_seconds{role}                histograms, per request: _bucket{le}, _count, _sum
 twofold_queue_seconds{role}
 twofold_forward_seconds{role}
 twofold_serialize_seconds{role}
@@ -12,19 +12,19 @@ twofold_queued_tokens                         gauges, per replica
 twofold_tokens_per_second
 twofold_padding_waste_ratio
 
-Telling Ray of one number takes 30 us, which no request has to wait for: what happens is noted, and
-told once a second.
+Telling Ray of a number takes 3 us or more, which no request has to wait for: what happens is
+counted here, and told once a second.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter, deque
+from collections import Counter
 from typing import Any
 
 from ray.serve import metrics
 
 from encoder.space import Role
+from serving.histogram import Histogram
 from serving.load import LoadMeter
 
 __all__ = ["BUCKETS_S", "METRIC_NAMES", "Metrics"]
@@ -32,8 +32,6 @@ __all__ = ["BUCKETS_S", "METRIC_NAMES", "Metrics"]
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 """Upper bounds. An alert's threshold is one of them: between two a quantile is a guess."""
 _STAGES = ("tokenize", "queue", "forward", "serialize")
-_TOLD_AT_ONCE = 32
-"""Values of histograms told to Ray in one go, about a millisecond, for which requests wait."""
 
 
 def _keys(*names: str) -> Any:  # noqa: ANN401 - Ray's annotation says a tuple of one
@@ -85,15 +83,14 @@ class Metrics:
             "twofold_rejected_total", "Requests refused for load, size or time", "role", "reason"
         )
         self._seconds = {
-            stage: metrics.Histogram(
+            stage: Histogram(
                 f"twofold_{stage}_seconds",
-                description=f"Seconds of a request in the stage {stage}",
-                boundaries=list(BUCKETS_S),
-                tag_keys=("role",),
+                f"Seconds of a request in the stage {stage}",
+                BUCKETS_S,
+                "role",
             )
             for stage in _STAGES
         }
-        self._observed: deque[tuple[str, Role, float]] = deque()
         self._queued_tokens = metrics.Gauge(
             "twofold_queued_tokens", description="Tokens that wait or are being encoded"
         )
@@ -122,33 +119,27 @@ class Metrics:
         """Count a request's vectors."""
         self._tokens.add(n_tokens, role.value)
         self._truncated.add(truncated, role.value)
-        self._observed.append(("tokenize", role, tokenize_s))
-        self._observed.append(("queue", role, queue_s))
-        self._observed.append(("forward", role, forward_s))
+        self._seconds["tokenize"].observe(tokenize_s, role.value)
+        self._seconds["queue"].observe(queue_s, role.value)
+        self._seconds["forward"].observe(forward_s, role.value)
 
     def serialized(self, role: Role, seconds: float) -> None:
         """Count the writing of a response's body."""
-        self._observed.append(("serialize", role, seconds))
+        self._seconds["serialize"].observe(seconds, role.value)
 
     def rejected(self, role: Role | None, reason: str) -> None:
         """Count a refusal; without a role where the request was not read."""
         self._rejected.add(1, role.value if role else "-", reason)
 
-    async def publish(self, load: LoadMeter) -> None:
-        """Tell Ray what was counted since the last time, and how loaded the replica is.
-
-        A call that is cancelled leaves the rest to the next.
-        """
+    def publish(self, load: LoadMeter) -> None:
+        """Tell Ray what was counted until now, and how loaded the replica is."""
         for counter in (self._requests, self._tokens, self._truncated, self._rejected):
             counter.tell()
+        for histogram in self._seconds.values():
+            histogram.tell()
         self._queued_tokens.set(load.queued_tokens)
         self._tokens_per_s.set(load.tokens_per_s)
         self._padding_waste.set(load.padding_waste)
-        for told in range(len(self._observed)):  # what comes meanwhile is the next call's
-            stage, role, seconds = self._observed.popleft()
-            self._seconds[stage].observe(seconds, {"role": role.value})
-            if told % _TOLD_AT_ONCE == _TOLD_AT_ONCE - 1:
-                await asyncio.sleep(0)
 
 
 METRIC_NAMES = (

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from encoder.space import Role
+from serving import histogram as histogram_module
 from serving import metrics as module
+from serving.histogram import Histogram
 from serving.load import LoadMeter
-from serving.metrics import METRIC_NAMES, Metrics
+from serving.metrics import BUCKETS_S, METRIC_NAMES, Metrics
 
 QUERY, DOCUMENT = Role.QUERY, Role.DOCUMENT
 Told = dict[str, list[tuple[float, dict[str, str]]]]
@@ -23,23 +25,26 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     told: Told = {}
 
     class Metric:
-        def __init__(self, name: str, tag_keys: tuple[str, ...] = (), **_: Any) -> None:
+        def __init__(self, name: str, description: str, tag_keys: tuple[str, ...] = ()) -> None:
+            assert description
             self.keys = set(tag_keys)
             self.told = told.setdefault(name, [])
 
-        def inc(self, value: float, tags: dict[str, str] | None = None) -> None:
+    class Counter(Metric):
+        def inc(self, value: float, tags: dict[str, str]) -> None:
             assert value > 0, "Ray refuses it"
-            assert set(tags or {}) == self.keys
-            self.told.append((value, tags or {}))
-
-        set = observe = inc
+            assert set(tags) == self.keys
+            self.told.append((value, tags))
 
     class Gauge(Metric):
-        def set(self, value: float) -> None:
-            self.told[:] = [(value, {})]
+        def set(self, value: float, tags: dict[str, str] | None = None) -> None:
+            labels = tags or {}
+            assert set(labels) == self.keys
+            self.told[:] = [each for each in self.told if each[1] != labels] + [(value, labels)]
 
-    fake = SimpleNamespace(Counter=Metric, Histogram=Metric, Gauge=Gauge)
+    fake = SimpleNamespace(Counter=Counter, Gauge=Gauge)
     monkeypatch.setattr(module, "metrics", fake)
+    monkeypatch.setattr(histogram_module, "metrics", fake)
     return told
 
 
@@ -52,7 +57,14 @@ def embed(metrics: Metrics, role: Role, n_tokens: int, truncated: int = 0) -> No
 
 
 def publish(metrics: Metrics, load: LoadMeter | None = None) -> None:
-    asyncio.run(metrics.publish(load or LoadMeter(1)))
+    metrics.publish(load or LoadMeter(1))
+
+
+def names(metric: str) -> set[str]:
+    """Names under which Ray is told of one of ours."""
+    if metric.endswith("_seconds"):
+        return {f"{metric}_{ending}" for ending in ("bucket", "count", "sum")}
+    return {metric}
 
 
 def test_a_request_tells_ray_nothing_until_it_is_published(told: Told):
@@ -60,7 +72,7 @@ def test_a_request_tells_ray_nothing_until_it_is_published(told: Told):
     embed(metrics, QUERY, 7, truncated=1)
     metrics.rejected(None, "overloaded")
 
-    assert set(told) == set(METRIC_NAMES)
+    assert set(told) == set().union(*map(names, METRIC_NAMES))
     assert not any(told.values())
 
 
@@ -88,7 +100,7 @@ def test_counts_are_told_in_one_sum_for_each_set_of_labels(told: Told):
     ]
 
 
-def test_every_time_of_every_request_is_told(told: Told):
+def test_every_time_of_every_request_is_in_a_histogram(told: Told):
     metrics = Metrics()
     for role in (QUERY, QUERY, DOCUMENT):
         embed(metrics, role, 1)
@@ -96,9 +108,43 @@ def test_every_time_of_every_request_is_told(told: Told):
     publish(metrics)
 
     for stage, seconds in (("tokenize", 0.1), ("queue", 0.2), ("forward", 0.3), ("serialize", 0.4)):
-        assert told[f"twofold_{stage}_seconds"] == [
-            (seconds, {"role": role}) for role in ("query", "query", "document")
-        ]
+        counts = [(2, {"role": "query"}), (1, {"role": "document"})]
+        sums = [(count * seconds, labels) for count, labels in counts]
+        assert told[f"twofold_{stage}_seconds_count"] == counts
+        assert told[f"twofold_{stage}_seconds_sum"] == sums
+
+
+def test_a_histogram_counts_up_to_each_bound_and_keeps_all_its_buckets(told: Told):
+    histogram = Histogram("wait", "Seconds", (0.5, 1, 2.5), "role")
+    for value in (0.1, 0.5, 0.6, 2.5, 99.0):  # one that is equal to a bound is within it
+        histogram.observe(value, "query")
+    histogram.tell()
+    assert told["wait_bucket"] == [
+        (total, {"role": "query", "le": le})
+        for le, total in (("0.5", 2), ("1.0", 3), ("2.5", 4), ("+Inf", 5))
+    ]
+
+    histogram.observe(0.1, "query")
+    histogram.tell()
+    assert [total for total, _ in told["wait_bucket"]] == [3, 4, 5, 6]
+    assert told["wait_sum"] == [(pytest.approx(102.8), {"role": "query"})]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(st.floats(0, 60)))
+def test_a_bucket_holds_what_is_not_above_its_bound(told: Told, values: list[float]):
+    histogram = Histogram("any", "Seconds", BUCKETS_S, "role")
+    told["any_bucket"].clear()
+    for value in values:
+        histogram.observe(value, "query")
+    histogram.tell()
+    found = {labels["le"]: total for total, labels in told["any_bucket"]}
+    if values:
+        assert found.pop("+Inf") == len(values)
+    assert found == {
+        str(float(bound)): sum(value <= bound for value in values)
+        for bound in (BUCKETS_S if values else ())
+    }
 
 
 def test_what_was_told_is_not_told_again(told: Told):
@@ -125,23 +171,3 @@ def test_the_load_is_told_as_it_is_now(told: Told):
     assert told["twofold_queued_tokens"] == [(9, {})]
     assert told["twofold_tokens_per_second"] == [(15, {})]
     assert told["twofold_padding_waste_ratio"] == [(0.25, {})]
-
-
-def test_requests_are_answered_while_many_times_are_told_and_a_cancelled_rest_is_told_later(
-    told: Told,
-):
-    async def scenario() -> None:
-        metrics = Metrics()
-        for _ in range(1000):
-            metrics.serialized(QUERY, 0.1)
-        publishing = asyncio.create_task(metrics.publish(LoadMeter(1)))
-        for _ in range(3):
-            await asyncio.sleep(0)
-        times = told["twofold_serialize_seconds"]
-        assert 0 < len(times) < 200
-        publishing.cancel()
-        await asyncio.gather(publishing, return_exceptions=True)
-        await metrics.publish(LoadMeter(1))
-        assert len(times) == 1000
-
-    asyncio.run(scenario())

@@ -30,10 +30,10 @@ def test_the_ingress_is_the_one_that_was_asked_for(
 
 
 def test_what_the_caller_has_set_stays(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(os.environ, "RAY_worker_niceness", "3")
+    monkeypatch.setitem(os.environ, "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S", "3")
     monkeypatch.setitem(os.environ, "RAY_SERVE_HAPROXY_MAXCONN", "77")
     prepare_environment(through_haproxy=True)
-    assert os.environ["RAY_worker_niceness"] == "3"
+    assert os.environ["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] == "3"
     assert os.environ["RAY_SERVE_HAPROXY_MAXCONN"] == "77"
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
 
