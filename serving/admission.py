@@ -13,8 +13,13 @@ from dataclasses import dataclass
 from serving.errors import OverloadedError
 from serving.fair_queue import FairQueue
 from serving.load import FORWARD_S, LoadMeter
+from serving.settings import DEFAULT_QUEUE_WAIT_S
 
 __all__ = ["Admission"]
+
+_FORWARDS_OF_WAIT = 1.5
+"""Full ones. On a slow encoder one alone takes longer than the default wait, and clients that it can
+serve would be refused."""
 
 _COME_AGAIN = "Send it again after the time in Retry-After"
 _ALIKE_UP_TO = 4
@@ -38,7 +43,8 @@ class Admission:
         load: Tells how many tokens wait or are under way, and how fast they are encoded.
         forward_left_s: Returns in how many seconds the encoder will be free for more.
         max_queued_tokens: Tokens that may wait or be under way.
-        max_queue_wait_s: Longest wait, beyond a request's own time, at which one is accepted.
+        max_queue_wait_s: Longest wait, beyond a request's own time, at which one is accepted; None
+            for DEFAULT_QUEUE_WAIT_S, or one and a half full forwards where they take longer.
     """
 
     def __init__(
@@ -48,7 +54,7 @@ class Admission:
         forward_left_s: Callable[[], float],
         *,
         max_queued_tokens: int,
-        max_queue_wait_s: float,
+        max_queue_wait_s: float | None,
     ) -> None:
         self._queue = queue
         self._load = load
@@ -110,7 +116,8 @@ class Admission:
         # A long forward alone is no reason: whoever comes would be refused, though nobody waits.
         left_s = min(self._forward_left_s(), FORWARD_S)
         wait_s = self._load.seconds_for(before) + left_s
-        limit_s = self._max_queue_wait_s + self._load.seconds_for(n_tokens)
+        longest_s = self._longest_wait_s()
+        limit_s = longest_s + self._load.seconds_for(n_tokens)
         if wait_s > limit_s:
             retry_after_s = max(1, math.ceil(wait_s))
             # Until then what is under way will have gone on by as much as was too long.
@@ -118,10 +125,15 @@ class Admission:
             self._remember(_Refusal(n_tokens, retry_after_s, holds_until))
             raise OverloadedError(
                 f"this request's {n_tokens} tokens would wait {wait_s:.1f} s for {before} others "
-                f"and what is under way; the limit is {self._max_queue_wait_s:g} s more than they "
+                f"and what is under way; the limit is {longest_s:.2g} s more than they "
                 f"take by themselves. {_COME_AGAIN}",
                 retry_after_s,
             )
+
+    def _longest_wait_s(self) -> float:
+        if self._max_queue_wait_s is not None:
+            return self._max_queue_wait_s
+        return max(DEFAULT_QUEUE_WAIT_S, _FORWARDS_OF_WAIT * self._load.full_forward_s)
 
     def _remember(self, refusal: _Refusal) -> None:
         last = self._refused

@@ -67,7 +67,8 @@ class TokenBatcher:
         thread: In which it runs; shut down by `close`.
         batch_tokens: Returns the padded tokens of one call (it may fall when memory runs out).
         max_queued_tokens: Tokens that may wait or be under way; beyond it requests are refused.
-        max_queue_wait_s: Longest wait, beyond a request's own time, at which one is accepted.
+        max_queue_wait_s: Longest wait, beyond a request's own time, at which one is accepted; None
+            leaves it to `Admission`.
         max_seq_length: The model's limit, for the cost of a text.
         load: Is told what arrives, waits and is encoded.
 
@@ -82,7 +83,7 @@ class TokenBatcher:
         thread: ThreadPoolExecutor,
         batch_tokens: Callable[[], int],
         max_queued_tokens: int,
-        max_queue_wait_s: float,
+        max_queue_wait_s: float | None,
         max_seq_length: int,
         load: LoadMeter,
     ) -> None:

@@ -25,7 +25,6 @@ from encoder.tokenizer import Tokenized
 from serving.batcher import Batched, TokenBatcher
 from serving.deadline import within
 from serving.embed_request import Embedding, EmbedRequest, Truncate
-from serving.encoder_thread import encoder_thread
 from serving.errors import (
     OverloadedError,
     RequestTimeoutError,
@@ -61,8 +60,6 @@ class EmbeddingService:
         encoder: The model.
         settings: Limits and what the endpoint serves.
         metrics: Is told of every request.
-        thread: In which the encoder was loaded, so that the threads of its runtime have the same
-            priority; None for a new one.
     """
 
     def __init__(
@@ -70,7 +67,6 @@ class EmbeddingService:
         encoder: Encoder,
         settings: ServingSettings,
         metrics: Metrics,
-        thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self.encoder = encoder
         self.space = encoder.space
@@ -79,7 +75,7 @@ class EmbeddingService:
         self._limits = settings.limits
         self._metrics = metrics
         self._tokenizing = ThreadPoolExecutor(_TOKENIZER_THREADS, thread_name_prefix="tokenizer")
-        self._thread = thread or encoder_thread()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._batcher = TokenBatcher(
             partial(encode_each, encoder),
             thread=self._thread,

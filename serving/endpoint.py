@@ -17,7 +17,6 @@ from serving.access_log import open_access_log
 from serving.before_serve import guarded_by
 from serving.corpus_check import check_corpus
 from serving.embedding import EmbeddingService
-from serving.encoder_thread import encoder_thread
 from serving.http_app import build_http_app
 from serving.metrics import Metrics
 from serving.settings import ServingSettings
@@ -49,11 +48,10 @@ class QueryEndpoint:
         asked = settings.encoder
         if asked.num_threads is None:
             asked = asked.model_copy(update={"num_threads": num_threads})
-        thread = encoder_thread()
-        encoder = thread.submit(load_encoder, asked).result()
+        encoder = load_encoder(asked)
         if settings.corpus is not None:
             check_corpus(settings.corpus, encoder.space)
-        self.service = EmbeddingService(encoder, settings, self._metrics, thread)
+        self.service = EmbeddingService(encoder, settings, self._metrics)
         _logger.info("serving %s in space %s", encoder.provenance, encoder.space.fingerprint)
 
     def __serve_build_asgi_app__(self) -> FastAPI:

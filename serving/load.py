@@ -58,6 +58,11 @@ class LoadMeter:
         quick = max(_LEAST_BATCH_TOKENS, int(FORWARD_S * self.tokens_per_s))
         return min(self._max_batch_tokens, quick)
 
+    @property
+    def full_forward_s(self) -> float:
+        """Seconds of a forward of so many tokens; 0 where nothing was encoded yet."""
+        return self.batch_tokens / self.tokens_per_s if self.tokens_per_s else 0.0
+
     def offered(self, n_tokens: int, n_inputs: int) -> None:
         """Count what a client wanted encoded, whether it is accepted or not."""
         self._offered += n_tokens

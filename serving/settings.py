@@ -15,7 +15,11 @@ from command_line.sources import nested
 from encoder.settings import EncoderSettings
 from encoder.space import Role
 
-__all__ = ["LimitSettings", "ScalingSettings", "ServingSettings"]
+__all__ = ["DEFAULT_QUEUE_WAIT_S", "LimitSettings", "ScalingSettings", "ServingSettings"]
+
+DEFAULT_QUEUE_WAIT_S = 0.15
+"""With forwards of a tenth of a second the slowest answers under overload take about three times
+what they take where nobody is refused (docs/decisions.md)."""
 
 
 def _keys(value: object) -> object:
@@ -49,11 +53,12 @@ class LimitSettings(BaseModel):
         description="Tokens that may wait in a replica, beside a request that finds it idle; "
         "beyond it a request gets 429 with Retry-After and does not wait for the encoder",
     )
-    max_queue_wait_s: float = Field(
-        0.2,
+    max_queue_wait_s: float | None = Field(
+        None,
         gt=0,
         description="Longest wait, beyond what a request takes by itself, at which one is "
-        "accepted; else 429. More absorbs bursts, less keeps the slowest answer fast",
+        "accepted; else 429. More absorbs bursts, less keeps the slowest answer fast; unset: 0.15, "
+        "or one and a half forwards of a slow encoder",
     )
     max_buffered_bytes: int = Field(
         2**28,
@@ -173,7 +178,8 @@ class ServingSettings(BaseModel):
 
     @model_validator(mode="after")
     def _grows_before_it_refuses(self) -> ServingSettings:
-        scaling, longest_s = self.scaling, self.limits.max_queue_wait_s
+        scaling = self.scaling
+        longest_s = self.limits.max_queue_wait_s or DEFAULT_QUEUE_WAIT_S
         grows = scaling.max_replicas > scaling.min_replicas
         if grows and scaling.target_queue_wait_s >= longest_s:
             raise ValueError(

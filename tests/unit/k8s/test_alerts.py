@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from serving.metrics import BUCKETS_S, METRIC_NAMES
-from serving.settings import LimitSettings
+from serving.settings import DEFAULT_QUEUE_WAIT_S
 from support.manifests import rendered, the, tool
 
 CASES = Path(__file__).with_name("alert_cases.yaml")
@@ -96,7 +96,7 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_is_silent(
 def test_the_alert_on_waits_is_about_waits_that_admission_lets_happen():
     (queue,) = [rule for rule in rules() if rule["alert"] == "TwofoldQueue"]
     (threshold_s,) = re.findall(r"> ([\d.]+)$", queue["expr"])
-    assert float(threshold_s) < LimitSettings().max_queue_wait_s
+    assert float(threshold_s) < DEFAULT_QUEUE_WAIT_S
     assert float(threshold_s) in BUCKETS_S
 
 

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -23,7 +24,6 @@ from encoder.isolation import EncodedEach, encode_each
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
 from serving.batcher import Batched, TokenBatcher
-from serving.encoder_thread import encoder_thread
 from serving.errors import OverloadedError, TextFailedError
 from serving.load import LoadMeter
 from support.fake_encoder import FakeEncoder
@@ -98,12 +98,12 @@ def batcher_of(
     *,
     budget: int = BUDGET,
     max_queued_tokens: int = MANY_TOKENS,
-    max_queue_wait_s: float = math.inf,
+    max_queue_wait_s: float | None = math.inf,
     load: LoadMeter | None = None,
 ) -> TokenBatcher:
     return TokenBatcher(
         encode,
-        thread=encoder_thread(),
+        thread=ThreadPoolExecutor(1),
         batch_tokens=lambda: budget,
         max_queued_tokens=max_queued_tokens,
         max_queue_wait_s=max_queue_wait_s,
@@ -257,7 +257,7 @@ def test_a_budget_that_falls_is_kept_from_then_on() -> None:
         forwards, budgets = Forwards(), [32, 8, 8, 8, 8]
         batcher = TokenBatcher(
             forwards,
-            thread=encoder_thread(),
+            thread=ThreadPoolExecutor(1),
             batch_tokens=lambda: budgets.pop(0) if len(budgets) > 1 else budgets[0],
             max_queued_tokens=MANY_TOKENS,
             max_queue_wait_s=math.inf,
@@ -648,6 +648,36 @@ def test_a_request_waits_for_what_is_left_of_the_forward_under_way() -> None:
             batcher.admission.check_unread(1, 1)
             batcher.admission.check_room(1)
         await working
+        await batcher.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("tokens_per_s", "most_waiting"),
+    [
+        (10_000.0, 500),  # 0.15 s: what is under way may take 0.1, 500 tokens take 0.05
+        (1_000.0, 668),  # 1.5 forwards of 512 tokens: 0.768 s, less 0.1
+    ],
+)
+def test_by_default_one_waits_no_longer_than_for_a_forward_and_a_half(
+    tokens_per_s: float, most_waiting: int
+) -> None:
+    async def scenario() -> None:
+        forwards, load = Forwards(), LoadMeter(MANY_TOKENS)
+        load.tokens_per_s = tokens_per_s
+        batcher = batcher_of(forwards, budget=MANY_TOKENS, load=load, max_queue_wait_s=None)
+        with forwards.held_up():
+            tasks = [sent(batcher, texts_of(*[100] * 100))]
+            await forwards.begun(1)
+            tasks += [sent(batcher, texts_of(4)) for _ in range(most_waiting // 4 - 1)]
+            await queued()
+            batcher.admission.check_room(4)
+            tasks += [sent(batcher, texts_of(4)) for _ in range(3)]
+            await queued()
+            with pytest.raises(OverloadedError, match="more than they take by themselves"):
+                batcher.admission.check_room(4)
+        await asyncio.gather(*tasks)
         await batcher.close()
 
     run(scenario())
