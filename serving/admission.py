@@ -18,9 +18,7 @@ from serving.settings import DEFAULT_QUEUE_WAIT_S
 __all__ = ["Admission"]
 
 _FORWARDS_OF_WAIT = 1.5
-"""Full ones. On a slow encoder one alone takes longer than the default wait, and clients that it can
-serve would be refused."""
-
+"""Full ones: a slow encoder's takes longer than the default wait, and most would be refused."""
 _COME_AGAIN = "Send it again after the time in Retry-After"
 _ALIKE_UP_TO = 4
 """Times the tokens of a refused request: what is likely to have so many is refused unread, too."""
