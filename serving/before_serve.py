@@ -18,6 +18,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.errors import OverloadedError
+from serving.one_write import in_one_write
 
 if TYPE_CHECKING:
     from serving.gate import Gate
@@ -75,6 +76,7 @@ class BeforeServe:
             scope["headers"] = [header for header in scope["headers"] if _is_for_serve(*header)]
             gate = _gates.get(asyncio.get_running_loop())
             if gate is not None:
+                send = in_one_write(send)
                 try:
                     gate.check_early(scope)
                 except OverloadedError as refusal:
