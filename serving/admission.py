@@ -17,7 +17,7 @@ from serving.settings import DEFAULT_QUEUE_WAIT_S
 
 __all__ = ["Admission"]
 
-_FORWARDS_OF_WAIT = 2
+_FORWARDS_OF_WAIT = 1.5
 """Full ones: a slow encoder's takes longer than the default wait, and most would be refused."""
 _COME_AGAIN = "Send it again after the time in Retry-After"
 _ALIKE_UP_TO = 4
@@ -42,7 +42,7 @@ class Admission:
         forward_left_s: Returns in how many seconds the encoder will be free for more.
         max_queued_tokens: Tokens that may wait or be under way.
         max_queue_wait_s: Longest wait, beyond a request's own time, at which one is accepted; None
-            for DEFAULT_QUEUE_WAIT_S, or two full forwards where they take longer.
+            for DEFAULT_QUEUE_WAIT_S, or one and a half full forwards where they take longer.
     """
 
     def __init__(

@@ -17,9 +17,9 @@ from encoder.space import Role
 
 __all__ = ["DEFAULT_QUEUE_WAIT_S", "LimitSettings", "ScalingSettings", "ServingSettings"]
 
-DEFAULT_QUEUE_WAIT_S = 0.2
-"""Two forwards of a tenth of a second: under overload the slowest answers take two to four times what
-they take where nobody is refused (docs/decisions.md)."""
+DEFAULT_QUEUE_WAIT_S = 0.15
+"""One and a half forwards of a tenth of a second: under overload the slowest answers then take two to
+three times what they take where nobody is refused (docs/decisions.md)."""
 
 
 def _keys(value: object) -> object:
@@ -57,8 +57,8 @@ class LimitSettings(BaseModel):
         None,
         gt=0,
         description="Longest wait, beyond what a request takes by itself, at which one is "
-        "accepted; else 429. More absorbs bursts, less keeps the slowest answer fast; unset: 0.2, "
-        "or two forwards of a slow encoder",
+        "accepted; else 429. More absorbs bursts, less keeps the slowest answer fast; unset: 0.15, "
+        "or one and a half forwards of a slow encoder",
     )
     max_buffered_bytes: int = Field(
         2**28,

@@ -656,11 +656,11 @@ def test_a_request_waits_for_what_is_left_of_the_forward_under_way() -> None:
 @pytest.mark.parametrize(
     ("tokens_per_s", "most_waiting"),
     [
-        (10_000.0, 1_000),  # 0.2 s: what is under way may take 0.1, 1,000 tokens take 0.1
-        (1_000.0, 924),  # two forwards of 512 tokens: 1.024 s, less 0.1
+        (10_000.0, 500),  # 0.15 s: what is under way may take 0.1, 500 tokens take 0.05
+        (1_000.0, 668),  # one and a half forwards of 512 tokens: 0.768 s, less 0.1
     ],
 )
-def test_by_default_one_waits_no_longer_than_for_two_forwards(
+def test_by_default_one_waits_no_longer_than_for_a_forward_and_a_half(
     tokens_per_s: float, most_waiting: int
 ) -> None:
     async def scenario() -> None:

@@ -207,7 +207,7 @@ def test_flags_win_over_variables_and_those_over_yaml(
         (["--min-replicas", "3"], "min_replicas <= max_replicas, found 3 and 1"),
         (
             ["--max-replicas", "2", "--target-queue-wait-s", "0.5"],
-            r"target_queue_wait_s below max_queue_wait_s \(0.2\), found 0.5: .*; lower it, or",
+            r"target_queue_wait_s below max_queue_wait_s \(0.15\), found 0.5: .*; lower it, or",
         ),
         (["--modle", "x"], "--modle"),
         (["--port", "8000"], "--port"),
