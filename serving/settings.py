@@ -18,7 +18,7 @@ from encoder.space import Role
 __all__ = ["DEFAULT_QUEUE_WAIT_S", "LimitSettings", "ScalingSettings", "ServingSettings"]
 
 DEFAULT_QUEUE_WAIT_S = 0.15
-"""One and a half forwards of a tenth of a second: under overload the slowest answers then take two to
+"""One and a half forwards of a tenth of a second: under overload the slowest answers then take about
 three times what they take where nobody is refused (docs/decisions.md)."""
 
 
