@@ -18,8 +18,8 @@ from encoder.space import Role
 __all__ = ["DEFAULT_QUEUE_WAIT_S", "LimitSettings", "ScalingSettings", "ServingSettings"]
 
 DEFAULT_QUEUE_WAIT_S = 0.15
-"""One and a half forwards of a tenth of a second: under overload the slowest answers then take about
-three times what they take where nobody is refused (docs/decisions.md)."""
+"""One and a half forwards of a tenth of a second: under overload the slowest answers then take
+about three times what they take where nobody is refused (docs/decisions.md)."""
 
 
 def _keys(value: object) -> object:
