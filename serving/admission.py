@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from serving.errors import OverloadedError
 from serving.fair_queue import FairQueue
-from serving.load import FORWARD_S, LoadMeter
-from serving.settings import DEFAULT_QUEUE_WAIT_S
+from serving.load import DEFAULT_QUEUE_WAIT_S, FORWARD_S, LoadMeter
 
 __all__ = ["Admission"]
 
@@ -123,7 +122,7 @@ class Admission:
             self._remember(_Refusal(n_tokens, retry_after_s, holds_until))
             raise OverloadedError(
                 f"this request's {n_tokens} tokens would wait {wait_s:.1f} s for {before} others "
-                f"and what is under way; the limit is {longest_s:.2g} s more than they "
+                f"and what is under way; the limit is {round(longest_s, 2):g} s more than they "
                 f"take by themselves. {_COME_AGAIN}",
                 retry_after_s,
             )

@@ -23,7 +23,7 @@ __all__ = ["DEPLOYMENT_NAME", "build_app", "largest_node_cpus", "replica_cpus"]
 DEPLOYMENT_NAME = "QueryEndpoint"
 _DEFAULT_CPUS = 4
 _MAX_ONGOING_REQUESTS = 20_000
-"""More than the connections that HAProxy takes (16,384 at the most)."""
+"""More than the connections that one HAProxy takes where `ray_environment` says how many."""
 _HEALTH_CHECK_PERIOD_S = 10.0
 
 

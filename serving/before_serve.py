@@ -71,7 +71,10 @@ class BeforeServe:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that has to be refused for load; pass every other on to Serve."""
+        """Answer a request that has to be refused for load; pass every other on to Serve.
+
+        A replica's responses leave in one write.
+        """
         if scope["type"] == "http":
             scope["headers"] = [header for header in scope["headers"] if _is_for_serve(*header)]
             gate = _gates.get(asyncio.get_running_loop())

@@ -2,7 +2,8 @@
 
 Not Ray's own histogram: a node's agent replays every value of it to another library, one by one,
 20 us each and those of ten seconds at once. At 500 requests/s that took a core for 0.3 s, in which
-the encoder stood still. And its sum is made of the middles of buckets (ray#64852).
+the encoder stood still. And its sum is made of the middles of buckets (ray#64852). Gauges are gone
+soon after the replica that told them, and may be read between two of them.
 """
 
 from __future__ import annotations

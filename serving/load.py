@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ["FORWARD_S", "LoadMeter"]
+__all__ = ["DEFAULT_QUEUE_WAIT_S", "FORWARD_S", "LoadMeter"]
 
 _SMOOTHING = 0.2
 """Weight of the newest forward in the rate."""
@@ -19,6 +19,9 @@ _FULL_SHARE = 0.25
 FORWARD_S = 0.1
 """No forward is made longer than this: who comes while it is under way waits for its end. (At ten
 times the knee's load 0.2 s gave 499 requests/s and a p99 of 827 to 1,118 ms, 0.1 s 447 and 686.)"""
+DEFAULT_QUEUE_WAIT_S = 0.15
+"""One and a half such forwards: under overload the slowest answers then take about three times what
+they take where nobody is refused (docs/decisions.md)."""
 _LEAST_BATCH_TOKENS = 512
 """What a rate, however low, leaves of the budget: smaller forwards would make it lower still."""
 

@@ -26,11 +26,11 @@ def in_one_write(send: Send) -> Send:
 
     async def send_together(message: Message) -> None:
         if message["type"] == "http.response.start":
-            held.hold()
+            held.next_is_head = True
             await send(message)
         else:
             await send(message)
-            held.release()
+            held.flush()  # there may be no body: HEAD
 
     return send_together
 
@@ -40,35 +40,37 @@ class _HeldTransport:
 
     Args:
         transport: The connection's.
+
+    Attributes:
+        next_is_head: Whether the next bytes are a head, which waits for those after it.
     """
 
     def __init__(self, transport: Any) -> None:  # noqa: ANN401 - uvloop's and asyncio's have no common type
         self._transport = transport
-        self._parts: list[bytes] = []
-        self._holds = False
+        self._head = b""
+        self.next_is_head = False
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a transport's
         return getattr(self._transport, name)
 
-    def hold(self) -> None:
-        """Keep what is written from now on."""
-        self._holds = True
-
-    def release(self) -> None:
-        """Write what was kept, and whatever comes at once."""
-        self._holds = False
-        if self._parts:
-            parts, self._parts = self._parts, []
-            self._transport.writelines(parts)
-
     def write(self, data: bytes) -> None:
-        """Write bytes, or keep them."""
-        if self._holds:
-            self._parts.append(data)
+        """Write bytes behind the head that waits, or keep them if they are it."""
+        if self.next_is_head:
+            self.next_is_head, self._head = False, data
+        elif self._head:
+            head, self._head = self._head, b""
+            self._transport.writelines([head, data])
         else:
             self._transport.write(data)
 
+    def flush(self) -> None:
+        """Write a head that waits."""
+        head, self._head = self._head, b""
+        # A client that went away meanwhile: uvicorn wrote no body, and uvloop would raise.
+        if head and not self._transport.is_closing():
+            self._transport.write(head)
+
     def close(self) -> None:
-        """Close the connection, behind what was kept."""
-        self.release()
+        """Close the connection, behind what waits."""
+        self.flush()
         self._transport.close()

@@ -1,14 +1,14 @@
 """The variables that a Ray started by `twofold serve` reads: its ingress, drains, connections.
 
-Ray reads them when it is imported and when its processes start; what the caller has set stays.
+Ray reads them when it is imported and when its processes start.
 """
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Mapping
 
-__all__ = ["haproxy_connections", "prepare_environment"]
+__all__ = ["haproxy_connections", "ray_environment"]
 
 _FAST_INGRESS = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 _DEFAULTS = {
@@ -26,21 +26,20 @@ _DEFAULTS = {
 _MOST_CONNECTIONS = 16_384
 _FILES_PER_CONNECTION = 2.5
 """Two sockets, and every fourth connection two pipes of two ends."""
-_OTHER_FILES = 64
+_OTHER_FILES = (64, 1024)
+"""For listeners, threads, replicas and their checks: a tenth of all, within these bounds."""
 
 
-def prepare_environment(*, through_haproxy: bool) -> None:
-    """Set what is not set yet; which ingress there is, in any case.
+def ray_environment(given: Mapping[str, str], *, through_haproxy: bool) -> dict[str, str]:
+    """Return an environment for Ray: what is given stays, but which ingress there is.
 
     Args:
+        given: The environment until now.
         through_haproxy: And with Serve in its throughput-optimised mode, or Serve's Python proxy.
     """
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    for name, value in _FAST_INGRESS.items():
-        os.environ[name] = value if through_haproxy else "0"
-    connections = str(haproxy_connections(_open_files()))
-    os.environ.setdefault("RAY_SERVE_HAPROXY_MAXCONN", connections)
+    connections = {"RAY_SERVE_HAPROXY_MAXCONN": str(haproxy_connections(_open_files()))}
+    ingress = {name: value if through_haproxy else "0" for name, value in _FAST_INGRESS.items()}
+    return {**_DEFAULTS, **connections, **given, **ingress}
 
 
 def haproxy_connections(open_files: int | None) -> int:
@@ -57,7 +56,9 @@ def haproxy_connections(open_files: int | None) -> int:
     """
     if open_files is None:
         return _MOST_CONNECTIONS
-    possible = int((open_files - _OTHER_FILES) / _FILES_PER_CONNECTION)
+    least, most = _OTHER_FILES
+    others = max(least, min(most, open_files // 10))
+    possible = int((open_files - others) / _FILES_PER_CONNECTION)
     return max(1, min(_MOST_CONNECTIONS, possible))
 
 

@@ -9,6 +9,7 @@ when its processes start, so they can be chosen here only where this command sta
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -21,7 +22,7 @@ from pydantic import Field
 from command_line.parse import parse_settings, run_command
 from encoder.errors import one_line
 from serving.errors import ServeError, exit_code
-from serving.ray_environment import prepare_environment
+from serving.ray_environment import ray_environment
 from serving.settings import ServingSettings
 
 __all__ = ["ServeSettings", "main"]
@@ -87,7 +88,8 @@ def _run(argv: Sequence[str] | None) -> int:
         description="Serve query embeddings over HTTP: OpenAI's, Cohere's and TEI's APIs",
     )
     if settings.ray_address is None:
-        prepare_environment(through_haproxy=settings.ingress == "haproxy")
+        through_haproxy = settings.ingress == "haproxy"
+        os.environ.update(ray_environment(os.environ, through_haproxy=through_haproxy))
         _check_here(settings)
     # Imported only now: Ray reads the switches of its ingress when it is imported.
     import ray

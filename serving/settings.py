@@ -14,12 +14,9 @@ from command_line.fields import OneOrMore
 from command_line.sources import nested
 from encoder.settings import EncoderSettings
 from encoder.space import Role
+from serving.load import DEFAULT_QUEUE_WAIT_S
 
-__all__ = ["DEFAULT_QUEUE_WAIT_S", "LimitSettings", "ScalingSettings", "ServingSettings"]
-
-DEFAULT_QUEUE_WAIT_S = 0.15
-"""One and a half forwards of a tenth of a second: under overload the slowest answers then take
-about three times what they take where nobody is refused (docs/decisions.md)."""
+__all__ = ["LimitSettings", "ScalingSettings", "ServingSettings"]
 
 
 def _keys(value: object) -> object:

@@ -67,6 +67,8 @@ class TorchBackend:
         num_threads: int | None = None,
     ) -> None:
         if num_threads is not None and device == "cpu":
+            # Another thread, which may do the forwards, takes the number over with its first
+            # operation on several threads: the embedding.
             torch.set_num_threads(num_threads)
         self.streams = 1
         self.dtype = dtype

@@ -15,7 +15,7 @@ from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 
 from encoder.space import Pooling, Role
 from serving.app import build_app
-from serving.metrics import METRIC_NAMES
+from serving.metrics import BUCKETS_S, METRIC_NAMES
 from serving.settings import ServingSettings
 from support.endpoints import Endpoint
 from support.listeners import Listener, listeners
@@ -126,6 +126,25 @@ def test_rays_exporter_has_every_metric(sampled, name):
 @pytest.mark.parametrize("name", sorted(set(METRIC_NAMES) - GAUGES))
 def test_what_counts_requests_is_labelled_by_role(sampled, name, role):
     assert any(f'role="{role}"' in labels for labels in sampled[exported(name)])
+
+
+@pytest.mark.parametrize("role", [role.value for role in Role])
+def test_a_histogram_ends_with_all_that_it_counted(endpoint, sampled, role):
+    """On /metrics as Prometheus reads it: from some bucket to the last no fewer, and then all."""
+    text = httpx.get(f"http://127.0.0.1:{endpoint.metrics_port}/metrics", timeout=10).text
+    rows = re.findall(r"^ray_twofold_queue_seconds_(\w+)\{(.*)\} (\S+)$", text, re.MULTILINE)
+    ours = [(name, labels, float(value)) for name, labels, value in rows if f'"{role}"' in labels]
+    buckets = {
+        float(bound.replace("+Inf", "inf")): value
+        for name, labels, value in ours
+        if name == "bucket"
+        for bound in re.findall(r'le="([^"]+)"', labels)
+    }
+    totals = [buckets[bound] for bound in sorted(buckets)]
+    assert len(totals) == len(BUCKETS_S) + 1
+    assert totals == sorted(totals)
+    assert [value for name, _, value in ours if name == "count"] == totals[-1:]
+    assert totals[-1] > 0
 
 
 def test_refusals_say_why(sampled):

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from serving.load import DEFAULT_QUEUE_WAIT_S
 from serving.metrics import BUCKETS_S, METRIC_NAMES
-from serving.settings import DEFAULT_QUEUE_WAIT_S
 from support.manifests import rendered, the, tool
 
 CASES = Path(__file__).with_name("alert_cases.yaml")

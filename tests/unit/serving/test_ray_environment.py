@@ -2,48 +2,39 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving import ray_environment
-from serving.ray_environment import haproxy_connections, prepare_environment
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment that says nothing of Ray, and is put back."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    monkeypatch.setattr(os, "environ", kept)
+from serving import ray_environment as module
+from serving.ray_environment import haproxy_connections, ray_environment
 
 
 @pytest.mark.parametrize(("through_haproxy", "value"), [(True, "1"), (False, "0")])
-def test_the_ingress_is_the_one_that_was_asked_for(
-    through_haproxy: bool, value: str, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setitem(os.environ, "RAY_SERVE_ENABLE_HA_PROXY", "other")
-    prepare_environment(through_haproxy=through_haproxy)
-    assert os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == value
-    assert os.environ["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == value
+def test_the_ingress_is_the_one_that_was_asked_for(through_haproxy: bool, value: str):
+    given = {"RAY_SERVE_ENABLE_HA_PROXY": "other"}
+    found = ray_environment(given, through_haproxy=through_haproxy)
+    assert found["RAY_SERVE_ENABLE_HA_PROXY"] == value
+    assert found["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == value
 
 
-def test_what_the_caller_has_set_stays(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(os.environ, "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S", "3")
-    monkeypatch.setitem(os.environ, "RAY_SERVE_HAPROXY_MAXCONN", "77")
-    prepare_environment(through_haproxy=True)
-    assert os.environ["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] == "3"
-    assert os.environ["RAY_SERVE_HAPROXY_MAXCONN"] == "77"
-    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+def test_what_was_given_stays():
+    given = {
+        "HOME": "/home",
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "3",
+        "RAY_SERVE_HAPROXY_MAXCONN": "77",
+    }
+    found = ray_environment(given, through_haproxy=True)
+    assert found.items() >= given.items()
+    assert found["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
 def test_haproxy_expects_as_many_connections_as_this_machine_has_files_for(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(ray_environment, "_open_files", lambda: 10_064)
-    prepare_environment(through_haproxy=True)
-    assert os.environ["RAY_SERVE_HAPROXY_MAXCONN"] == "4000"
+    monkeypatch.setattr(module, "_open_files", lambda: 10_000)
+    found = ray_environment({}, through_haproxy=True)
+    assert found["RAY_SERVE_HAPROXY_MAXCONN"] == "3600"
 
 
 @pytest.mark.parametrize("open_files", [None, 2**20])
