@@ -138,7 +138,7 @@ def test_a_histogram_ends_with_all_that_it_counted(endpoint, sampled, role):
         float(bound.replace("+Inf", "inf")): value
         for name, labels, value in ours
         if name == "bucket"
-        for bound in re.findall(r'le="([^"]+)"', labels)
+        for bound in re.findall(r'\ble="([^"]+)"', labels)
     }
     totals = [buckets[bound] for bound in sorted(buckets)]
     assert len(totals) == len(BUCKETS_S) + 1
