@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving import app
 from serving import ray_environment as module
 from serving.ray_environment import haproxy_connections, ray_environment
 
@@ -40,6 +41,11 @@ def test_haproxy_expects_as_many_connections_as_this_machine_has_files_for(
 @pytest.mark.parametrize("open_files", [None, 2**20])
 def test_where_files_abound_4096_clients_share_connections(open_files: int | None):
     assert haproxy_connections(open_files) == 4 * 4096
+
+
+def test_serve_takes_all_the_requests_that_haproxy_has_connections_for():
+    """Its own refusal is not in our words."""
+    assert haproxy_connections(None) < app._MAX_ONGOING_REQUESTS
 
 
 @given(st.integers(256, 2**21))
