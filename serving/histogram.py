@@ -16,7 +16,12 @@ from typing import cast
 
 from ray.serve import metrics
 
-__all__ = ["Histogram"]
+__all__ = ["Histogram", "tag_keys"]
+
+
+def tag_keys(labels: tuple[str, ...]) -> tuple[str]:
+    """Return labels as Ray's annotation has them, which says one of several."""
+    return cast("tuple[str]", labels)
 
 
 @dataclass
@@ -39,8 +44,7 @@ class Histogram:
 
     def __init__(self, name: str, description: str, bounds: Sequence[float], label: str) -> None:
         def gauge(ending: str, *labels: str) -> metrics.Gauge:
-            keys = cast("tuple[str]", labels)  # what Ray's annotation says of several
-            return metrics.Gauge(f"{name}_{ending}", description, tag_keys=keys)
+            return metrics.Gauge(f"{name}_{ending}", description, tag_keys=tag_keys(labels))
 
         self._label = label
         self._bounds = bounds

@@ -19,12 +19,11 @@ counted here, and told once a second.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 from ray.serve import metrics
 
 from encoder.space import Role
-from serving.histogram import Histogram
+from serving.histogram import Histogram, tag_keys
 from serving.load import LoadMeter
 
 __all__ = ["BUCKETS_S", "METRIC_NAMES", "Metrics"]
@@ -32,10 +31,6 @@ __all__ = ["BUCKETS_S", "METRIC_NAMES", "Metrics"]
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 """Upper bounds. An alert's threshold is one of them: between two a quantile is a guess."""
 _STAGES = ("tokenize", "queue", "forward", "serialize")
-
-
-def _keys(*names: str) -> Any:  # noqa: ANN401 - Ray's annotation says a tuple of one
-    return names
 
 
 class _Sums:
@@ -49,7 +44,7 @@ class _Sums:
 
     def __init__(self, name: str, description: str, *labels: str) -> None:
         self._labels = labels
-        self._counter = metrics.Counter(name, description=description, tag_keys=_keys(*labels))
+        self._counter = metrics.Counter(name, description=description, tag_keys=tag_keys(labels))
         self._sums: Counter[tuple[str, ...]] = Counter()
 
     def add(self, count: int, *values: str) -> None:

@@ -79,11 +79,17 @@ def test_a_request_has_one_id_which_is_the_clients_where_it_gave_one(client):
 # --- metrics --------------------------------------------------------------------------------------
 
 
-def samples(endpoint: Endpoint) -> dict[str, list[str]]:
-    """Return the labels of every sample that Ray's exporter has, by the sample's name."""
+def rows(endpoint: Endpoint) -> list[tuple[str, str, float]]:
+    """Return name, labels and value of every sample of ours that Ray's exporter has."""
     text = httpx.get(f"http://127.0.0.1:{endpoint.metrics_port}/metrics", timeout=10).text
+    found = re.findall(r"^(ray_twofold_\w+)\{(.*)\} (\S+)$", text, re.MULTILINE)
+    return [(name, labels, float(value)) for name, labels, value in found]
+
+
+def samples(endpoint: Endpoint) -> dict[str, list[str]]:
+    """Return the labels of every sample, by its name."""
     found: dict[str, list[str]] = {}
-    for name, labels in re.findall(r"^(ray_twofold_\w+)\{(.*)\} \S+$", text, re.MULTILINE):
+    for name, labels, _ in rows(endpoint):
         found.setdefault(name, []).append(labels)
     return found
 
@@ -131,19 +137,18 @@ def test_what_counts_requests_is_labelled_by_role(sampled, name, role):
 @pytest.mark.parametrize("role", [role.value for role in Role])
 def test_a_histogram_ends_with_all_that_it_counted(endpoint, sampled, role):
     """On /metrics as Prometheus reads it: from some bucket to the last no fewer, and then all."""
-    text = httpx.get(f"http://127.0.0.1:{endpoint.metrics_port}/metrics", timeout=10).text
-    rows = re.findall(r"^ray_twofold_queue_seconds_(\w+)\{(.*)\} (\S+)$", text, re.MULTILINE)
-    ours = [(name, labels, float(value)) for name, labels, value in rows if f'"{role}"' in labels]
+    ours = [row for row in rows(endpoint) if f'"{role}"' in row[1]]
     buckets = {
         float(bound.replace("+Inf", "inf")): value
         for name, labels, value in ours
-        if name == "bucket"
+        if name == "ray_twofold_queue_seconds_bucket"
         for bound in re.findall(r'\ble="([^"]+)"', labels)
     }
     totals = [buckets[bound] for bound in sorted(buckets)]
     assert len(totals) == len(BUCKETS_S) + 1
     assert totals == sorted(totals)
-    assert [value for name, _, value in ours if name == "count"] == totals[-1:]
+    counts = [value for name, _, value in ours if name == "ray_twofold_queue_seconds_count"]
+    assert counts == totals[-1:]
     assert totals[-1] > 0
 
 

@@ -117,7 +117,6 @@ def test_a_refused_request_leaves_nothing_to_the_garbage_collector(
 
         async def refused() -> weakref.ref[Watched]:
             watched = Watched()
-
             headers = [(b"content-length", str(len(body)).encode())]
             scope = {"type": "http", "method": "POST", "path": V1, "headers": headers}
             scope["state"] = {"watched": watched}
