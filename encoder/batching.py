@@ -106,6 +106,9 @@ def plan_batches(
         once if it does, and the last batches of parallel streams are short.
     """
     tokens = np.asarray(lengths, dtype=np.int64)
+    if len(tokens) == 1:
+        length = bucket_length(max(1, int(tokens[0])), max_seq_length)
+        return [Batch(np.zeros(1, dtype=np.int64), length)]
     order = np.argsort(-tokens, kind="stable")
     distinct, positions = np.unique(tokens[order], return_inverse=True)
     buckets = [bucket_length(max(1, length), max_seq_length) for length in distinct.tolist()]

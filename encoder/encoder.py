@@ -77,6 +77,7 @@ class Encoder:
         self._tokenizer = tokenizer
         self._backend = backend
         self._forward_lock = threading.Lock()
+        self._pools_cls = {role: space.role(role).pooling is Pooling.CLS for role in Role}
 
     @property
     def max_batch_tokens(self) -> int:
@@ -200,8 +201,7 @@ class Encoder:
                 f"expected one role for each of {count} texts, found {len(each)} roles; "
                 "pass one role for all or as many as texts"
             )
-        flags = {role: self.space.role(role).pooling is Pooling.CLS for role in Role}
-        return np.fromiter((flags[role] for role in each), np.bool_, count)
+        return np.array([self._pools_cls[role] for role in each], dtype=np.bool_)
 
     def _plan(self, tokenized: Tokenized) -> tuple[list[Batch], list[Packing]]:
         """Return the forwards: of texts that are padded, and of those that share rows."""

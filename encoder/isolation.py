@@ -60,7 +60,7 @@ def encode_each(
     """
     attempt = _Attempt(encoder, tokenized, roles, heartbeat)
     try:
-        encoded = attempt(range(len(tokenized)))
+        encoded = attempt()
     except Exception as error:  # any text may make any backend raise anything
         _logger.warning("%d texts together raised %r; looking for the one", len(tokenized), error)
         return _search(attempt)
@@ -69,19 +69,20 @@ def encode_each(
 
 @dataclass(frozen=True)
 class _Attempt:
-    """Encodes some of the texts."""
+    """Encodes the texts, or some of them."""
 
     encoder: Encoder
     tokenized: Tokenized
     roles: Sequence[Role]
     heartbeat: Callable[[], None] | None
 
-    def __call__(self, chosen: Sequence[int]) -> EncodedVectors:
+    def __call__(self, chosen: Sequence[int] | None = None) -> EncodedVectors:
         if self.heartbeat is not None:
             self.heartbeat()
-        return self.encoder.encode_tokenized(
-            self.tokenized.take(chosen), [self.roles[i] for i in chosen], heartbeat=self.heartbeat
-        )
+        texts, roles = self.tokenized, self.roles
+        if chosen is not None:
+            texts, roles = texts.take(chosen), [roles[i] for i in chosen]
+        return self.encoder.encode_tokenized(texts, roles, heartbeat=self.heartbeat)
 
 
 def _search(attempt: _Attempt) -> EncodedEach:

@@ -68,6 +68,8 @@ class Tokenized:
         """Return the texts of all parts, one after the other."""
         if not parts:
             return cls([], np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.bool_))
+        if len(parts) == 1:
+            return parts[0]
         return cls(
             [ids for part in parts for ids in part.input_ids],
             np.concatenate([part.n_tokens for part in parts]),

@@ -152,7 +152,7 @@ class TokenBatcher:
             # Of those that gave up, too: an endpoint where all time out is not one without waits.
             waited = time.monotonic() - request.arrived - request.forward_s
             self._load.waited(waited)
-        return Batched(np.stack(request.rows), waited, request.forward_s)
+        return Batched(np.array(request.rows), waited, request.forward_s)
 
     async def close(self) -> None:
         """Wait for the forward under way; what waits is cancelled."""

@@ -76,5 +76,5 @@ class Embedding:
     @cached_property
     def truncated_inputs(self) -> list[int]:
         """Positions of the inputs that were cut."""
-        positions: list[int] = np.flatnonzero(self.truncated).tolist()
+        positions: list[int] = self.truncated.nonzero()[0].tolist()
         return positions

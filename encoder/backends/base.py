@@ -55,12 +55,11 @@ class TokenBatch:
 
     def padded_to(self, length: int, pad_token_id: int) -> TokenBatch:
         """Return the batch with rows of `length` tokens, which is no less than they have."""
-        more = ((0, 0), (0, length - self.input_ids.shape[1]))
-        return TokenBatch(
-            np.pad(self.input_ids, more, constant_values=pad_token_id),
-            np.pad(self.attention_mask, more),
-            self.is_cls,
-        )
+        rows, tokens = self.input_ids.shape
+        ids = np.full((rows, length), pad_token_id, dtype=np.int32)  # (B, length)
+        mask = np.zeros((rows, length), dtype=np.int32)  # (B, length)
+        ids[:, :tokens], mask[:, :tokens] = self.input_ids, self.attention_mask
+        return TokenBatch(ids, mask, self.is_cls)
 
     def halves(self) -> tuple[TokenBatch, TokenBatch]:
         """Return the batch as two, the first one the larger."""
@@ -87,8 +86,9 @@ class TokenBatch:
             padded_length: T.
             pad_token_id: What stands in the padding (some models count positions by it).
         """
-        ids = np.full((len(input_ids), padded_length), pad_token_id, dtype=np.int32)  # (B, T)
-        mask = np.zeros_like(ids)  # (B, T)
+        shape = (len(input_ids), padded_length)
+        ids = np.full(shape, pad_token_id, dtype=np.int32)  # (B, T)
+        mask = np.zeros(shape, dtype=np.int32)  # (B, T)
         for row, tokens in enumerate(input_ids):
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1

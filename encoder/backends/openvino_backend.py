@@ -41,9 +41,10 @@ _FEW_A_STREAM = 2
 wait for the last of them (2 cores, NoInstruct shape: one text 4.9 ms instead of 6.7, a batch of 16
 27 ms instead of 48; on many batches both are as fast)."""
 _PROOF_LENGTHS = (3, 12, 29, 7)
-_SINGLE_LENGTHS = (16, 32, 64)
+_SINGLE_LENGTHS = (12, 16, 24, 32, 64)
 """A graph of flexible shape prepares again whenever the shape differs from the last one's: 600
-queries one by one took 8.7 to 9.8 ms each (p50) with it and 4.3 to 7.4 ms with these."""
+queries one by one took 8.7 to 9.8 ms each (p50) with it and 4.3 to 7.4 ms with three of these. Ten
+tokens less take a fifth off (12 tokens 1.8 ms, 16 2.0, 24 2.4, 32 3.0)."""
 _COPIED_WEIGHTS = 150_000_000
 _ROW_COUNTS = (1, 2, 3, 4, 8)
 """Rows of several texts are computed in parts of so many, each on a graph of its own."""

@@ -190,11 +190,11 @@ def test_graphs_for_single_texts_take_only_single_texts_that_fit(
             )[1],
         )
 
-    for lengths in ([12], [16], [40], [65], [12, 12]):
+    for lengths in ([12], [13], [16], [17], [40], [65], [12, 12]):
         list(openvino_backend.forward([token_batch(lengths)]))
     list(openvino_backend.forward([token_batch([12]), token_batch([13])]))
 
-    assert taken == [(1, 16), (1, 16), (1, 64)]
+    assert taken == [(1, 12), (1, 16), (1, 16), (1, 24), (1, 64)]
 
 
 def test_streams_share_a_model_in_bfloat16_only(tiny_model: Path) -> None:
