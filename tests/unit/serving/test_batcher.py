@@ -4,53 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from itertools import count
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoder.batching import bucket_length
 from encoder.errors import BackendError
-from encoder.isolation import EncodedEach, encode_each
+from encoder.isolation import EncodedEach
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
 from serving.batcher import Batched, TokenBatcher
 from serving.errors import OverloadedError, TextFailedError
 from serving.load import LoadMeter
+from support.batchers import (
+    BUDGET,
+    MANY_TOKENS,
+    MAX_SEQ_LENGTH,
+    Forwards,
+    batcher_of,
+    names_of,
+    queued,
+    run,
+    sent,
+    texts_of,
+)
 from support.fake_encoder import FakeEncoder
 
-MAX_SEQ_LENGTH = 128
-BUDGET = 32
-MANY_TOKENS = 1_000_000
 QUERY, DOCUMENT = Role.QUERY, Role.DOCUMENT
-
-_numbers = count(1)
-
-
-def texts_of(*lengths: int) -> Tokenized:
-    """Texts of so many tokens, each unlike every other."""
-    numbers = [next(_numbers) for _ in lengths]
-    return Tokenized(
-        [
-            np.full(length, number, np.int32)
-            for number, length in zip(numbers, lengths, strict=True)
-        ],
-        np.array(lengths, np.int32),
-        np.zeros(len(lengths), bool),
-    )
-
-
-def names_of(tokenized: Tokenized) -> list[int]:
-    return [int(ids[0]) for ids in tokenized.input_ids]
 
 
 def poison() -> Tokenized:
@@ -59,74 +43,6 @@ def poison() -> Tokenized:
 
 def vectors_of(tokenized: Tokenized, role: Role) -> np.ndarray:
     return FakeEncoder().encode_tokenized(tokenized, role).vectors
-
-
-class Forwards:
-    """Encodes with the fake encoder; keeps what every call held, and can hold one up."""
-
-    def __init__(self) -> None:
-        self.encoder = FakeEncoder()
-        self.encode = partial(encode_each, self.encoder)
-        self.calls: list[list[int]] = []
-        self.roles: list[list[Role]] = []
-        self.costs: list[list[int]] = []
-        self._may_go_on = threading.Event()
-        self._may_go_on.set()
-
-    def __call__(self, tokenized: Tokenized, roles: Sequence[Role]) -> EncodedEach:
-        self.calls.append(names_of(tokenized))
-        self.roles.append(list(roles))
-        self.costs.append([bucket_length(n, MAX_SEQ_LENGTH) for n in tokenized.n_tokens.tolist()])
-        assert self._may_go_on.wait(20)
-        return self.encode(tokenized, roles)
-
-    @contextmanager
-    def held_up(self) -> Iterator[None]:
-        self._may_go_on.clear()
-        try:
-            yield
-        finally:
-            self._may_go_on.set()
-
-    async def begun(self, calls: int) -> None:
-        while len(self.calls) < calls:  # noqa: ASYNC110 - they are counted in another thread
-            await asyncio.sleep(0.001)
-
-
-def batcher_of(
-    encode: Callable[[Tokenized, Sequence[Role]], EncodedEach],
-    *,
-    budget: int = BUDGET,
-    max_queued_tokens: int = MANY_TOKENS,
-    max_queue_wait_s: float | None = math.inf,
-    load: LoadMeter | None = None,
-) -> TokenBatcher:
-    return TokenBatcher(
-        encode,
-        thread=ThreadPoolExecutor(1),
-        batch_tokens=lambda: budget,
-        max_queued_tokens=max_queued_tokens,
-        max_queue_wait_s=max_queue_wait_s,
-        max_seq_length=MAX_SEQ_LENGTH,
-        load=load or LoadMeter(budget),
-    )
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    """Run a scenario; one that hangs fails."""
-    asyncio.run(asyncio.wait_for(scenario, 20))
-
-
-def sent(
-    batcher: TokenBatcher, tokenized: Tokenized, role: Role = DOCUMENT
-) -> asyncio.Task[Batched]:
-    return asyncio.create_task(batcher.submit(tokenized, role))
-
-
-async def queued() -> None:
-    """Let the tasks that were just created reach the queue."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 def test_a_lone_request_is_encoded_at_once_without_a_timer() -> None:
@@ -501,57 +417,6 @@ def test_what_fails_before_the_forward_fails_its_request_and_nobody_after_it(
     run(scenario())
 
 
-def test_a_request_beyond_the_queues_limit_is_refused_at_once_and_told_when_to_come_again() -> None:
-    async def scenario() -> None:
-        forwards, load = Forwards(), LoadMeter(BUDGET)
-        batcher = batcher_of(forwards, load=load, max_queued_tokens=10)
-        await batcher.submit(texts_of(4), QUERY)
-        load.tokens_per_s = 2.0
-        with forwards.held_up():
-            fits = [sent(batcher, texts_of(4)), sent(batcher, texts_of(6))]
-            await forwards.begun(2)
-            await queued()
-            with pytest.raises(OverloadedError, match=r"10 tokens wait and 10 may.* has 1") as told:
-                await batcher.submit(texts_of(1), QUERY)
-            with pytest.raises(OverloadedError):
-                batcher.admission.check_room(1)
-            assert load.queued_tokens == 10
-        assert told.value.retry_after_s == 5  # 10 tokens at 2 a second
-        await asyncio.gather(*fits)
-        await batcher.close()
-
-    run(scenario())
-
-
-@pytest.mark.parametrize("tokens_per_s", [0.0, 1e9])
-def test_the_time_to_come_again_is_at_least_a_second(tokens_per_s: float) -> None:
-    async def scenario() -> None:
-        forwards, load = Forwards(), LoadMeter(BUDGET)
-        load.tokens_per_s = tokens_per_s
-        batcher = batcher_of(forwards, load=load, max_queued_tokens=1)
-        with forwards.held_up():
-            first = sent(batcher, texts_of(1))
-            await forwards.begun(1)
-            with pytest.raises(OverloadedError) as told:
-                await batcher.submit(texts_of(1), QUERY)
-        assert told.value.retry_after_s >= 1
-        await first
-        await batcher.close()
-
-    run(scenario())
-
-
-def test_a_request_of_any_size_is_taken_where_nothing_waits() -> None:
-    async def scenario() -> None:
-        forwards = Forwards()
-        batcher = batcher_of(forwards, max_queued_tokens=1)
-        for _ in range(2):
-            assert len((await batcher.submit(texts_of(*[8] * 9), DOCUMENT)).vectors) == 9
-        await batcher.close()
-
-    run(scenario())
-
-
 def test_the_age_of_a_forward_is_known_while_it_runs() -> None:
     async def scenario() -> None:
         forwards = Forwards()
@@ -603,171 +468,6 @@ def test_what_forwards_took_is_the_measure_of_capacity() -> None:
         # The time until the event loop hears of a forward's end is no part of it.
         assert load.tokens_per_s >= 32 / batched.forward_s
         assert load.padding_waste == pytest.approx(0.5)  # the fake encoder says twice the tokens
-        await batcher.close()
-
-    run(scenario())
-
-
-def test_a_request_that_would_wait_too_long_is_refused_and_one_that_shares_is_not() -> None:
-    async def scenario() -> None:
-        forwards, load = Forwards(), LoadMeter(BUDGET)
-        load.tokens_per_s = 10.0
-        batcher = batcher_of(forwards, load=load, max_queue_wait_s=1.0)
-        with forwards.held_up():
-            first = sent(batcher, texts_of(1))
-            await forwards.begun(1)
-            large = sent(batcher, texts_of(*[4] * 100))
-            await queued()
-            # In turns, 4 tokens wait for about 4 of the large one's 400.
-            small = [sent(batcher, texts_of(4)) for _ in range(3)]
-            await queued()
-            with pytest.raises(OverloadedError, match=r"would wait 1\.7 s for 16 others and"):
-                await batcher.submit(texts_of(4), QUERY)
-            # 410 may wait for 412: hardly longer than they take by themselves.
-            batcher.admission.check_room(410)
-        await asyncio.gather(first, large, *small)
-        await batcher.close()
-
-    run(scenario())
-
-
-def test_a_request_waits_for_what_is_left_of_the_forward_under_way() -> None:
-    async def scenario() -> None:
-        forwards, load = Forwards(), LoadMeter(2 * BUDGET)
-        load.tokens_per_s = 100.0
-        batcher = batcher_of(forwards, budget=2 * BUDGET, load=load, max_queue_wait_s=0.02)
-        with forwards.held_up():
-            working = sent(batcher, texts_of(*[4] * 10))  # 0.4 s, as far as anybody knows
-            await forwards.begun(1)
-            with pytest.raises(OverloadedError, match=r"wait 0\.1 s for 0 others and"):
-                batcher.admission.check_room(1)
-            with pytest.raises(OverloadedError, match="request of 1 was refused"):
-                batcher.admission.check_unread(1, 1)
-            batcher.admission.check_room(11)  # may wait longer: it takes longer
-            await asyncio.sleep(0.4)
-            batcher.admission.check_unread(1, 1)
-            batcher.admission.check_room(1)
-        await working
-        await batcher.close()
-
-    run(scenario())
-
-
-@pytest.mark.parametrize(
-    ("tokens_per_s", "most_waiting"),
-    [
-        (10_000.0, 500),  # 0.15 s: what is under way may take 0.1, 500 tokens take 0.05
-        (1_000.0, 668),  # one and a half forwards of 512 tokens: 0.768 s, less 0.1
-    ],
-)
-def test_by_default_one_waits_no_longer_than_for_a_forward_and_a_half(
-    tokens_per_s: float, most_waiting: int
-) -> None:
-    async def scenario() -> None:
-        forwards, load = Forwards(), LoadMeter(MANY_TOKENS)
-        load.tokens_per_s = tokens_per_s
-        batcher = batcher_of(forwards, budget=MANY_TOKENS, load=load, max_queue_wait_s=None)
-        with forwards.held_up():
-            tasks = [sent(batcher, texts_of(*[100] * 100))]
-            await forwards.begun(1)
-            tasks += [sent(batcher, texts_of(4)) for _ in range(most_waiting // 4 - 1)]
-            await queued()
-            batcher.admission.check_room(4)
-            tasks += [sent(batcher, texts_of(4)) for _ in range(3)]
-            await queued()
-            with pytest.raises(OverloadedError, match="more than they take by themselves"):
-                batcher.admission.check_room(4)
-        await asyncio.gather(*tasks)
-        await batcher.close()
-
-    run(scenario())
-
-
-def test_a_long_forward_alone_refuses_nobody() -> None:
-    async def scenario() -> None:
-        forwards, load = Forwards(), LoadMeter(BUDGET)
-        load.tokens_per_s = 1.0
-        batcher = batcher_of(forwards, load=load, max_queue_wait_s=0.3)
-        with forwards.held_up():
-            working = sent(batcher, texts_of(30))  # half a minute
-            await forwards.begun(1)
-            batcher.admission.check_room(4)
-        await working
-        await batcher.close()
-
-    run(scenario())
-
-
-def test_what_nobody_has_counted_is_refused_as_its_like_was_until_the_queue_moves() -> None:
-    async def scenario() -> None:
-        forwards, load = Forwards(), LoadMeter(BUDGET)
-        batcher = batcher_of(forwards, max_queue_wait_s=1.0, load=load)
-        load.tokens_per_s = 10.0
-        batcher.admission.check_unread(1, 1000)
-        with forwards.held_up():
-            tasks = [sent(batcher, texts_of(1))]
-            await forwards.begun(1)
-            tasks += [sent(batcher, texts_of(4)) for _ in range(4)]
-            await queued()
-            batcher.admission.check_unread(1, 4)  # behind 16 tokens, but nobody was refused yet
-            for n_tokens in (5, 4):
-                with pytest.raises(OverloadedError) as counted:
-                    batcher.admission.check_room(n_tokens)
-            for likely in (4, 5, 16):
-                with pytest.raises(OverloadedError, match="request of 4 was refused") as unread:
-                    batcher.admission.check_unread(1, likely)
-                assert unread.value.retry_after_s == counted.value.retry_after_s
-            batcher.admission.check_unread(1, 3)
-            batcher.admission.check_unread(1, 17)  # may wait longer: it takes longer
-            tasks.pop().cancel()
-            await queued()
-            batcher.admission.check_unread(1, 4)
-        await asyncio.gather(*tasks)
-        await batcher.close()
-
-    run(scenario())
-
-
-def test_what_nobody_has_counted_is_refused_where_even_its_fewest_tokens_overfill_the_queue() -> (
-    None
-):
-    async def scenario() -> None:
-        forwards = Forwards()
-        batcher = batcher_of(forwards, max_queued_tokens=10)
-        batcher.admission.check_unread(100, 100)
-        with forwards.held_up():
-            task = sent(batcher, texts_of(8))
-            await forwards.begun(1)
-            batcher.admission.check_unread(2, 2)
-            with pytest.raises(OverloadedError, match="8 tokens wait and 10 may"):
-                batcher.admission.check_unread(3, 3)
-        await task
-        batcher.admission.check_unread(3, 3)
-        await batcher.close()
-
-    run(scenario())
-
-
-def test_a_refusal_is_forgotten_where_nothing_waits() -> None:
-    load = LoadMeter(BUDGET)
-    batcher = batcher_of(Forwards(), max_queued_tokens=10, load=load)
-    load.enter(10)  # as texts do that are being tokenized
-    with pytest.raises(OverloadedError):
-        batcher.admission.check_room(5)
-    load.leave(10)
-    batcher.admission.check_unread(5, 5)
-
-
-def test_a_health_check_is_taken_however_many_wait() -> None:
-    async def scenario() -> None:
-        forwards = Forwards()
-        batcher = batcher_of(forwards, max_queued_tokens=1)
-        with forwards.held_up():
-            first = sent(batcher, texts_of(1))
-            await forwards.begun(1)
-            check = asyncio.create_task(batcher.submit(texts_of(4), QUERY, is_admitted=True))
-            await queued()
-        await asyncio.gather(first, check)
         await batcher.close()
 
     run(scenario())
