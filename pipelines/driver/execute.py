@@ -4,7 +4,8 @@ Ray never retries: a unit whose worker died (out of memory, a crash, a lost node
 simply has no ending in its round and goes into the next one, two more times at the most; so does
 one that the store or the network failed. From the second round on an actor works on one unit at a
 time, so that a unit that kills its worker takes no innocent neighbour with it, and is named in the
-end.
+end. Where worker after worker dies before anything is committed, the run ends instead: what is
+wrong is wrong for all units.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field, replace
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
 from encoder.errors import ModelLoadError, TwofoldError
 from pipelines.actor.events import Ending, Event, ShardEvent, UnitEvent, event_from_row
@@ -39,6 +40,10 @@ whose store, hub or device fails it."""
 
 MOST_TRIES = 3
 """A unit that kills its worker is tried again twice."""
+_LOST_AT_FIRST = 4
+"""Times the units that all actors hold at once: so many may be lost before anything is committed.
+Losing all nodes takes one of these times, a few units that kill their workers another."""
+_LEAST_LOST_AT_FIRST = 16
 
 
 @dataclass
@@ -79,17 +84,21 @@ def run_units(
 
     Raises:
         ModelLoadError: No unit can be embedded (the model does not load on a worker).
-        ClusterError: Ray cannot start the workers.
+        ClusterError: Ray cannot start the workers, or they die before anything is committed.
     """
     outcome = Outcome(dict(units))
     tries: Counter[str] = Counter()
-    done: set[str] = set()
+    has_worked = False
     pending = dict(units)
     while pending:
-        endings = _run_round(job, pending, pool, on_event, has_worked=bool(done))
-        done |= {key for key, ending in endings.items() if ending.ending is Ending.DONE}
+        round_ = _Round(has_worked)
+        round_.run(job, pending, pool, on_event)
+        has_worked, endings = round_.has_worked, round_.endings
         again = {}
         for key, unit in pending.items():
+            if key not in endings and not round_.is_whole:
+                again[key] = unit  # Perhaps nobody has begun it.
+                continue
             ending = endings.get(key) or UnitEvent(key, Ending.INTERRUPTED, _killed(unit))
             if ending.ending in _TRIED_AGAIN:
                 tries[key] += 1
@@ -102,7 +111,8 @@ def run_units(
                 outcome.failures[unit.label] = ending.message
         again.update(_replanned(outcome, pending, endings, replan))
         pending = {key: unit for key, unit in again.items() if key in outcome.units}
-        pool = replace(pool, units_in_flight=1)
+        if round_.is_whole:
+            pool = replace(pool, units_in_flight=1)
     return outcome
 
 
@@ -146,29 +156,71 @@ def _replanned(
     return again
 
 
-def _run_round(
-    job: UnitJob,
-    units: Mapping[str, WorkUnit],
-    pool: Pool,
-    on_event: Callable[[Event], None],
-    *,
-    has_worked: bool,
-) -> dict[str, UnitEvent]:
-    endings = {}
-    for event in _stream(job, list(units.values()), pool):
-        if isinstance(event, UnitEvent):
-            if event.ending is Ending.FATAL and not has_worked:
-                raise ModelLoadError(event.message)
-            endings[event.unit] = event
-        has_worked |= isinstance(event, ShardEvent) or event.ending is Ending.DONE
-        on_event(event)
-    return endings
+@dataclass
+class _Round:
+    """Units run once each.
+
+    Attributes:
+        has_worked: Whether anything was committed, in this round or before.
+        endings: How units ended, by key; those whose workers died have none.
+        is_whole: Whether all were run; otherwise those without an ending may not have been.
+    """
+
+    has_worked: bool
+    endings: dict[str, UnitEvent] = field(default_factory=dict)
+    is_whole: bool = False
+
+    def run(
+        self,
+        job: UnitJob,
+        units: Mapping[str, WorkUnit],
+        pool: Pool,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        """Run units; stop, whole or not, where too many workers died at first.
+
+        Raises:
+            ModelLoadError: The model has loaded nowhere.
+            ClusterError: As `run_units`.
+        """
+        most_lost = None
+        if not self.has_worked:
+            at_once = pool.max_actors * pool.units_in_flight
+            most_lost = max(_LEAST_LOST_AT_FIRST, _LOST_AT_FIRST * at_once)
+        try:
+            for event in _stream(job, list(units.values()), pool, most_lost):
+                if isinstance(event, UnitEvent):
+                    if event.ending is Ending.FATAL and not self.has_worked:
+                        raise ModelLoadError(event.message)
+                    self.endings[event.unit] = event
+                self.has_worked |= isinstance(event, ShardEvent) or event.ending is Ending.DONE
+                on_event(event)
+        except _WorkersDiedError as error:
+            if not self.has_worked:
+                raise ClusterError(
+                    f"{error}, and nothing was committed; try --units-in-flight 1, a lower "
+                    "--max-batch-tokens, or one file by itself"
+                ) from error
+            _LOG.warning("%s, though something is committed; going on", error)
+            return
+        self.is_whole = True
 
 
-def _stream(job: UnitJob, units: list[WorkUnit], pool: Pool) -> Iterator[Event]:
-    """Run one Ray Data pipeline; yield its events as the actors send them."""
+class _WorkersDiedError(Exception):
+    """More workers died than may."""
+
+
+def _stream(
+    job: UnitJob, units: list[WorkUnit], pool: Pool, most_lost: int | None
+) -> Iterator[Event]:
+    """Run one Ray Data pipeline; yield its events as the actors send them.
+
+    Raises:
+        _WorkersDiedError: The workers of more than `most_lost` units died.
+        ClusterError: Ray cannot start the workers, or was lost.
+    """
     threads = str(pool.threads)
-    with _data_context(), _quiet_ray_data(), warnings.catch_warnings():
+    with _data_context(most_lost), _quiet_ray_data(), warnings.catch_warnings():
         # The named parameters that replace ray_remote_args lack max_restarts and max_task_retries
         # in 2.60, and their defaults (-1, -1) retry a unit that kills its worker for ever.
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
@@ -202,7 +254,13 @@ def _stream(job: UnitJob, units: list[WorkUnit], pool: Pool) -> Iterator[Event]:
             for row in events.iter_rows():
                 yield event_from_row(row)
         except RayError as error:
-            # A dead worker never comes here: this is one that cannot start, or a lost cluster.
+            # The last dead worker of too many; else one that cannot start, or a lost cluster.
+            if isinstance(error, RayActorError) and not error.actor_init_failed and most_lost:
+                raise _WorkersDiedError(
+                    f"the workers of {most_lost + 1} units died (out of memory, a crash in native "
+                    "code, a lost node, or a forward beyond --batch-timeout-s; their logs in the "
+                    "Ray session folder say which)"
+                ) from error
             cause = str(error).strip().rpartition("\n")[2]
             raise ClusterError(
                 f"Ray could not run the workers: {cause}; every node needs twofold installed, or "
@@ -212,14 +270,14 @@ def _stream(job: UnitJob, units: list[WorkUnit], pool: Pool) -> Iterator[Event]:
 
 
 @contextlib.contextmanager
-def _data_context() -> Iterator[None]:
+def _data_context(most_lost: int | None) -> Iterator[None]:
     """Set Ray Data up for a stream of small events, and put the caller's settings back."""
     context = DataContext.get_current()
     wanted = {
         # A block for every event: the default merges a unit's events into one block at its end.
         "target_max_block_size": 1,
         # A dead worker costs its units of the round, not the run.
-        "max_errored_blocks": -1,
+        "max_errored_blocks": -1 if most_lost is None else most_lost,
         "enable_progress_bars": False,
     }
     before = {name: getattr(context, name) for name in wanted}

@@ -16,10 +16,11 @@ from command_line.parse import parse_settings
 from encoder.model.mirror import mirror
 from encoder.settings import EncoderSettings
 from pipelines.corpus.pin import pin_output
+from pipelines.driver import execute
 from pipelines.driver.corpus_plan import plan_corpus
 from pipelines.driver.report import RunReport
 from pipelines.embed_corpus import embed_corpus, main
-from pipelines.errors import LayoutMismatchError, UnitFailedError, exit_code
+from pipelines.errors import ClusterError, LayoutMismatchError, UnitFailedError, exit_code
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.storage import Storage
 from support.fault_plan import FaultPlan
@@ -110,6 +111,30 @@ def test_a_unit_that_always_kills_its_worker_is_named_and_the_others_are_committ
     assert "killer.jsonl" in said.splitlines()[-1]
     assert "Traceback" not in said
     OutputFolder(tmp_path / "out").check(corpus)
+
+
+@pytest.mark.slow
+def test_workers_that_die_of_every_unit_end_the_job_long_before_the_last_of_them(
+    tmp_path: Path,
+    tiny_model: Path,
+    faults: FaultPlan,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    for number in range(9):
+        write_jsonl(tmp_path / "in" / f"{number}.jsonl", prefix=f"k{number}-", rows=5)
+    fault = faults.add("unit", "kill-actor", times=100)
+    monkeypatch.setattr(execute, "_LEAST_LOST_AT_FIRST", 2)
+    monkeypatch.setattr(execute, "_LOST_AT_FIRST", 0)
+
+    code = main([*arguments(tmp_path / "in", tmp_path / "out", tiny_model), "--units-in-flight=1"])
+
+    said = re.findall("^twofold: error: .*$", capfd.readouterr().err, re.MULTILINE)
+    assert code == exit_code(ClusterError(""))
+    assert len(said) == 1
+    assert "the workers of 3 units died" in said[0]
+    assert "nothing was committed" in said[0]
+    assert 3 <= faults.happened(fault) < 9
 
 
 def test_workers_that_cannot_start_end_the_job_with_one_line(

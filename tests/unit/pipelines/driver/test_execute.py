@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -11,13 +13,14 @@ from pipelines.actor.events import Ending, Event, ShardEvent, UnitEvent
 from pipelines.driver import execute
 from pipelines.driver.execute import MOST_TRIES, Outcome, run_units
 from pipelines.driver.pool import Pool
+from pipelines.errors import ClusterError
 from pipelines.source.units import Source, WorkUnit
 from support.corpora import a_job, a_source, a_unit, an_indexed_shard
 
 POOL = Pool(min_actors=1, max_actors=1, num_cpus=1, num_gpus=0, units_in_flight=2, fits_now=True)
 A, B, C = (a_unit(a_source(f"/in/{name}.jsonl")) for name in "abc")
 
-Round = Callable[[list[WorkUnit]], list[Event]]
+Round = Callable[[list[WorkUnit]], Iterable[Event]]
 
 
 def done(unit: WorkUnit) -> UnitEvent:
@@ -35,9 +38,13 @@ class Rounds:
         self._waiting = list(rounds)
         self.units: list[list[WorkUnit]] = []
         self.units_in_flight: list[int] = []
+        self.most_lost: list[int | None] = []
 
-    def stream(self, job: object, units: list[WorkUnit], pool: Pool) -> Iterator[Event]:
+    def stream(
+        self, job: object, units: list[WorkUnit], pool: Pool, most_lost: int | None
+    ) -> Iterator[Event]:
         self.units.append(units)
+        self.most_lost.append(most_lost)
         self.units_in_flight.append(pool.units_in_flight)
         yield from self._waiting.pop(0)(units) if self._waiting else map(done, units)
 
@@ -94,6 +101,43 @@ def test_a_unit_that_kills_its_worker_is_tried_twice_again_alone_and_then_named(
     assert rounds.units_in_flight == [2, 1, 1]
     assert list(outcome.failures) == [B.label]
     assert outcome.failures[B.label].startswith(f"{B.label}: its worker died")
+
+
+def too_many_lost_after(*events: Event) -> Round:
+    """A round that ends because workers died."""
+
+    def cut_short(_: list[WorkUnit]) -> Iterator[Event]:
+        yield from events
+        raise execute._WorkersDiedError("the workers of 17 units died")
+
+    return cut_short
+
+
+def test_workers_that_die_before_anything_is_committed_end_the_run(run):
+    with pytest.raises(ClusterError, match="17 units died, and nothing was committed; try"):
+        run(Rounds(too_many_lost_after(ended(A, Ending.FAILED))), [A, B, C])
+
+
+def test_workers_that_die_in_a_run_that_has_committed_something_do_not_end_it(run):
+    rounds = Rounds(too_many_lost_after(done(A)), all_but(B), all_but(B))
+    outcome, _ = run(rounds, [A, B, C])
+    # Whether B and C were begun in the first round nobody knows: it is none of their three tries.
+    assert rounds.units == [[A, B, C], [B, C], [B], [B]]
+    assert rounds.units_in_flight == [2, 2, 1, 1]
+    assert outcome.failures == {}
+
+
+def test_only_while_nothing_is_committed_the_units_that_may_be_lost_are_counted(run):
+    rounds = Rounds(all_but(A, B, C), all_but(A, B), all_but(A))
+    run(rounds, [A, B, C])
+    assert rounds.most_lost == [16, 16, None]
+
+
+def test_the_more_actors_the_more_units_may_be_lost_at_first(run, monkeypatch):
+    rounds = Rounds()
+    monkeypatch.setattr(sys.modules[__name__], "POOL", replace(POOL, max_actors=10))
+    run(rounds, [A])
+    assert rounds.most_lost == [80]
 
 
 def test_an_innocent_neighbour_of_a_killer_is_not_blamed(run):
