@@ -99,9 +99,11 @@ def _require_empty(destination: ModelDestination, uri: str) -> None:
     found = destination.file_names()
     if found:
         shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        # The record is written last.
+        unfinished = "" if SPACE_FILE in found else ", or delete what an interrupted export left"
         raise InvalidInputError(
             f"expected an empty folder as --output, found {len(found)} files in {uri} ({shown}); "
-            "nothing is overwritten: give another folder"
+            f"nothing is overwritten: give another folder{unfinished}"
         )
 
 

@@ -109,6 +109,23 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_alone(model: Path, tmp_p
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs.txt"]
 
 
+@pytest.mark.parametrize(
+    ("record_is_there", "advice"),
+    [
+        (True, "give another folder$"),
+        (False, "give another folder, or delete what an interrupted export left$"),
+    ],
+)
+def test_what_an_interrupted_export_left_may_be_deleted_and_a_finished_one_is_not_offered(
+    model: Path, tmp_path: Path, record_is_there: bool, advice: str
+) -> None:
+    exported = _export(model, tmp_path / "out")
+    if not record_is_there:
+        (tmp_path / "out" / exported.written[-1]).unlink()
+    with pytest.raises(InvalidInputError, match=advice):
+        _export(model, tmp_path / "out")
+
+
 def test_a_destination_is_looked_at_before_the_model_is(tmp_path: Path) -> None:
     (tmp_path / "theirs.txt").touch()
     with pytest.raises(InvalidInputError, match="empty folder"):
