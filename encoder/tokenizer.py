@@ -65,7 +65,7 @@ class Tokenized:
 
     @classmethod
     def join(cls, parts: Sequence[Tokenized]) -> Tokenized:
-        """Return the texts of all parts, one after the other."""
+        """Return the texts of all parts, one after the other; a single part itself."""
         if not parts:
             return cls([], np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.bool_))
         if len(parts) == 1:

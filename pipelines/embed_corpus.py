@@ -129,7 +129,9 @@ def _embed_units(
             report.add(event)
             progress.add(event)
 
-        return run_units(job, units, pool, replan=replan, on_event=on_event)
+        return run_units(
+            job, units, pool, replan=replan, on_event=on_event, has_worked=bool(plan.done)
+        )
 
 
 def _failed(failures: Mapping[str, str], units: int) -> str:

@@ -43,13 +43,15 @@ wait for the last of them (2 cores, NoInstruct shape: one text 4.9 ms instead of
 _PROOF_LENGTHS = (3, 12, 29, 7)
 _SINGLE_LENGTHS = (12, 16, 24, 32, 64)
 """A graph of flexible shape prepares again whenever the shape differs from the last one's: 600
-queries one by one took 8.7 to 9.8 ms each (p50) with it and 4.3 to 7.4 ms with three of these. Ten
-tokens less take a fifth off (12 tokens 1.8 ms, 16 2.0, 24 2.4, 32 3.0)."""
+queries one by one took 8.7 to 9.8 ms each (p50) with it and 4.3 to 7.4 ms with three of these. A
+shorter row takes less, too (12 tokens 1.8 ms, 16 2.0, 24 2.4, 32 3.0)."""
+_SINGLE_LENGTHS_OF_LARGER = (16, 32, 64)
+"""For models of more than `_SMALL_BYTES`: each graph holds the weights once more."""
 _COPIED_WEIGHTS = 150_000_000
 _ROW_COUNTS = (1, 2, 3, 4, 8)
 """Rows of several texts are computed in parts of so many, each on a graph of its own."""
 _ROW_COUNTS_OF_LARGER = (1, 4)
-"""For models of more than `_SMALL_BYTES`: each graph holds the weights once more."""
+"""For the same models."""
 _SMALL_BYTES = 150_000_000
 _PACKED_THREADS = 4
 """Threads, or up to three more, that work on such a part together in bfloat16; with twice as many,
@@ -128,7 +130,7 @@ class OpenVinoBackend:
             return
         self._single = {
             length: self._compiler.compile(streams=1, shapes=[(1, length), (1, length), (1,)])
-            for length in _SINGLE_LENGTHS
+            for length in (_SINGLE_LENGTHS if self._is_small else _SINGLE_LENGTHS_OF_LARGER)
         }
         if self._convert_packed is None:
             return

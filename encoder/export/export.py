@@ -99,8 +99,9 @@ def _require_empty(destination: ModelDestination, uri: str) -> None:
     found = destination.file_names()
     if found:
         shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-        # The record is written last.
-        unfinished = "" if SPACE_FILE in found else ", or delete what an interrupted export left"
+        # An export writes its readme among the first and its record last.
+        is_half = _README in found and SPACE_FILE not in found
+        unfinished = ", or delete it if an interrupted export left it" if is_half else ""
         raise InvalidInputError(
             f"expected an empty folder as --output, found {len(found)} files in {uri} ({shown}); "
             f"nothing is overwritten: give another folder{unfinished}"

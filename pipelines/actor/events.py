@@ -1,4 +1,4 @@
-"""What an actor tells the driver: one row for a committed shard, one for the end of a unit."""
+"""What an actor tells the driver: one row for a unit's begin, one for its end, one for a shard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from typing import Any
 
 from pipelines.corpus.shards import ShardFooter
 
-__all__ = ["Ending", "Event", "ShardEvent", "UnitEvent", "event_from_row", "event_to_row"]
+__all__ = [
+    "BeginEvent",
+    "Ending",
+    "Event",
+    "ShardEvent",
+    "UnitEvent",
+    "event_from_row",
+    "event_to_row",
+]
 
 
 class Ending(str, Enum):
@@ -27,6 +35,17 @@ class Ending(str, Enum):
     """Its source is not the version that was planned."""
     FATAL = "fatal"
     """No unit can be done (the model does not load here)."""
+
+
+@dataclass(frozen=True)
+class BeginEvent:
+    """An actor has begun a unit. One whose worker dies sends nothing after it.
+
+    Attributes:
+        unit: Key of the unit.
+    """
+
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -69,18 +88,20 @@ class UnitEvent:
     message: str = ""
 
 
-Event = ShardEvent | UnitEvent
+Event = BeginEvent | ShardEvent | UnitEvent
+_KINDS = {BeginEvent: "begin", ShardEvent: "shard", UnitEvent: "unit"}
 
 
 def event_to_row(event: Event) -> dict[str, list[str]]:
     """Return an event as a Ray Data batch of one row of two strings."""
-    kind = "shard" if isinstance(event, ShardEvent) else "unit"
-    return {"kind": [kind], "body": [json.dumps(asdict(event))]}
+    return {"kind": [_KINDS[type(event)]], "body": [json.dumps(asdict(event))]}
 
 
 def event_from_row(row: Mapping[str, Any]) -> Event:
     """Rebuild an event from a row of `event_to_row`."""
     body = json.loads(row["body"])
+    if row["kind"] == "begin":
+        return BeginEvent(**body)
     if row["kind"] == "shard":
         return ShardEvent(**{**body, "footer": ShardFooter.from_dict(body["footer"])})
     return UnitEvent(**{**body, "ending": Ending(body["ending"])})

@@ -20,7 +20,7 @@ import numpy as np
 
 from encoder.encoder import Encoder, load_encoder
 from encoder.errors import BackendError, ModelLoadError, SpaceMismatchError, TwofoldError
-from pipelines.actor.events import Ending, Event, ShardEvent, UnitEvent, event_to_row
+from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEvent, event_to_row
 from pipelines.actor.forward import Embedded, Forward
 from pipelines.actor.prepare import PreparedBatch, prepare
 from pipelines.actor.shard_stream import bad_row_error, check_version, cut_into_shards, documents_of
@@ -54,6 +54,7 @@ class UnitEmbedder:
     def __call__(self, batch: Mapping[str, np.ndarray]) -> Iterator[dict[str, list[str]]]:
         """Embed one unit, given as the only row's `unit` descriptor; yield events as rows."""
         unit = WorkUnit.from_json(str(batch["unit"][0]))
+        yield event_to_row(BeginEvent(unit.key))
         for event in self.events(unit):
             yield event_to_row(event)
             if isinstance(event, UnitEvent) and event.ending is Ending.BROKEN:

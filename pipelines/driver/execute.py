@@ -4,8 +4,8 @@ Ray never retries: a unit whose worker died (out of memory, a crash, a lost node
 simply has no ending in its round and goes into the next one, two more times at the most; so does
 one that the store or the network failed. From the second round on an actor works on one unit at a
 time, so that a unit that kills its worker takes no innocent neighbour with it, and is named in the
-end. Where worker after worker dies before anything is committed, the run ends instead: what is
-wrong is wrong for all units.
+end. Where worker after worker dies before anything was ever committed, the run ends instead: what
+is wrong is then wrong for all units.
 """
 
 from __future__ import annotations
@@ -19,10 +19,17 @@ from dataclasses import dataclass, field, replace
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 
-from encoder.errors import ModelLoadError, TwofoldError
-from pipelines.actor.events import Ending, Event, ShardEvent, UnitEvent, event_from_row
+from encoder.errors import BackendError, ModelLoadError, TwofoldError
+from pipelines.actor.events import (
+    BeginEvent,
+    Ending,
+    Event,
+    ShardEvent,
+    UnitEvent,
+    event_from_row,
+)
 from pipelines.actor.unit_embedder import UnitEmbedder
 from pipelines.actor.unit_job import UnitJob
 from pipelines.driver.pool import Pool
@@ -40,10 +47,10 @@ whose store, hub or device fails it."""
 
 MOST_TRIES = 3
 """A unit that kills its worker is tried again twice."""
-_LOST_AT_FIRST = 4
-"""Times the units that all actors hold at once: so many may be lost before anything is committed.
-Losing all nodes takes one of these times, a few units that kill their workers another."""
-_LEAST_LOST_AT_FIRST = 16
+_MOST_LOST_AT_FIRST = 16
+_TIMES_LOST_AT_FIRST = 4
+"""Units that may be lost before anything was ever committed: so many, or so many times those that
+all actors hold (a lost cluster takes them at once), whichever is more."""
 
 
 @dataclass
@@ -69,6 +76,7 @@ def run_units(
     *,
     replan: Callable[[Source], list[WorkUnit]],
     on_event: Callable[[Event], None],
+    has_worked: bool = False,
 ) -> Outcome:
     """Embed units.
 
@@ -78,27 +86,24 @@ def run_units(
         pool: The actors.
         replan: Makes the units of a source that changed since it was planned.
         on_event: Called for every event, as it comes.
+        has_worked: Whether the output holds units that are done.
 
     Returns:
         How it ended; failed units are named in it, not raised.
 
     Raises:
         ModelLoadError: No unit can be embedded (the model does not load on a worker).
-        ClusterError: Ray cannot start the workers, or they die before anything is committed.
+        BackendError: Nothing was ever committed, and the model fails on worker after worker.
+        ClusterError: Ray cannot start the workers; or as before, and they die.
     """
     outcome = Outcome(dict(units))
     tries: Counter[str] = Counter()
-    has_worked = False
     pending = dict(units)
     while pending:
-        round_ = _Round(has_worked)
-        round_.run(job, pending, pool, on_event)
-        has_worked, endings = round_.has_worked, round_.endings
+        endings = _run_round(job, pending, pool, on_event, has_worked=has_worked)
+        has_worked |= any(ending.ending is Ending.DONE for ending in endings.values())
         again = {}
         for key, unit in pending.items():
-            if key not in endings and not round_.is_whole:
-                again[key] = unit  # Perhaps nobody has begun it.
-                continue
             ending = endings.get(key) or UnitEvent(key, Ending.INTERRUPTED, _killed(unit))
             if ending.ending in _TRIED_AGAIN:
                 tries[key] += 1
@@ -111,8 +116,7 @@ def run_units(
                 outcome.failures[unit.label] = ending.message
         again.update(_replanned(outcome, pending, endings, replan))
         pending = {key: unit for key, unit in again.items() if key in outcome.units}
-        if round_.is_whole:
-            pool = replace(pool, units_in_flight=1)
+        pool = replace(pool, units_in_flight=1)
     return outcome
 
 
@@ -156,71 +160,57 @@ def _replanned(
     return again
 
 
-@dataclass
-class _Round:
-    """Units run once each.
+def _run_round(
+    job: UnitJob,
+    units: Mapping[str, WorkUnit],
+    pool: Pool,
+    on_event: Callable[[Event], None],
+    *,
+    has_worked: bool,
+) -> dict[str, UnitEvent]:
+    endings: dict[str, UnitEvent] = {}
+    begun = 0
+    for event in _stream(job, list(units.values()), pool):
+        if isinstance(event, BeginEvent):
+            begun += 1
+        elif isinstance(event, UnitEvent):
+            if event.ending is Ending.FATAL and not has_worked:
+                raise ModelLoadError(event.message)
+            endings[event.unit] = event
+        has_worked |= isinstance(event, ShardEvent) or (
+            isinstance(event, UnitEvent) and event.ending is Ending.DONE
+        )
+        on_event(event)
+        if not has_worked:
+            _check_lost(begun, endings, pool.max_actors * pool.units_in_flight)
+    return endings
 
-    Attributes:
-        has_worked: Whether anything was committed, in this round or before.
-        endings: How units ended, by key; those whose workers died have none.
-        is_whole: Whether all were run; otherwise those without an ending may not have been.
+
+def _check_lost(begun: int, endings: Mapping[str, UnitEvent], at_once: int) -> None:
+    """Raise where so many workers were lost that no unit is to blame.
+
+    Args:
+        begun: Units that were begun.
+        endings: How they ended; those whose worker died have none, nor those under way.
+        at_once: Units under way at the most.
     """
-
-    has_worked: bool
-    endings: dict[str, UnitEvent] = field(default_factory=dict)
-    is_whole: bool = False
-
-    def run(
-        self,
-        job: UnitJob,
-        units: Mapping[str, WorkUnit],
-        pool: Pool,
-        on_event: Callable[[Event], None],
-    ) -> None:
-        """Run units; stop, whole or not, where too many workers died at first.
-
-        Raises:
-            ModelLoadError: The model has loaded nowhere.
-            ClusterError: As `run_units`.
-        """
-        most_lost = None
-        if not self.has_worked:
-            at_once = pool.max_actors * pool.units_in_flight
-            most_lost = max(_LEAST_LOST_AT_FIRST, _LOST_AT_FIRST * at_once)
-        try:
-            for event in _stream(job, list(units.values()), pool, most_lost):
-                if isinstance(event, UnitEvent):
-                    if event.ending is Ending.FATAL and not self.has_worked:
-                        raise ModelLoadError(event.message)
-                    self.endings[event.unit] = event
-                self.has_worked |= isinstance(event, ShardEvent) or event.ending is Ending.DONE
-                on_event(event)
-        except _WorkersDiedError as error:
-            if not self.has_worked:
-                raise ClusterError(
-                    f"{error}, and nothing was committed; try --units-in-flight 1, a lower "
-                    "--max-batch-tokens, or one file by itself"
-                ) from error
-            _LOG.warning("%s, though something is committed; going on", error)
-            return
-        self.is_whole = True
+    broken = [end.message for end in endings.values() if end.ending is Ending.BROKEN]
+    lost = len(broken) + max(0, begun - len(endings) - at_once)
+    if lost <= max(_MOST_LOST_AT_FIRST, _TIMES_LOST_AT_FIRST * at_once):
+        return
+    if broken:
+        raise BackendError(f"{lost} workers ended, nothing is committed; the last: {broken[-1]}")
+    raise ClusterError(
+        f"{lost} workers died, nothing is committed (out of memory, a crash in native code, "
+        "lost nodes, or forwards beyond --batch-timeout-s; their logs in the Ray session folder "
+        "say which); try --units-in-flight 1, a lower --max-batch-tokens, or one file by itself"
+    )
 
 
-class _WorkersDiedError(Exception):
-    """More workers died than may."""
-
-
-def _stream(
-    job: UnitJob, units: list[WorkUnit], pool: Pool, most_lost: int | None
-) -> Iterator[Event]:
-    """Run one Ray Data pipeline; yield its events as the actors send them.
-
-    Raises:
-        _WorkersDiedError: The workers of more than `most_lost` units died.
-        ClusterError: Ray cannot start the workers, or was lost.
-    """
+def _stream(job: UnitJob, units: list[WorkUnit], pool: Pool) -> Iterator[Event]:
+    """Run one Ray Data pipeline; yield its events as the actors send them."""
     threads = str(pool.threads)
-    with _data_context(most_lost), _quiet_ray_data(), warnings.catch_warnings():
+    with _data_context(), _quiet_ray_data(), warnings.catch_warnings():
         # The named parameters that replace ray_remote_args lack max_restarts and max_task_retries
         # in 2.60, and their defaults (-1, -1) retry a unit that kills its worker for ever.
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
@@ -254,13 +244,7 @@ def _stream(
             for row in events.iter_rows():
                 yield event_from_row(row)
         except RayError as error:
-            # The last dead worker of too many; else one that cannot start, or a lost cluster.
-            if isinstance(error, RayActorError) and not error.actor_init_failed and most_lost:
-                raise _WorkersDiedError(
-                    f"the workers of {most_lost + 1} units died (out of memory, a crash in native "
-                    "code, a lost node, or a forward beyond --batch-timeout-s; their logs in the "
-                    "Ray session folder say which)"
-                ) from error
+            # A dead worker never comes here: this is one that cannot start, or a lost cluster.
             cause = str(error).strip().rpartition("\n")[2]
             raise ClusterError(
                 f"Ray could not run the workers: {cause}; every node needs twofold installed, or "
@@ -270,14 +254,14 @@ def _stream(
 
 
 @contextlib.contextmanager
-def _data_context(most_lost: int | None) -> Iterator[None]:
+def _data_context() -> Iterator[None]:
     """Set Ray Data up for a stream of small events, and put the caller's settings back."""
     context = DataContext.get_current()
     wanted = {
         # A block for every event: the default merges a unit's events into one block at its end.
         "target_max_block_size": 1,
         # A dead worker costs its units of the round, not the run.
-        "max_errored_blocks": -1 if most_lost is None else most_lost,
+        "max_errored_blocks": -1,
         "enable_progress_bars": False,
     }
     before = {name: getattr(context, name) for name in wanted}

@@ -217,6 +217,7 @@ def test_rows_can_be_taken_and_joined() -> None:
     assert picked.truncated.tolist() == [True, False]
     assert joined.n_tokens.tolist() == [8, 3, 3, 4, 8]
     assert np.array_equal(joined.input_ids[1], tokenized.input_ids[0])
+    assert Tokenized.join([picked]) is picked
     assert len(Tokenized.join([])) == 0
 
 

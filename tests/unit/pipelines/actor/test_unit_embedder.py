@@ -17,7 +17,7 @@ from encoder.encoder import Encoder
 from encoder.errors import ModelLoadError
 from encoder.settings import BackendName, EncoderSettings
 from pipelines.actor import unit_embedder
-from pipelines.actor.events import Ending, Event, ShardEvent, UnitEvent, event_from_row
+from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEvent, event_from_row
 from pipelines.actor.prepare import text_hash
 from pipelines.actor.unit_embedder import UnitEmbedder
 from pipelines.actor.unit_job import UnitJob
@@ -466,9 +466,10 @@ def test_events_travel_as_rows_of_two_strings(bench):
     rows = list(bench.embedder()(batch))
     assert all(set(row) == {"kind", "body"} for row in rows)
     events = [event_from_row({name: values[0] for name, values in row.items()}) for row in rows]
+    assert events[0] == BeginEvent(bench.unit.key)
     assert ordinals(events) == [0, 1, 2]
     assert ending(events) is Ending.DONE
-    assert events[0].footer == read_footer(bench.storage, bench.names()[0])[0]
+    assert events[1].footer == read_footer(bench.storage, bench.names()[0])[0]
 
 
 def test_a_real_model_embeds_a_unit(tmp_path, tiny_model):

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from encoder.errors import InvalidInputError, ModelLoadError
-from pipelines.actor.events import Ending, Event, ShardEvent, UnitEvent
+from encoder.errors import BackendError, InvalidInputError, ModelLoadError
+from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEvent
 from pipelines.driver import execute
 from pipelines.driver.execute import MOST_TRIES, Outcome, run_units
 from pipelines.driver.pool import Pool
@@ -38,13 +38,9 @@ class Rounds:
         self._waiting = list(rounds)
         self.units: list[list[WorkUnit]] = []
         self.units_in_flight: list[int] = []
-        self.most_lost: list[int | None] = []
 
-    def stream(
-        self, job: object, units: list[WorkUnit], pool: Pool, most_lost: int | None
-    ) -> Iterator[Event]:
+    def stream(self, job: object, units: list[WorkUnit], pool: Pool) -> Iterator[Event]:
         self.units.append(units)
-        self.most_lost.append(most_lost)
         self.units_in_flight.append(pool.units_in_flight)
         yield from self._waiting.pop(0)(units) if self._waiting else map(done, units)
 
@@ -59,6 +55,7 @@ def run(monkeypatch, tmp_path):
         rounds: Rounds,
         units: Sequence[WorkUnit],
         replan: Callable[[Source], list[WorkUnit]] = never,
+        has_worked: bool = False,
     ) -> tuple[Outcome, list[Event]]:
         monkeypatch.setattr(execute, "_stream", rounds.stream)
         events: list[Event] = []
@@ -68,6 +65,7 @@ def run(monkeypatch, tmp_path):
             POOL,
             replan=replan,
             on_event=events.append,
+            has_worked=has_worked,
         )
         return outcome, events
 
@@ -84,8 +82,7 @@ def new_version(unit: WorkUnit, version: str = "v2") -> WorkUnit:
 
 
 def test_units_that_are_done_are_run_once_and_all_events_are_passed_on(run):
-    shard = an_indexed_shard(A)
-    event = ShardEvent(A.key, str(shard.name), 1, shard.footer, False, {}, 0.0, 0)
+    event = shard_of(A)
     rounds = Rounds(lambda _: [event, done(A), done(B)])
     outcome, events = run(rounds, [A, B])
     assert events == [event, done(A), done(B)]
@@ -103,41 +100,65 @@ def test_a_unit_that_kills_its_worker_is_tried_twice_again_alone_and_then_named(
     assert outcome.failures[B.label].startswith(f"{B.label}: its worker died")
 
 
-def too_many_lost_after(*events: Event) -> Round:
-    """A round that ends because workers died."""
-
-    def cut_short(_: list[WorkUnit]) -> Iterator[Event]:
-        yield from events
-        raise execute._WorkersDiedError("the workers of 17 units died")
-
-    return cut_short
+def begun(unit: WorkUnit) -> BeginEvent:
+    return BeginEvent(unit.key)
 
 
-def test_workers_that_die_before_anything_is_committed_end_the_run(run):
-    with pytest.raises(ClusterError, match="17 units died, and nothing was committed; try"):
-        run(Rounds(too_many_lost_after(ended(A, Ending.FAILED))), [A, B, C])
+def many_units() -> list[WorkUnit]:
+    return [a_unit(a_source(f"/in/{number}.jsonl")) for number in range(30)]
 
 
-def test_workers_that_die_in_a_run_that_has_committed_something_do_not_end_it(run):
-    rounds = Rounds(too_many_lost_after(done(A)), all_but(B), all_but(B))
-    outcome, _ = run(rounds, [A, B, C])
-    # Whether B and C were begun in the first round nobody knows: it is none of their three tries.
-    assert rounds.units == [[A, B, C], [B, C], [B], [B]]
-    assert rounds.units_in_flight == [2, 2, 1, 1]
+def deaths(count: int) -> list[Event]:
+    """What is heard of workers that die of each of so many units, the pool's last two under way."""
+    return [begun(unit) for unit in [A, B, C] * 100][: count + 2]
+
+
+def shard_of(unit: WorkUnit) -> ShardEvent:
+    shard = an_indexed_shard(unit)
+    return ShardEvent(unit.key, str(shard.name), 1, shard.footer, False, {}, 0.0, 0)
+
+
+def test_workers_that_die_of_unit_after_unit_end_a_run_that_never_committed_anything(run):
+    with pytest.raises(ClusterError, match="17 workers died, nothing is committed"):
+        run(Rounds(lambda _: deaths(17)), [A, B, C])
+
+
+def test_sixteen_lost_units_do_not_end_it(run):
+    outcome, _ = run(Rounds(lambda _: deaths(16)), [A, B, C])
     assert outcome.failures == {}
 
 
-def test_only_while_nothing_is_committed_the_units_that_may_be_lost_are_counted(run):
-    rounds = Rounds(all_but(A, B, C), all_but(A, B), all_but(A))
-    run(rounds, [A, B, C])
-    assert rounds.most_lost == [16, 16, None]
+@pytest.mark.parametrize("good", [shard_of(A), done(A)], ids=lambda event: type(event).__name__)
+def test_once_anything_is_committed_any_number_of_units_may_be_lost(run, good):
+    outcome, _ = run(Rounds(lambda _: [begun(A), good, *deaths(99)]), [A, B, C])
+    assert outcome.failures == {}
 
 
-def test_the_more_actors_the_more_units_may_be_lost_at_first(run, monkeypatch):
-    rounds = Rounds()
+def test_where_an_earlier_run_has_committed_something_any_number_may_be_lost(run):
+    outcome, _ = run(Rounds(lambda _: deaths(99)), [A, B, C], has_worked=True)
+    assert outcome.failures == {}
+
+
+def test_units_that_fail_are_not_lost(run):
+    units = many_units()
+    failed = [event for unit in units for event in (begun(unit), ended(unit, Ending.FAILED))]
+    outcome, _ = run(Rounds(lambda _: failed), units)
+    assert len(outcome.failures) == len(units)
+
+
+def test_a_model_that_fails_on_worker_after_worker_ends_the_run_and_says_why(run):
+    units = many_units()
+    broken = [event for unit in units for event in (begun(unit), ended(unit, Ending.BROKEN))]
+    with pytest.raises(BackendError, match=r"17 workers ended.*the last: .*16.jsonl.*: broken$"):
+        run(Rounds(lambda _: broken), units)
+
+
+def test_the_more_units_are_under_way_the_more_may_be_lost_at_first(run, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "POOL", replace(POOL, max_actors=10))
-    run(rounds, [A])
-    assert rounds.most_lost == [80]
+    # 20 are under way, of what is heard in `deaths` all but the last two are known to be lost.
+    run(Rounds(lambda _: deaths(80 + 18)), [A, B, C])
+    with pytest.raises(ClusterError, match="81 workers died"):
+        run(Rounds(lambda _: deaths(81 + 18)), [A, B, C])
 
 
 def test_an_innocent_neighbour_of_a_killer_is_not_blamed(run):
