@@ -106,7 +106,7 @@ _EXIT_CODES: tuple[tuple[type[TwofoldError], int], ...] = (
 def exit_code(error: TwofoldError) -> int:
     """Return the process exit code of an error.
 
-    2 bad settings or input, 3 another space or layout, 4 model or backend, 5 sources, storage or the cluster,
-    6 units that failed, 7 rows lost or doubled, 8 verification, 1 anything else.
+    2 bad settings or input, 3 another space or layout, 4 model or backend, 5 sources, storage or
+    the cluster, 6 units that failed, 7 rows lost or doubled, 8 verification, 1 anything else.
     """
     return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
