@@ -4,6 +4,7 @@
     make bench-serve                      quick: 3 rounds, under 5 minutes on 2 cores
     python -m benchmarks.serve --full     5 rounds of longer cells, about 45 minutes
     python -m benchmarks.serve --overload the endpoint alone, at ten times what it can do
+    python -m benchmarks.serve --traffic  the endpoint alone: rates up to the knee, documents beside
 
 All systems serve the same model (NoInstruct's architecture, random weights) and get the same
 queries, one a request, base64 asked for. They take turns within each round, and only the one whose
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from benchmarks.corpus import generated_texts, read_folder
 from benchmarks.endpoint.load_loops import Target
 from benchmarks.endpoint.models import prepare_models
 from benchmarks.endpoint.overload import OverloadProtocol, measure_overload
@@ -29,6 +31,7 @@ from benchmarks.endpoint.requests import http_requests
 from benchmarks.endpoint.rounds import Rounds, RoundsProtocol
 from benchmarks.endpoint.servers import Servers, ray_folder
 from benchmarks.endpoint.systems import System, echo, peers, twofold
+from benchmarks.endpoint.traffic import DOCUMENTS_A_REQUEST, TrafficProtocol, measure_traffic
 from benchmarks.endpoint.versions import versions_in
 from benchmarks.machine import describe_machine
 from benchmarks.summary import Result
@@ -57,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 0, or 1 where it could not be run."""
     arguments = _parser().parse_args(argv)
     arguments.load_average = round(os.getloadavg()[0], 2)
-    run = _run_overload if arguments.overload else _run_rounds
+    alone = arguments.overload or arguments.traffic
+    run = _run_alone if alone else _run_rounds
     return measure_in_folder(
         lambda work: run(arguments, _queries(arguments.data), work), arguments.work
     )
@@ -71,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     mode.add_argument("--quick", action="store_true", help="short cells; the default")
     mode.add_argument("--full", action="store_true", help="the whole protocol")
     mode.add_argument("--overload", action="store_true", help="knee, ten times its load, recovery")
+    mode.add_argument(
+        "--traffic", action="store_true", help="rates up to the knee, documents beside"
+    )
     add("--rounds", type=int, help="turns of every system")
     add("--seconds", type=float, help="of a cell")
     add("--warm-up", type=float, dest="warm_up_s", help="seconds before each closed loop")
@@ -95,7 +102,16 @@ def _queries(data: Path | None) -> list[str]:
     return generated_queries(_GENERATED) if data is None else read_banking77(data)
 
 
-def _run_overload(arguments: argparse.Namespace, queries: Sequence[str], work: Path) -> None:
+def _documents(data: Path | None) -> list[list[str]]:
+    """Return Debian's descriptions where they are, else texts as long, so many a request."""
+    folder = None if data is None else data.parent / "debian"
+    has_folder = folder is not None and folder.is_dir()
+    texts = read_folder(folder) if folder and has_folder else generated_texts(_GENERATED)
+    size = DOCUMENTS_A_REQUEST
+    return [texts[start : start + size] for start in range(0, len(texts) - size + 1, size)]
+
+
+def _run_alone(arguments: argparse.Namespace, queries: Sequence[str], work: Path) -> None:
     models = prepare_models(_KEPT / "models", arguments.peers / "infinity-onnx/bin/python")
     # Servers end before Ray's folders are removed.
     with ray_folder() as folder, closing(Servers(work, _REPOSITORY, queries)) as servers:
@@ -103,8 +119,16 @@ def _run_overload(arguments: argparse.Namespace, queries: Sequence[str], work: P
         server, _ = servers.start(system)
         with servers.turn(server):
             target = Target(system.port, http_requests(queries, system.port))
-            summary = measure_overload(target, OverloadProtocol(), _say)
-    _say("overload summary", {**summary, "flags": _flags(arguments), **_context(arguments, [])})
+            if arguments.overload:
+                summary = measure_overload(target, OverloadProtocol(), _say)
+            else:
+                in_bulk = http_requests(
+                    _documents(arguments.data), system.port, input_type="document"
+                )
+                documents = Target(system.port, in_bulk)
+                summary = measure_traffic(target, documents, TrafficProtocol(), _say)
+    kind = "overload" if arguments.overload else "traffic"
+    _say(f"{kind} summary", {**summary, "flags": _flags(arguments), **_context(arguments, [])})
 
 
 def _run_rounds(arguments: argparse.Namespace, queries: Sequence[str], work: Path) -> None:

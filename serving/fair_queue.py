@@ -18,7 +18,7 @@ from encoder.tokenizer import Tokenized
 
 __all__ = ["FairQueue", "Picked", "QueuedRequest"]
 
-_OLDEST_SHARE = 0.5
+_OLDEST_SHARE = 0.25
 """Of the budget, for the oldest request alone: a large one goes on however many small ones come."""
 
 
@@ -105,9 +105,10 @@ class FairQueue:
     def take(self, budget: int) -> Picked:
         """Pick texts of at most so many padded tokens, but at least one where any waits.
 
-        The oldest request may fill half of the budget; the rest is shared, one text of each request
-        in turn, oldest first. A text that does not fit now waits; its request becomes the oldest,
-        of which at least one text is always taken, so nothing starves.
+        The oldest request may fill a part of the budget; the rest is shared, one text of each
+        request in turn, oldest first. A text that does not fit now waits; its request becomes the
+        oldest, of which at least one text is always taken, so nothing starves. Where a forward
+        completes requests, the others do not fill it up: short queries would wait for documents.
         """
         with self._lock:
             picked = self._pick(budget)
@@ -136,11 +137,13 @@ class FairQueue:
             while take(oldest, budget * _OLDEST_SHARE):
                 pass
             break
+        completed = 0
         is_turn_worth_it = bool(picked)
         while is_turn_worth_it and spent < budget:
-            is_turn_worth_it = False
-            for request in self._requests:
-                is_turn_worth_it |= take(request, budget)
+            took = [request for request in self._requests if take(request, budget)]
+            completes = sum(request.taken == len(request.costs) for request in took)
+            completed += completes
+            is_turn_worth_it = bool(took) and (completes > 0 or not completed)
         self._drop_finished()
         return picked
 

@@ -1,38 +1,32 @@
 """How the endpoint behaves beyond what it can do, and how soon it is itself again.
 
-The knee: the fewest connections of a closed loop that reach nine tenths of the best throughput. Ten
-times its load comes in two ways: ten times its connections, whose refused requests come back at
-once, and ten times its requests/s, which come whatever is answered. After each of them the knee's
-own load shows how long full speed takes to return.
+Ten times the knee's load comes in two ways: ten times its connections, whose refused requests come
+back at once, and ten times its requests/s, which come whatever is answered. After each of them the
+knee's own load shows how long full speed takes to return.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import uvloop
 
 from benchmarks.endpoint.arrivals import arrivals
-from benchmarks.endpoint.load import closed_loop, open_loop
+from benchmarks.endpoint.knee import climb, closed, most_requests
+from benchmarks.endpoint.load import open_loop
 from benchmarks.endpoint.load_loops import Target
 from benchmarks.endpoint.samples import OK, Load, Sample, describe
 from benchmarks.summary import Result
 
-__all__ = ["OverloadProtocol", "find_knee", "measure_overload", "recovery_s"]
+__all__ = ["OverloadProtocol", "measure_overload", "recovery_s"]
 
-_LADDER = (1, 2, 4, 8, 16, 32, 64, 128)
-_KNEE_SHARE = 0.9
 _FACTOR = 10
 _WINDOW_S = 0.5
 _FULL_SHARE = 0.9
 _IN_A_ROW = 2
 _MAX_CONNECTIONS = 1024
 _DRAIN_S = 2.0
-_MOST_PER_S = 20_000
-"""Of a load's requests/s, beyond which it is cut: its samples are kept in memory. 1.2 million in a
-minute, more than one client in Python sends."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +46,6 @@ class OverloadProtocol:
     knee_s: float = 5.0
     overload_s: float = 60.0
     recovery_s: float = 10.0
-
-
-def find_knee(requests_per_s: Mapping[int, float]) -> int:
-    """Return the fewest connections that reach nine tenths of the best throughput.
-
-    Raises:
-        ValueError: There are none.
-    """
-    if not requests_per_s:
-        raise ValueError("expected at least one step, found none")
-    enough = _KNEE_SHARE * max(requests_per_s.values())
-    return min(count for count, rate in requests_per_s.items() if rate >= enough)
 
 
 def recovery_s(samples: Sequence[Sample], full_per_s: float, seconds: float) -> float | None:
@@ -102,14 +84,7 @@ def measure_overload(
         protocol: How long.
         say: Takes what a line measures, and the line.
     """
-    steps: dict[int, float] = {}
-    for count in _LADDER:
-        figures = describe(_closed(target, count, protocol.step_s, protocol.warm_up_s))
-        say("step", {"connections": count, **figures})
-        steps[count] = figures["requests_per_s"] or 0.0
-    knee = find_knee(steps)
-    at_knee = describe(_closed(target, knee, protocol.knee_s, protocol.warm_up_s))
-    say("knee", {"connections": knee, **at_knee})
+    knee, at_knee = climb(target, protocol.step_s, protocol.knee_s, protocol.warm_up_s, say)
     summary: Result = {"knee_connections": knee, "knee": at_knee}
     if not at_knee["p99_ms"]:
         return summary
@@ -117,7 +92,7 @@ def measure_overload(
     overloads: dict[str, tuple[Result, Callable[[], Load]]] = {
         "closed loop": (
             {"connections": _FACTOR * knee},
-            lambda: _closed(target, _FACTOR * knee, protocol.overload_s, 0.0),
+            lambda: closed(target, _FACTOR * knee, protocol.overload_s, 0.0),
         ),
         "open loop": (
             {"rate": rate},
@@ -128,7 +103,7 @@ def measure_overload(
         heavy = load()
         overloaded = describe(heavy)
         say(f"overload, {kind}", {**which, **overloaded})
-        after = _closed(target, knee, protocol.recovery_s, 0.0)
+        after = closed(target, knee, protocol.recovery_s, 0.0)
         back_s = recovery_s(after.samples, at_knee["requests_per_s"], protocol.recovery_s)
         if back_s is not None:
             # Replies that were still waited for, and connections that were slow to open.
@@ -155,25 +130,8 @@ def _verdict(at_knee: Result, overloaded: Result, back_s: float | None) -> Resul
     }
 
 
-def _closed(target: Target, connections: int, seconds: float, warm_up_s: float) -> Load:
-    return uvloop.run(
-        closed_loop(
-            target,
-            connections=connections,
-            seconds=seconds,
-            warm_up_s=warm_up_s,
-            max_requests=_most(warm_up_s + seconds),
-            drain_s=_DRAIN_S,
-        )
-    )
-
-
 def _open(target: Target, rate: float, seconds: float) -> Load:
-    most = _most(seconds)
+    most = most_requests(seconds)
     times = arrivals(rate, seconds, limit=most)
     load = uvloop.run(open_loop(target, times, max_connections=_MAX_CONNECTIONS, drain_s=_DRAIN_S))
     return replace(load, is_cut=len(times) == most)
-
-
-def _most(seconds: float) -> int:
-    return math.ceil(_MOST_PER_S * seconds)

@@ -22,18 +22,24 @@ _HOST = "127.0.0.1"
 _TIMEOUT_S = 30.0
 
 
-def _body(query: str) -> bytes:
-    content = {"input": query, "model": MODEL_NAME, "encoding_format": "base64"}
+def _body(given: str | Sequence[str], **more: str) -> bytes:
+    content = {"input": given, "model": MODEL_NAME, "encoding_format": "base64", **more}
     return json.dumps(content, ensure_ascii=False).encode()
 
 
-def http_requests(queries: Sequence[str], port: int) -> list[bytes]:
-    """Return a whole HTTP/1.1 request for each query."""
+def http_requests(inputs: Sequence[str | Sequence[str]], port: int, **more: str) -> list[bytes]:
+    """Return a whole HTTP/1.1 request for each input.
+
+    Args:
+        inputs: Of each request: a text, or several.
+        port: On 127.0.0.1.
+        more: Other fields of the body.
+    """
     head = (
         f"POST {ROUTE} HTTP/1.1\r\nhost: {_HOST}:{port}\r\naccept: application/json\r\n"
         "content-type: application/json\r\ncontent-length: "
     )
-    bodies = map(_body, queries)
+    bodies = (_body(given, **more) for given in inputs)
     return [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
 
 

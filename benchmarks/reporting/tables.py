@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import median
 
 from benchmarks.lines import Line
 from benchmarks.reporting.gpu import gpu_table
@@ -198,6 +199,46 @@ def _endpoint(lines: Sequence[Line]) -> str:
     )
 
 
+def _traffic(lines: Sequence[Line]) -> str:
+    found = _last(lines, "serve", "traffic summary")
+    if found is None:
+        return ""
+    rows = []
+    for share, cells in _cells_of(lines, "rate", "share_of_knee").items():
+        rows.append([f"{share:.0%} of the knee", *_medians(cells), _NONE])
+    for connections, cells in _cells_of(
+        lines, "queries beside documents", "document_connections"
+    ).items():
+        if connections:
+            documents = [float(cell["documents"]["documents_per_s"]) for cell in cells]
+            beside = f"25%, documents over {connections:.0f} connection{'s'[: connections > 1]}"
+            rows.append([beside, *_medians(cells), f"{median(documents):,.0f}"])
+    header = ["queries arrive", "answered/s", "p50 ms", "p99 ms", "refused", "documents/s"]
+    return (
+        f"{markdown(header, rows)}\n\nThe knee: {found['knee_connections']} connections, "
+        f"{found['knee']['requests_per_s']:,.0f} requests/s, p99 {found['knee']['p99_ms']:.0f} ms. "
+        f"Medians of {found['rounds']} turns; a request of documents has 16 of them."
+    )
+
+
+def _cells_of(lines: Sequence[Line], measures: str, by: str) -> dict[float, list[Line]]:
+    cells: dict[float, list[Line]] = {}
+    for line in lines:
+        if (line["benchmark"], line["measures"]) == ("serve", measures):
+            cells.setdefault(float(line[by]), []).append(line)
+    return cells
+
+
+def _medians(cells: Sequence[Line]) -> list[str]:
+    """Return the medians of rate, p50 and p99, and the share that was refused."""
+    figures = ("requests_per_s", "p50_ms", "p99_ms")
+    refused = median(float(cell["errors"]) / float(cell["requests"]) for cell in cells)
+    return [
+        *(f"{median(float(cell[figure]) for cell in cells):,.0f}" for figure in figures),
+        f"{refused:.0%}",
+    ]
+
+
 def _last(lines: Sequence[Line], benchmark: str, measures: str) -> Line | None:
     found = [
         line for line in lines if (line["benchmark"], line["measures"]) == (benchmark, measures)
@@ -216,6 +257,7 @@ TABLES: dict[str, Callable[[Sequence[Line]], str]] = {
     "job": _job,
     "loop": _loop,
     "endpoint": _endpoint,
+    "traffic": _traffic,
     "gpu": gpu_table,
 }
 """Name of a table, as its markers have it, and what makes it; empty where nothing was measured."""

@@ -209,6 +209,24 @@ def test_a_small_request_does_not_wait_for_the_whole_of_a_large_one() -> None:
     run(scenario())
 
 
+def test_a_small_request_is_not_made_to_wait_for_a_forward_that_a_large_one_fills() -> None:
+    async def scenario() -> None:
+        forwards = Forwards()
+        batcher = batcher_of(forwards, budget=200)
+        large, small = texts_of(*[4] * 150), [texts_of(4) for _ in range(3)]
+        with forwards.held_up():
+            first = sent(batcher, large)
+            await forwards.begun(1)
+            others = [sent(batcher, texts) for texts in small]
+            await queued()
+        await asyncio.gather(first, *others)
+        # Alone it fills the first; of the second it has a quarter and two turns beside the others.
+        assert [sum(costs) for costs in forwards.costs[:3]] == [200, 12 * 4 + 2 * 4 + 3 * 4, 200]
+        await batcher.close()
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("length", [4, 30, BUDGET, 100], ids="tokens={}".format)
 def test_a_large_request_goes_on_however_many_small_ones_come(length: int) -> None:
     async def scenario() -> None:
@@ -228,13 +246,13 @@ def test_a_large_request_goes_on_however_many_small_ones_come(length: int) -> No
         batched = await batcher.submit(large, DOCUMENT)
         finished.set()
         np.testing.assert_array_equal(batched.vectors, vectors_of(large, DOCUMENT))
-        names, a_forward = names_of(large), max(1, BUDGET // 2 // length)
+        names, a_forward = names_of(large), max(1, BUDGET // 4 // length)
         first, last = (
             next(number for number, call in enumerate(forwards.calls) if name in call)
             for name in (names[0], names[-1])
         )
-        # While others are older, it has its turn in each forward, if not half of it: 128 small ones
-        # take 4 forwards.
+        # While others are older, it has its turn in each forward, if not a quarter of it: 128 small
+        # ones take 4 forwards.
         assert last - first <= len(large) / a_forward + 6
         await asyncio.gather(*clients)
         await batcher.close()

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.endpoint import overload
+from benchmarks.endpoint import knee, overload
+from benchmarks.endpoint.knee import find_knee
 from benchmarks.endpoint.load_loops import Target
-from benchmarks.endpoint.overload import find_knee, recovery_s
+from benchmarks.endpoint.overload import recovery_s
 from benchmarks.endpoint.samples import Load, Sample, describe
 
 
@@ -82,8 +83,8 @@ def test_a_closed_loop_may_have_as_many_requests_as_one_client_sends_in_its_time
         most.append(max_requests)
         return Load([], 1.0)
 
-    monkeypatch.setattr(overload, "closed_loop", sends)
+    monkeypatch.setattr(knee, "closed_loop", sends)
     for seconds, warm_up_s in ((60.0, 0.0), (2.0, 1.0)):
-        overload._closed(TARGET, 8, seconds, warm_up_s)
+        knee.closed(TARGET, 8, seconds, warm_up_s)
 
     assert most == [1_200_000, 60_000]

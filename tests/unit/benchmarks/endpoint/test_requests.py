@@ -21,6 +21,13 @@ def test_the_length_is_in_bytes_and_the_body_what_openais_client_sends():
     }
 
 
+def test_a_request_may_have_several_texts_and_more_fields():
+    (request,) = http_requests([["one", "two"]], 8000, input_type="document")
+    body = json.loads(request.partition(b"\r\n\r\n")[2])
+    assert body["input"] == ["one", "two"]
+    assert body["input_type"] == "document"
+
+
 def test_the_cosine_does_not_depend_on_lengths():
     assert cosine([1, 0], [5, 0]) == pytest.approx(1)
     assert cosine([1, 0], [1, 1]) == pytest.approx(0.5**0.5)
