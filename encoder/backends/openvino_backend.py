@@ -41,10 +41,11 @@ _FEW_A_STREAM = 2
 wait for the last of them (2 cores, NoInstruct shape: one text 4.9 ms instead of 6.7, a batch of 16
 27 ms instead of 48; on many batches both are as fast)."""
 _PROOF_LENGTHS = (3, 12, 29, 7)
-_SINGLE_LENGTHS = (12, 16, 24, 32, 64)
+_SINGLE_LENGTHS = (16, 24, 32, 64)
 """A graph of flexible shape prepares again whenever the shape differs from the last one's: 600
 queries one by one took 8.7 to 9.8 ms each (p50) with it and 4.3 to 7.4 ms with three of these. A
-shorter row takes less, too (12 tokens 1.8 ms, 16 2.0, 24 2.4, 32 3.0)."""
+shorter row takes less, too (16 tokens 2.0 ms, 24 2.4, 32 3.0). One of 12 would take 1.8, and comes
+out wrong (OpenVINO 2026.4: cosine 0.83 with MiniLM)."""
 _SINGLE_LENGTHS_OF_LARGER = (16, 32, 64)
 """For models of more than `_SMALL_BYTES`: each graph holds the weights once more."""
 _COPIED_WEIGHTS = 150_000_000
@@ -128,10 +129,11 @@ class OpenVinoBackend:
         self._cls_only = None
         if not self._may_copy or self._single:
             return
-        self._single = {
-            length: self._compiler.compile(streams=1, shapes=[(1, length), (1, length), (1,)])
-            for length in (_SINGLE_LENGTHS if self._is_small else _SINGLE_LENGTHS_OF_LARGER)
-        }
+        for length in _SINGLE_LENGTHS if self._is_small else _SINGLE_LENGTHS_OF_LARGER:
+            shapes = [(1, length), (1, length), (1,)]
+            graph = self._compiler.compile(streams=1, shapes=shapes)
+            if self._gives_same_vectors(graph, length):
+                self._single[length] = graph
         if self._convert_packed is None:
             return
         try:
@@ -140,6 +142,24 @@ class OpenVinoBackend:
         except (ModelLoadError, BackendError) as error:
             # Texts are padded then, as everywhere else.
             _logger.warning("short texts cannot share rows: %s", error)
+
+    def _gives_same_vectors(self, graph: CompiledGraph, length: int) -> bool:
+        """Whether a graph of fixed shape gives a text the vector that the flexible one gives it."""
+        lowest = 1.0
+        for tokens in (3, length // 2 + 1, length):
+            for is_cls in (False, True):
+                alone = TokenBatch.pad(
+                    [np.arange(1, 1 + tokens, dtype=np.int32)],
+                    np.array([is_cls]),
+                    padded_length=tokens,
+                    pad_token_id=self.pad_token_id,
+                )
+                [(_, expected)] = self._few.forward([alone])
+                [(_, found)] = graph.forward([alone.padded_to(length, self.pad_token_id)])
+                lowest = min(lowest, lowest_cosine(found, expected))
+        if lowest < MIN_REDUCED_COSINE:
+            _logger.warning("%d tokens come out otherwise (cosine %.5f): not used", length, lowest)
+        return lowest >= MIN_REDUCED_COSINE
 
     def _compile_packed(self, converted: Any) -> PackedGraphs:  # noqa: ANN401 - OpenVINO has no types
         streams = min(self.streams, max(1, self._threads // _PACKED_THREADS))

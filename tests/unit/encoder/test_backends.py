@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from encoder.backends.choice import Choice, Hardware, choose, detect_hardware
 from encoder.backends.converted_model import convert_packed_model, convert_pooled_model
 from encoder.backends.fidelity import lowest_cosine
 from encoder.backends.memory import forward_within_memory, probe_token_budget
-from encoder.backends.openvino_backend import OpenVinoBackend
+from encoder.backends.openvino_backend import OpenVinoBackend, _Compiler
+from encoder.backends.openvino_graph import CompiledGraph
 from encoder.backends.openvino_packed import PackedGraphs, proven
 from encoder.backends.packed_model import PackedModel, can_pack
 from encoder.backends.pooled_model import PooledModel, load_pooled_model
@@ -21,6 +23,7 @@ from encoder.backends.select import lowest_cosine_of, open_backend
 from encoder.backends.torch_backend import TorchBackend
 from encoder.errors import BackendError, ModelLoadError
 from encoder.settings import EncoderSettings
+from support.models import minilm_folder
 
 CPU = Hardware(cuda=False, cuda_bfloat16=False, cpu_bfloat16=True, openvino=True)
 OLD_CPU = Hardware(cuda=False, cuda_bfloat16=False, cpu_bfloat16=False, openvino=False)
@@ -194,7 +197,44 @@ def test_graphs_for_single_texts_take_only_single_texts_that_fit(
         list(openvino_backend.forward([token_batch(lengths)]))
     list(openvino_backend.forward([token_batch([12]), token_batch([13])]))
 
-    assert taken == [(1, 12), (1, 16), (1, 16), (1, 24), (1, 64)]
+    assert taken == [(1, 16), (1, 16), (1, 16), (1, 24), (1, 64)]
+
+
+def test_a_graph_that_gives_lone_texts_other_vectors_is_not_used(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compile_right = _Compiler.compile
+
+    def compile_wrong_of_24(self: _Compiler, **asked: Any) -> CompiledGraph:
+        graph = compile_right(self, **asked)
+        if (asked.get("shapes") or [()])[0] == (1, 24):
+            right = graph.forward
+            graph.forward = lambda batches: ((n, v[:, ::-1]) for n, v in right(batches))  # type: ignore[method-assign]
+        return graph
+
+    monkeypatch.setattr(_Compiler, "compile", compile_wrong_of_24)
+    backend = OpenVinoBackend(
+        convert_pooled_model(load_pooled_model(tiny_model)), dtype="float32", num_threads=2
+    )
+    backend.expect_short_texts()
+    assert sorted(backend._single) == [16, 32, 64]
+    assert "24 tokens come out otherwise" in caplog.text
+    backend.close()
+
+
+@pytest.mark.skipif(not detect_hardware().cpu_bfloat16, reason="this CPU has no bfloat16")
+def test_a_lone_text_of_any_length_has_float32s_vector_in_bfloat16() -> None:
+    reference = torch_backend(minilm_folder())
+    converted = convert_pooled_model(load_pooled_model(minilm_folder()))
+    backend = OpenVinoBackend(converted, dtype="bfloat16", num_threads=2)
+    backend.expect_short_texts()
+    for length in range(1, 72):
+        batch = token_batch([length], seed=length)
+        [(_, expected)] = reference.forward([batch])
+        [(_, found)] = backend.forward([batch])
+        assert lowest_cosine(found, expected) >= 0.999, length
+    backend.close()
+    reference.close()
 
 
 def test_streams_share_a_model_in_bfloat16_only(tiny_model: Path) -> None:
