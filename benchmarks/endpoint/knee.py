@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import uvloop
 
@@ -12,7 +13,7 @@ from benchmarks.endpoint.load_loops import Target
 from benchmarks.endpoint.samples import Load, describe
 from benchmarks.summary import Result
 
-__all__ = ["climb", "closed", "find_knee", "most_requests"]
+__all__ = ["KneeProtocol", "climb", "closed", "find_knee", "most_requests"]
 
 _LADDER = (1, 2, 4, 8, 16, 32, 64, 128)
 _KNEE_SHARE = 0.9
@@ -22,29 +23,38 @@ _MOST_PER_S = 20_000
 minute, more than one client in Python sends."""
 
 
+@dataclass(frozen=True)
+class KneeProtocol:
+    """How long the knee is looked for.
+
+    Attributes:
+        step_s: Each step of the ladder that finds it.
+        warm_up_s: Before each step.
+        knee_s: The knee itself.
+    """
+
+    step_s: float = 2.0
+    warm_up_s: float = 1.0
+    knee_s: float = 5.0
+
+
 def climb(
-    target: Target,
-    step_s: float,
-    knee_s: float,
-    warm_up_s: float,
-    say: Callable[[str, Result], None],
+    target: Target, protocol: KneeProtocol, say: Callable[[str, Result], None]
 ) -> tuple[int, Result]:
     """Find a server's knee; return its connections and the figures there.
 
     Args:
         target: Where to send what.
-        step_s: Seconds of each step of the ladder that finds it.
-        knee_s: Seconds at the knee itself.
-        warm_up_s: Seconds before each step.
+        protocol: How long.
         say: Takes what a line measures, and the line.
     """
     steps: dict[int, float] = {}
     for count in _LADDER:
-        figures = describe(closed(target, count, step_s, warm_up_s))
+        figures = describe(closed(target, count, protocol.step_s, protocol.warm_up_s))
         say("step", {"connections": count, **figures})
         steps[count] = figures["requests_per_s"] or 0.0
     knee = find_knee(steps)
-    at_knee = describe(closed(target, knee, knee_s, warm_up_s))
+    at_knee = describe(closed(target, knee, protocol.knee_s, protocol.warm_up_s))
     say("knee", {"connections": knee, **at_knee})
     return knee, at_knee
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import uvloop
 
 from benchmarks.endpoint.arrivals import arrivals
-from benchmarks.endpoint.knee import climb, closed, most_requests
+from benchmarks.endpoint.knee import KneeProtocol, climb, closed, most_requests
 from benchmarks.endpoint.load import open_loop
 from benchmarks.endpoint.load_loops import Target
 from benchmarks.endpoint.samples import OK, Load, Sample, describe
@@ -30,20 +30,14 @@ _DRAIN_S = 2.0
 
 
 @dataclass(frozen=True)
-class OverloadProtocol:
+class OverloadProtocol(KneeProtocol):
     """How long what is measured.
 
     Attributes:
-        step_s: Each step of the ladder that finds the knee.
-        warm_up_s: Before each step.
-        knee_s: The knee itself.
         overload_s: Each overload.
         recovery_s: Watched after each.
     """
 
-    step_s: float = 2.0
-    warm_up_s: float = 1.0
-    knee_s: float = 5.0
     overload_s: float = 60.0
     recovery_s: float = 10.0
 
@@ -84,7 +78,7 @@ def measure_overload(
         protocol: How long.
         say: Takes what a line measures, and the line.
     """
-    knee, at_knee = climb(target, protocol.step_s, protocol.knee_s, protocol.warm_up_s, say)
+    knee, at_knee = climb(target, protocol, say)
     summary: Result = {"knee_connections": knee, "knee": at_knee}
     if not at_knee["p99_ms"]:
         return summary

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import uvloop
 
 from benchmarks.endpoint.arrivals import arrivals
-from benchmarks.endpoint.knee import climb, most_requests
+from benchmarks.endpoint.knee import KneeProtocol, climb, most_requests
 from benchmarks.endpoint.load import closed_loop, open_loop
 from benchmarks.endpoint.load_loops import Target
 from benchmarks.endpoint.samples import Load, describe
@@ -26,20 +26,14 @@ _DRAIN_S = 5.0
 
 
 @dataclass(frozen=True)
-class TrafficProtocol:
+class TrafficProtocol(KneeProtocol):
     """How long what is measured.
 
     Attributes:
-        step_s: Each step of the ladder that finds the knee.
-        warm_up_s: Before each step.
-        knee_s: The knee itself.
         cell_s: Each rate, and each number of document connections.
         rounds: Turns of all these cells.
     """
 
-    step_s: float = 2.0
-    warm_up_s: float = 1.0
-    knee_s: float = 5.0
     cell_s: float = 6.0
     rounds: int = 3
 
@@ -61,7 +55,7 @@ def measure_traffic(
         protocol: How long, how often.
         say: Takes what a line measures, and the line.
     """
-    knee, at_knee = climb(queries, protocol.step_s, protocol.knee_s, protocol.warm_up_s, say)
+    knee, at_knee = climb(queries, protocol, say)
     for turn in range(1, protocol.rounds + 1):
         for share in _SHARES:
             rate = share * at_knee["requests_per_s"]

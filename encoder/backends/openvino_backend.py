@@ -25,7 +25,7 @@ from encoder.backends.converted_model import ConvertedModel, not_convertible
 from encoder.backends.fidelity import MIN_REDUCED_COSINE, lowest_cosine
 from encoder.backends.openvino_conversion import import_openvino
 from encoder.backends.openvino_graph import CompiledGraph, InferRequest
-from encoder.backends.openvino_packed import PackedGraphs, packed_shapes, proven
+from encoder.backends.openvino_packed import PackedGraphs, lone_batch, packed_shapes, proven
 from encoder.errors import BackendError, ModelLoadError
 
 __all__ = ["OpenVinoBackend"]
@@ -148,12 +148,8 @@ class OpenVinoBackend:
         lowest = 1.0
         for tokens in (3, length // 2 + 1, length):
             for is_cls in (False, True):
-                alone = TokenBatch.pad(
-                    [np.arange(1, 1 + tokens, dtype=np.int32)],
-                    np.array([is_cls]),
-                    padded_length=tokens,
-                    pad_token_id=self.pad_token_id,
-                )
+                text = np.arange(1, 1 + tokens, dtype=np.int32)
+                alone = lone_batch(text, is_cls, self.pad_token_id)
                 [(_, expected)] = self._few.forward([alone])
                 [(_, found)] = graph.forward([alone.padded_to(length, self.pad_token_id)])
                 lowest = min(lowest, lowest_cosine(found, expected))

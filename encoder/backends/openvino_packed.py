@@ -12,7 +12,7 @@ from encoder.backends.base import PackedBatch, TokenBatch
 from encoder.backends.fidelity import MIN_REDUCED_COSINE, lowest_cosine
 from encoder.backends.openvino_graph import CompiledGraph
 
-__all__ = ["PackedGraphs", "packed_shapes", "proven"]
+__all__ = ["PackedGraphs", "lone_batch", "packed_shapes", "proven"]
 
 _ROW_TOKENS = 64
 """Longer rows spend more on attention between texts: 64 queries of 16 tokens a call, 437 texts/s in
@@ -88,7 +88,7 @@ def proven(
         [
             vectors
             for index, text in enumerate(texts)
-            for _, vectors in alone([_alone(text, is_cls[index], pad_token_id)])
+            for _, vectors in alone([lone_batch(text, is_cls[index], pad_token_id)])
         ]
     )  # (texts, H)
     lowest = 1.0
@@ -119,7 +119,10 @@ def proven(
     return None
 
 
-def _alone(text: npt.NDArray[np.int32], is_cls: np.bool_, pad_token_id: int) -> TokenBatch:
+def lone_batch(
+    text: npt.NDArray[np.int32], is_cls: np.bool_ | bool, pad_token_id: int
+) -> TokenBatch:
+    """Return a batch of one text, without padding."""
     return TokenBatch.pad(
         [text], np.array([is_cls]), padded_length=len(text), pad_token_id=pad_token_id
     )

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import ray
@@ -169,7 +169,7 @@ def _run_round(
     has_worked: bool,
 ) -> dict[str, UnitEvent]:
     endings: dict[str, UnitEvent] = {}
-    begun = 0
+    begun, broken = 0, list[str]()
     for event in _stream(job, list(units.values()), pool):
         if isinstance(event, BeginEvent):
             begun += 1
@@ -177,25 +177,27 @@ def _run_round(
             if event.ending is Ending.FATAL and not has_worked:
                 raise ModelLoadError(event.message)
             endings[event.unit] = event
+            if event.ending is Ending.BROKEN:
+                broken.append(event.message)
         has_worked |= isinstance(event, ShardEvent) or (
             isinstance(event, UnitEvent) and event.ending is Ending.DONE
         )
         on_event(event)
         if not has_worked:
-            _check_lost(begun, endings, pool.max_actors * pool.units_in_flight)
+            at_once = pool.max_actors * pool.units_in_flight
+            _check_lost(begun - len(endings), broken, at_once)
     return endings
 
 
-def _check_lost(begun: int, endings: Mapping[str, UnitEvent], at_once: int) -> None:
+def _check_lost(without_ending: int, broken: Sequence[str], at_once: int) -> None:
     """Raise where so many workers were lost that no unit is to blame.
 
     Args:
-        begun: Units that were begun.
-        endings: How they ended; those whose worker died have none, nor those under way.
+        without_ending: Units that were begun and have not ended: under way, or their worker died.
+        broken: What workers said that ended themselves.
         at_once: Units under way at the most.
     """
-    broken = [end.message for end in endings.values() if end.ending is Ending.BROKEN]
-    lost = len(broken) + max(0, begun - len(endings) - at_once)
+    lost = len(broken) + max(0, without_ending - at_once)
     if lost <= max(_MOST_LOST_AT_FIRST, _TIMES_LOST_AT_FIRST * at_once):
         return
     if broken:
