@@ -41,6 +41,8 @@ class Ending(str, Enum):
 class BeginEvent:
     """An actor has begun a unit. One whose worker dies sends nothing after it.
 
+    What a worker sends in the milliseconds before its death may be lost with it, this too.
+
     Attributes:
         unit: Key of the unit.
     """

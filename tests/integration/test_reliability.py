@@ -121,9 +121,10 @@ def test_workers_that_die_of_every_unit_end_the_job_long_before_the_last_of_them
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    for number in range(9):
+    for number in range(16):
         write_jsonl(tmp_path / "in" / f"{number}.jsonl", prefix=f"k{number}-", rows=5)
-    fault = faults.add("unit", "kill-actor", times=100)
+    # After the model's load: what a worker says in its last milliseconds may be lost with it.
+    fault = faults.add("before-read", "kill-actor", times=100)
     monkeypatch.setattr(execute, "_MOST_LOST_AT_FIRST", 2)
     monkeypatch.setattr(execute, "_TIMES_LOST_AT_FIRST", 0)
 
@@ -133,7 +134,7 @@ def test_workers_that_die_of_every_unit_end_the_job_long_before_the_last_of_them
     assert code == exit_code(ClusterError(""))
     assert "twofold: error: 3 workers died, nothing is committed" in said
     assert "Traceback" not in said
-    assert 3 <= faults.happened(fault) < 9
+    assert 3 <= faults.happened(fault) < 16
 
 
 def test_workers_that_cannot_start_end_the_job_with_one_line(
