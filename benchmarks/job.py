@@ -2,7 +2,7 @@
 
     make bench                           quick: 1 round of 2,000 descriptions, about 4 minutes
     python -m benchmarks.job --full      3 rounds of 8,000
-    python -m benchmarks.job --place s3 --only twofold ray-data
+    python -m benchmarks.job --place s3   Parquet in S3 to Parquet in S3
 
 Systems: `twofold embed`; a Ray Data script with Sentence Transformers; Sentence Transformers' own
 pool of processes. Each is a process of its own from start to end, in turns, once with a few
@@ -134,8 +134,6 @@ def _present(
         python = system.python(environments)
         if not python.exists():
             lines.write("left out", {"system": system.name, "problem": "make bench-peers"})
-        elif arguments.place == "s3" and not system.reads_s3:
-            lines.write("left out", {"system": system.name, "problem": "reads local files only"})
         else:
             found.append((system, versions_in(str(python))))
     return found

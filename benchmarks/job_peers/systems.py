@@ -23,13 +23,11 @@ class JobSystem:
     Attributes:
         name: Unique.
         script: In `benchmarks/peers`; empty for this project's own job.
-        reads_s3: Whether it takes s3:// URIs.
         threads_a_worker: Of its actors or processes, where the machine has so many.
     """
 
     name: str
     script: str = ""
-    reads_s3: bool = True
     threads_a_worker: int = 1
 
     def python(self, environments: Path) -> Path:
@@ -56,5 +54,5 @@ class JobSystem:
 SYSTEMS = (
     JobSystem(OURS),
     JobSystem("ray-data", "ray_data_job.py", threads_a_worker=4),
-    JobSystem("multi-process", "multi_process_job.py", reads_s3=False),
+    JobSystem("multi-process", "multi_process_job.py"),
 )

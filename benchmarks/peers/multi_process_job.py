@@ -4,7 +4,7 @@
 
 Its documentation's way to use several cores: `encode` with a pool of processes. One file at a time,
 so that memory stays small. Runs in an environment of its own (see sentence-transformers.txt). INPUT
-and OUTPUT are local folders.
+and OUTPUT are folders or s3:// URIs.
 """
 
 from __future__ import annotations
@@ -12,34 +12,40 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import FileSelector
 from sentence_transformers import SentenceTransformer
+from stores import filesystem
 
 
-def main(model: str, source: Path, output: Path, processes: int) -> None:
+def main(model: str, source: str, output: str, processes: int) -> None:
     """Run the job."""
     # Ended, it ends its pool, which would wait for ever.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Inherited by the processes: together they use the machine once.
     os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
     encoder = SentenceTransformer(model, device="cpu")
-    output.mkdir(parents=True)
+    source, inputs = filesystem(source)
+    output, outputs = filesystem(output)
+    outputs.create_dir(output)
+    files = sorted(inputs.get_file_info(FileSelector(source)), key=lambda file: file.path)
     pool = encoder.start_multi_process_pool(["cpu"] * processes)
     try:
-        for file in sorted(source.iterdir()):
-            table = pq.read_table(file)
+        for file in files:
+            table = pq.read_table(file.path, filesystem=inputs)
             texts = table["text"].to_pylist()
             vectors = encoder.encode(texts, pool=pool)  # (N, D)
             column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1])
             pq.write_table(
-                table.drop_columns("text").append_column("embedding", column), output / file.name
+                table.drop_columns("text").append_column("embedding", column),
+                f"{output}/{file.base_name}",
+                filesystem=outputs,
             )
     finally:
         encoder.stop_multi_process_pool(pool)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))

@@ -13,9 +13,9 @@ import os
 import sys
 from typing import Any
 
-import pyarrow.fs
 import ray
 from sentence_transformers import SentenceTransformer
+from stores import filesystem
 
 
 class Embedder:
@@ -33,17 +33,6 @@ class Embedder:
         batch["embedding"] = self.model.encode(list(batch["text"]), show_progress_bar=False)
         del batch["text"]
         return batch
-
-
-def filesystem(uri: str) -> tuple[str, Any]:
-    """Return a path and its filesystem; None for a local one."""
-    if not uri.startswith("s3://"):
-        return uri, None
-    scheme, _, host = os.environ["AWS_ENDPOINT_URL"].partition("://")
-    store = pyarrow.fs.S3FileSystem(
-        endpoint_override=host, scheme=scheme, region=os.environ["AWS_REGION"]
-    )
-    return uri.removeprefix("s3://"), store
 
 
 def main(model: str, source: str, output: str, actors: int) -> None:
