@@ -25,7 +25,7 @@ from serving.errors import ServeError, exit_code
 from serving.ray_environment import ray_environment
 from serving.settings import ServingSettings
 
-__all__ = ["ServeSettings", "main"]
+__all__ = ["ServeCommandSettings", "main"]
 
 _APP_NAME = "twofold"
 _WATCH_INTERVAL_S = 5.0
@@ -33,7 +33,7 @@ _SERVE_NAMESPACE = "serve"
 _PROXY_PREFIX = "SERVE_PROXY_ACTOR"
 
 
-class ServeSettings(ServingSettings):
+class ServeCommandSettings(ServingSettings):
     """What is served, and where. Field descriptions are the command's help."""
 
     host: str | None = Field(
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     settings = parse_settings(
-        ServeSettings,
+        ServeCommandSettings,
         argv,
         prog="twofold serve",
         description="Serve query embeddings over HTTP: OpenAI's, Cohere's and TEI's APIs",
@@ -131,7 +131,7 @@ def _check_alive() -> None:
         raise ServeError(f"expected the application {_APP_NAME!r} to run, found {status}")
 
 
-def _stop(settings: ServeSettings) -> None:
+def _stop(settings: ServeCommandSettings) -> None:
     from ray import serve
 
     try:
@@ -143,7 +143,7 @@ def _stop(settings: ServeSettings) -> None:
         serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's, without types
 
 
-def _connect(settings: ServeSettings) -> None:
+def _connect(settings: ServeCommandSettings) -> None:
     import ray
 
     here = {"num_cpus": settings.num_cpus, "_metrics_export_port": settings.metrics_port}
@@ -162,7 +162,7 @@ def _connect(settings: ServeSettings) -> None:
         ) from error
 
 
-def _check_here(settings: ServeSettings) -> None:
+def _check_here(settings: ServeCommandSettings) -> None:
     """Find out what is wrong with model or corpus before Ray is started, in one line."""
     from encoder.model.description import describe_model
     from serving.corpus_check import check_corpus
@@ -172,7 +172,7 @@ def _check_here(settings: ServeSettings) -> None:
         check_corpus(settings.corpus, space)
 
 
-def _deploy(settings: ServeSettings) -> None:
+def _deploy(settings: ServeCommandSettings) -> None:
     from ray import serve
 
     from serving.app import build_app
@@ -204,7 +204,7 @@ def _check_fits(serving: ServingSettings, *, is_fixed: bool) -> None:
         )
 
 
-def _ready_line(settings: ServeSettings) -> str:
+def _ready_line(settings: ServeCommandSettings) -> str:
     where = f"http://{settings.listens_on}:{settings.port}"
     return (
         f"twofold: ready on {where} ({_ingress_found(settings)}); "
@@ -212,7 +212,7 @@ def _ready_line(settings: ServeSettings) -> str:
     )
 
 
-def _ingress_found(settings: ServeSettings) -> str:
+def _ingress_found(settings: ServeCommandSettings) -> str:
     """Say which ingress runs, as found on the cluster, not as asked for."""
     import ray
 

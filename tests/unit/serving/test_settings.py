@@ -18,7 +18,7 @@ from command_line.sources import groups
 from encoder.errors import InvalidInputError
 from encoder.settings import BackendName
 from encoder.space import Pooling, Role
-from serving.serve import ServeSettings
+from serving.serve import ServeCommandSettings
 from serving.settings import ScalingSettings, ServingSettings
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -88,7 +88,7 @@ def test_a_wait_that_would_add_replicas_matters_only_where_they_may_be_added():
     assert ServingSettings(max_replicas=2, max_queue_wait_s=0.2, target_queue_wait_s=0.19)
 
 
-@pytest.mark.parametrize("model", [ServingSettings, ServeSettings])
+@pytest.mark.parametrize("model", [ServingSettings, ServeCommandSettings])
 def test_a_flat_name_belongs_to_one_group_only(model: type[ServingSettings]):
     names = [name for group in groups(model).values() for name in group.model_fields]
     names += [name for name in model.model_fields if name not in groups(model)]
@@ -221,7 +221,7 @@ def test_a_wrong_flag_is_one_line_that_names_it(argv: list[str], message: str):
 
 def test_the_command_takes_the_endpoints_settings_and_its_own():
     settings = parse_settings(
-        ServeSettings,
+        ServeCommandSettings,
         [
             *("--model", "org/name", "--max-replicas", "2", "--api-keys", "k"),
             *("--host", "0.0.0.0", "--port", "9000", "--ingress", "python"),
@@ -240,7 +240,7 @@ def test_the_command_takes_the_endpoints_settings_and_its_own():
 @pytest.mark.parametrize("argv", [["--port", "0"], ["--port", "65536"], ["--ingress", "nginx"]])
 def test_what_the_command_cannot_listen_on_is_refused(argv: list[str]):
     with pytest.raises(InvalidInputError, match=argv[0]):
-        parse_settings(ServeSettings, argv, prog="twofold serve", description="")
+        parse_settings(ServeCommandSettings, argv, prog="twofold serve", description="")
 
 
 def test_importing_the_command_does_not_import_ray():
