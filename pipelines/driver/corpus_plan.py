@@ -29,12 +29,14 @@ class Plan:
         pin: Space and layout of what it would write.
         units: All work units, by key.
         done: Keys of the units that are complete in the output.
+        has_shards: Whether the output holds any shard.
     """
 
     sources: list[Source]
     pin: Pin
     units: dict[str, WorkUnit]
     done: frozenset[str]
+    has_shards: bool
 
     @property
     def todo(self) -> dict[str, WorkUnit]:
@@ -94,7 +96,7 @@ def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
         units = units_of(sources, settings)
     committed = group_by_unit(storage.sizes(DATA))
     done = frozenset(u.key for u in units if u.key in committed and committed[u.key].complete)
-    return Plan(sources, pin, {unit.key: unit for unit in units}, done)
+    return Plan(sources, pin, {unit.key: unit for unit in units}, done, bool(committed))
 
 
 def units_of(sources: Sequence[Source], settings: EmbedCorpusSettings) -> list[WorkUnit]:

@@ -49,8 +49,8 @@ MOST_TRIES = 3
 """A unit that kills its worker is tried again twice."""
 _MOST_LOST_AT_FIRST = 16
 _TIMES_LOST_AT_FIRST = 4
-"""Units that may be lost before anything was ever committed: so many, or so many times those that
-all actors hold (a lost cluster takes them at once), whichever is more."""
+"""Units that may be lost in a round before anything was ever committed: so many, or so many times
+those that all actors hold (a lost cluster takes them at once), whichever is more."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ def run_units(
         pool: The actors.
         replan: Makes the units of a source that changed since it was planned.
         on_event: Called for every event, as it comes.
-        has_worked: Whether the output holds units that are done.
+        has_worked: Whether the output holds shards.
 
     Returns:
         How it ended; failed units are named in it, not raised.
@@ -100,8 +100,7 @@ def run_units(
     tries: Counter[str] = Counter()
     pending = dict(units)
     while pending:
-        endings = _run_round(job, pending, pool, on_event, has_worked=has_worked)
-        has_worked |= any(ending.ending is Ending.DONE for ending in endings.values())
+        endings, has_worked = _run_round(job, pending, pool, on_event, has_worked=has_worked)
         again = {}
         for key, unit in pending.items():
             ending = endings.get(key) or UnitEvent(key, Ending.INTERRUPTED, _killed(unit))
@@ -167,7 +166,8 @@ def _run_round(
     on_event: Callable[[Event], None],
     *,
     has_worked: bool,
-) -> dict[str, UnitEvent]:
+) -> tuple[dict[str, UnitEvent], bool]:
+    """Run each unit once; return how they ended, and whether anything is committed by now."""
     endings: dict[str, UnitEvent] = {}
     begun, broken = 0, list[str]()
     for event in _stream(job, list(units.values()), pool):
@@ -186,11 +186,11 @@ def _run_round(
         if not has_worked:
             at_once = pool.max_actors * pool.units_in_flight
             _check_lost(begun - len(endings), broken, at_once)
-    return endings
+    return endings, has_worked
 
 
 def _check_lost(without_ending: int, broken: Sequence[str], at_once: int) -> None:
-    """Raise where so many workers were lost that no unit is to blame.
+    """Raise where so many units were lost with their workers that none of them is to blame.
 
     Args:
         without_ending: Units that were begun and have not ended: under way, or their worker died.
@@ -201,11 +201,14 @@ def _check_lost(without_ending: int, broken: Sequence[str], at_once: int) -> Non
     if lost <= max(_MOST_LOST_AT_FIRST, _TIMES_LOST_AT_FIRST * at_once):
         return
     if broken:
-        raise BackendError(f"{lost} workers ended, nothing is committed; the last: {broken[-1]}")
+        raise BackendError(
+            f"{lost} work units are lost with their workers, nothing is committed; the last worker "
+            f"said: {broken[-1]}"
+        )
     raise ClusterError(
-        f"{lost} workers died, nothing is committed (out of memory, a crash in native code, "
-        "lost nodes, or forwards beyond --batch-timeout-s; their logs in the Ray session folder "
-        "say which); try --units-in-flight 1, a lower --max-batch-tokens, or one file by itself"
+        f"{lost} work units are lost with their workers, nothing is committed (out of memory, a "
+        "crash in native code, lost nodes, or forwards beyond --batch-timeout-s; the workers' logs "
+        "in the Ray session folder say which); try --units-in-flight 1, a lower --max-batch-tokens, or one file by itself"
     )
 
 

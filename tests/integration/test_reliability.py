@@ -132,7 +132,7 @@ def test_workers_that_die_of_every_unit_end_the_job_long_before_the_last_of_them
 
     said = capfd.readouterr().err
     assert code == exit_code(ClusterError(""))
-    assert "twofold: error: 3 workers died, nothing is committed" in said
+    assert "twofold: error: 3 work units are lost with their workers, nothing is committed" in said
     assert "Traceback" not in said
     assert 3 <= faults.happened(fault) < 16
 

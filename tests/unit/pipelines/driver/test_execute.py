@@ -119,7 +119,7 @@ def shard_of(unit: WorkUnit) -> ShardEvent:
 
 
 def test_workers_that_die_of_unit_after_unit_end_a_run_that_never_committed_anything(run):
-    with pytest.raises(ClusterError, match="17 workers died, nothing is committed"):
+    with pytest.raises(ClusterError, match="17 work units are lost with their workers, nothing"):
         run(Rounds(lambda _: deaths(17)), [A, B, C])
 
 
@@ -139,6 +139,14 @@ def test_where_an_earlier_run_has_committed_something_any_number_may_be_lost(run
     assert outcome.failures == {}
 
 
+def test_what_was_committed_in_an_earlier_round_counts_in_the_next(run):
+    fatal = UnitEvent(A.key, Ending.FATAL, "the store says 503")
+    rounds = Rounds(lambda _: [shard_of(A)], lambda _: [fatal, *deaths(99)], all_but())
+    outcome, _ = run(rounds, [A, B, C])
+    assert outcome.failures == {}
+    assert len(rounds.units) == 3
+
+
 def test_units_that_fail_are_not_lost(run):
     units = many_units()
     failed = [event for unit in units for event in (begun(unit), ended(unit, Ending.FAILED))]
@@ -149,7 +157,7 @@ def test_units_that_fail_are_not_lost(run):
 def test_a_model_that_fails_on_worker_after_worker_ends_the_run_and_says_why(run):
     units = many_units()
     broken = [event for unit in units for event in (begun(unit), ended(unit, Ending.BROKEN))]
-    with pytest.raises(BackendError, match=r"17 workers ended.*the last: .*16.jsonl.*: broken$"):
+    with pytest.raises(BackendError, match=r"17 work units are lost.*the last worker said: .*16.jsonl.*: broken$"):
         run(Rounds(lambda _: broken), units)
 
 
@@ -157,7 +165,7 @@ def test_the_more_units_are_under_way_the_more_may_be_lost_at_first(run, monkeyp
     monkeypatch.setattr(sys.modules[__name__], "POOL", replace(POOL, max_actors=10))
     # 20 are under way, of what is heard in `deaths` all but the last two are known to be lost.
     run(Rounds(lambda _: deaths(80 + 18)), [A, B, C])
-    with pytest.raises(ClusterError, match="81 workers died"):
+    with pytest.raises(ClusterError, match="81 work units are lost"):
         run(Rounds(lambda _: deaths(81 + 18)), [A, B, C])
 
 
