@@ -54,13 +54,17 @@ _FULL = RoundsProtocol(
     connections=(1, 16, 64),
     rates=(20.0, 50.0, 100.0, 200.0, 400.0),
 )
+_OF_ROUNDS = ("rounds", "seconds", "warm_up_s", "connections", "rates", "max_requests", "only")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; return 0, or 1 where it could not be run."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
     arguments.load_average = round(os.getloadavg()[0], 2)
     alone = arguments.overload or arguments.traffic
+    if alone and any(getattr(arguments, name) is not None for name in _OF_ROUNDS):
+        parser.error("--overload and --traffic have a protocol of their own, without other cells")
     run = _run_alone if alone else _run_rounds
     return measure_in_folder(
         lambda work: run(arguments, _queries(arguments.data), work), arguments.work
@@ -102,13 +106,15 @@ def _queries(data: Path | None) -> list[str]:
     return generated_queries(_GENERATED) if data is None else read_banking77(data)
 
 
-def _documents(data: Path | None) -> list[list[str]]:
-    """Return Debian's descriptions where they are, else texts as long, so many a request."""
+def _documents(data: Path | None) -> tuple[str, list[list[str]]]:
+    """Return what they are, Debian's descriptions or texts as long, and so many a request."""
     folder = None if data is None else data.parent / "debian"
-    has_folder = folder is not None and folder.is_dir()
-    texts = read_folder(folder) if folder and has_folder else generated_texts(_GENERATED)
+    if folder is not None and folder.is_dir():
+        name, texts = "debian", read_folder(folder)
+    else:
+        name, texts = "generated", generated_texts(_GENERATED)
     size = DOCUMENTS_A_REQUEST
-    return [texts[start : start + size] for start in range(0, len(texts) - size + 1, size)]
+    return name, [texts[start : start + size] for start in range(0, len(texts) - size + 1, size)]
 
 
 def _run_alone(arguments: argparse.Namespace, queries: Sequence[str], work: Path) -> None:
@@ -122,11 +128,11 @@ def _run_alone(arguments: argparse.Namespace, queries: Sequence[str], work: Path
             if arguments.overload:
                 summary = measure_overload(target, OverloadProtocol(), _say)
             else:
-                in_bulk = http_requests(
-                    _documents(arguments.data), system.port, input_type="document"
-                )
+                name, texts = _documents(arguments.data)
+                in_bulk = http_requests(texts, system.port, input_type="document")
                 documents = Target(system.port, in_bulk)
-                summary = measure_traffic(target, documents, TrafficProtocol(), _say)
+                traffic = measure_traffic(target, documents, TrafficProtocol(), _say)
+                summary = {**traffic, "documents": name}
     kind = "overload" if arguments.overload else "traffic"
     _say(f"{kind} summary", {**summary, "flags": _flags(arguments), **_context(arguments, [])})
 

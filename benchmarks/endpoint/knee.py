@@ -33,7 +33,7 @@ class KneeProtocol:
         knee_s: The knee itself.
     """
 
-    step_s: float = 2.0
+    step_s: float = 4.0
     warm_up_s: float = 1.0
     knee_s: float = 5.0
 
@@ -47,6 +47,9 @@ def climb(
         target: Where to send what.
         protocol: How long.
         say: Takes what a line measures, and the line.
+
+    Raises:
+        ValueError: No request was answered well there.
     """
     steps: dict[int, float] = {}
     for count in _LADDER:
@@ -56,6 +59,8 @@ def climb(
     knee = find_knee(steps)
     at_knee = describe(closed(target, knee, protocol.knee_s, protocol.warm_up_s))
     say("knee", {"connections": knee, **at_knee})
+    if not at_knee["requests_per_s"]:
+        raise ValueError(f"expected answers at {knee} connections, found {at_knee}")
     return knee, at_knee
 
 

@@ -30,11 +30,13 @@ class TrafficProtocol(KneeProtocol):
     """How long what is measured.
 
     Attributes:
-        cell_s: Each rate, and each number of document connections.
+        cell_s: Each rate of queries alone.
+        beside_s: Each number of document connections; a request of theirs takes long.
         rounds: Turns of all these cells.
     """
 
     cell_s: float = 6.0
+    beside_s: float = 15.0
     rounds: int = 3
 
 
@@ -59,11 +61,13 @@ def measure_traffic(
     for turn in range(1, protocol.rounds + 1):
         for share in _SHARES:
             rate = share * at_knee["requests_per_s"]
-            load, _ = uvloop.run(_cell(queries, documents, rate, 0, protocol.cell_s))
+            load, _ = uvloop.run(_cell(queries, documents, rate, 0, protocol.cell_s, turn))
             say("rate", {"round": turn, "share_of_knee": share, **_at(rate), **describe(load)})
         for connections in _DOCUMENT_CONNECTIONS:
             rate = _SHARE_BESIDE_DOCUMENTS * at_knee["requests_per_s"]
-            load, beside = uvloop.run(_cell(queries, documents, rate, connections, protocol.cell_s))
+            load, beside = uvloop.run(
+                _cell(queries, documents, rate, connections, protocol.beside_s, turn)
+            )
             figures = {**_at(rate), **describe(load), "documents": _of_documents(beside)}
             say(
                 "queries beside documents",
@@ -73,10 +77,10 @@ def measure_traffic(
 
 
 async def _cell(
-    queries: Target, documents: Target, rate: float, connections: int, seconds: float
+    queries: Target, documents: Target, rate: float, connections: int, seconds: float, turn: int
 ) -> tuple[Load, Load | None]:
     """Send queries at a rate, and documents over so many connections at the same time."""
-    times = arrivals(rate, seconds, limit=most_requests(seconds))
+    times = arrivals(rate, seconds, limit=most_requests(seconds), seed=turn)
     arriving = open_loop(queries, times, drain_s=_DRAIN_S)
     if not connections:
         return await arriving, None

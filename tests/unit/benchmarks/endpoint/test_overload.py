@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -88,3 +89,34 @@ def test_a_closed_loop_may_have_as_many_requests_as_one_client_sends_in_its_time
         knee.closed(TARGET, 8, seconds, warm_up_s)
 
     assert most == [1_200_000, 60_000]
+
+
+def a_server_of(requests_per_s: dict[int, float]) -> Callable[..., Load]:
+    """`closed`, of a server that answers so many at so many connections."""
+
+    def closed(_: Target, connections: int, seconds: float, __: float) -> Load:
+        answers = round(requests_per_s.get(connections, 0.0) * seconds)
+        return Load([Sample(0.0, 0.01, 200)] * answers, seconds)
+
+    return closed
+
+
+def test_the_ladder_is_climbed_and_the_knee_measured_once_more(monkeypatch: pytest.MonkeyPatch):
+    speeds = {1: 10.0, 2: 20.0, 4: 40.0, 8: 75.0, 16: 80.0, 32: 80.0, 64: 78.0, 128: 60.0}
+    monkeypatch.setattr(knee, "closed", a_server_of(speeds))
+    said: list[tuple[str, int, float]] = []
+
+    found, figures = knee.climb(
+        TARGET,
+        knee.KneeProtocol(),
+        lambda measures, line: said.append((measures, line["connections"], line["requests_per_s"])),
+    )
+
+    assert (found, figures["requests_per_s"]) == (8, 75.0)
+    assert said == [*(("step", count, rate) for count, rate in speeds.items()), ("knee", 8, 75.0)]
+
+
+def test_a_server_that_answers_nothing_has_no_knee(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(knee, "closed", a_server_of({}))
+    with pytest.raises(ValueError, match="expected answers at 1 connections"):
+        knee.climb(TARGET, knee.KneeProtocol(), lambda *_: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -12,19 +13,31 @@ from benchmarks.endpoint.samples import Load, Sample
 from benchmarks.endpoint.traffic import DOCUMENTS_A_REQUEST, TrafficProtocol, measure_traffic
 
 QUERIES, DOCUMENTS = Target(1, [b"q"]), Target(1, [b"d"])
-PROTOCOL = TrafficProtocol(cell_s=2.0, rounds=2)
+PROTOCOL = TrafficProtocol(cell_s=2.0, beside_s=2.0, rounds=2)
 
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     """What is said of a server with its knee at 8 connections and 100 requests/s."""
 
+    under_way: list[Target] = []
+
+    async def both(target: Target) -> None:
+        under_way.append(target)
+        for _ in range(3):
+            await asyncio.sleep(0)
+
     async def arriving(target: Target, times: list[float], **_: Any) -> Load:
         assert target is QUERIES
-        return Load([Sample(at_s, 0.01, 200) for at_s in times], 2.0)
+        await both(target)
+        # An arrival shows what is sent meanwhile: 10 ms alone, 20 ms beside documents.
+        seconds = 0.01 * len(under_way)
+        under_way.clear()
+        return Load([Sample(at_s, seconds, 200) for at_s in times], 2.0)
 
     async def in_bulk(target: Target, *, connections: int, seconds: float, **_: Any) -> Load:
         assert (target, seconds) == (DOCUMENTS, 2.0)
+        await both(target)
         return Load([Sample(0.0, 0.5, 200)] * connections, seconds)
 
     monkeypatch.setattr(traffic, "climb", lambda *_: (8, {"requests_per_s": 100.0}))
@@ -37,16 +50,23 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_each_round_has_every_rate_up_to_the_knee(lines):
-    rates = [(line["round"], line["rate"]) for measures, line in lines if measures == "rate"]
+    alone = [line for measures, line in lines if measures == "rate"]
+    rates = [(line["round"], line["rate"]) for line in alone]
     assert rates == [(turn, rate) for turn in (1, 2) for rate in (10.0, 25.0, 50.0, 75.0, 90.0)]
-    assert all(line["p50_ms"] == 10.0 for _, line in lines)
+    assert {line["p50_ms"] for line in alone} == {10.0}
 
 
 def test_documents_beside_queries_are_counted_one_by_one(lines):
     beside = [line for measures, line in lines if measures == "queries beside documents"]
     assert [line["document_connections"] for line in beside] == [0, 1, 2, 4] * 2
+    assert [line["p50_ms"] for line in beside] == [10.0, 20.0, 20.0, 20.0] * 2
     assert {line["rate"] for line in beside} == {25.0}
     assert beside[0]["documents"] is None
     # A request of each connection in the two seconds.
     rates = [line["documents"]["documents_per_s"] for line in beside[1:4]]
     assert rates == [connections * DOCUMENTS_A_REQUEST / 2.0 for connections in (1, 2, 4)]
+
+
+def test_each_round_has_arrivals_of_its_own(lines):
+    counts = [line["requests"] for measures, line in lines if measures == "rate"]
+    assert counts[:5] != counts[5:]
