@@ -10,9 +10,10 @@ Knows nothing of HTTP, Ray or tokenizers.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +30,8 @@ from serving.fair_queue import FairQueue, Picked, QueuedRequest
 from serving.load import LoadMeter
 
 __all__ = ["Batched", "TokenBatcher"]
+
+_logger = logging.getLogger("ray.serve")
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ class TokenBatcher:
         self._load.enter(n_tokens)
         if self._queue.add(request):
             # In the next turn of the event loop: what comes in this one shares the forward.
-            loop.call_soon(self._thread.submit, self._work)
+            loop.call_soon(self._begin_work)
         try:
             await request.done
         finally:
@@ -159,6 +162,15 @@ class TokenBatcher:
         self._queue.cancel_all()
         await asyncio.get_running_loop().run_in_executor(self._thread, time.monotonic)
         self._thread.shutdown()
+
+    def _begin_work(self) -> None:
+        self._thread.submit(self._work).add_done_callback(self._end_work)
+
+    def _end_work(self, work: Future[None]) -> None:
+        """Fail the health check where the loop below has ended with an error: nobody else would."""
+        if not work.cancelled() and (error := work.exception()) is not None:
+            _logger.critical("the encoder's thread ended", exc_info=error)
+            self._failure = BackendError(f"the encoder's thread ended: {one_line(error)}")
 
     def _work(self) -> None:
         """Encode until nothing waits. In the encoder's thread."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +19,11 @@ from encoder.tokenizer import Tokenized
 
 __all__ = ["FairQueue", "Picked", "QueuedRequest"]
 
-_OLDEST_SHARE = 0.25
-"""Of the budget, for the oldest request alone: a large one goes on however many small ones come."""
+_LARGE_SHARE = 1 / 3
+"""Of the budget: requests of more tokens are large, and may have so many between small ones.
+
+More than `LoadMeter` asks of a forward that tells how fast the encoder is.
+"""
 
 
 @dataclass(eq=False)
@@ -35,7 +39,8 @@ class QueuedRequest:
         arrived: On the monotonic clock, in seconds.
         rows: The vectors so far, float32 (D,) each.
         taken: Texts that are encoded or under way.
-        tokens_left: Padded tokens of the others.
+        padded_tokens: Of all texts.
+        tokens_left: Those of the texts that wait.
         forward_s: Seconds of the forwards that its texts were in.
     """
 
@@ -46,12 +51,13 @@ class QueuedRequest:
     arrived: float
     rows: list[npt.NDArray[np.float32]] = field(default_factory=list)
     taken: int = 0
+    padded_tokens: int = field(init=False)
     tokens_left: int = field(init=False)
     forward_s: float = 0.0
     has_failed: bool = False
 
     def __post_init__(self) -> None:
-        self.tokens_left = sum(self.costs)
+        self.padded_tokens = self.tokens_left = sum(self.costs)
 
     @property
     def has_more(self) -> bool:
@@ -69,6 +75,7 @@ class FairQueue:
     def __init__(self) -> None:
         self._requests: dict[QueuedRequest, None] = {}
         self._is_emptied = True
+        self._had_small = False
         self._lock = threading.Lock()
 
     def add(self, request: QueuedRequest) -> bool:
@@ -95,9 +102,9 @@ class FairQueue:
             self._requests.clear()
 
     def tokens_before(self, n_tokens: int) -> int:
-        """Return the padded tokens that would be encoded before a new request's last one.
+        """Return about how many padded tokens would be encoded before a new request's last one.
 
-        In turns, each of the others gets no more than the new one until that is through.
+        As if all took turns: each of the others gets no more than the new one before that is done.
         """
         with self._lock:
             return sum(min(other.tokens_left, n_tokens) for other in self._requests)
@@ -105,48 +112,56 @@ class FairQueue:
     def take(self, budget: int) -> Picked:
         """Pick texts of at most so many padded tokens, but at least one where any waits.
 
-        The oldest request may fill a part of the budget; the rest is shared, one text of each
-        request in turn, oldest first. A text that does not fit now waits; its request becomes the
-        oldest, of which at least one text is always taken, so nothing starves. Where a forward
-        completes requests, the others do not fill it up: short queries would wait for documents.
+        Small requests and large ones take turns: short queries do not wait for a bulk request's
+        texts but for a part of a forward, and a bulk request goes on however many queries come.
+        Within a forward, one text of each request in turn. Among the small ones the oldest is first
+        each time; of the large ones each has the next part to itself before one has two.
         """
         with self._lock:
-            picked = self._pick(budget)
+            picked: Picked = []
+            self._drop_finished()
+            while self._requests and not picked:  # the event loop may cancel what was not dropped
+                picked = self._pick(budget)
+                self._drop_finished()
             self._is_emptied = not picked
+            self._had_small &= bool(picked)
             return picked
 
     def _pick(self, budget: int) -> Picked:
-        self._drop_finished()
-        picked: Picked = []
-        spent = 0
-
-        def take(request: QueuedRequest, limit: float) -> bool:
-            nonlocal spent
-            if not request.has_more:
-                return False
-            cost = request.costs[request.taken]
-            if picked and spent + cost > limit:
-                return False
-            picked.append((request, request.taken))
-            request.taken += 1
-            request.tokens_left -= cost
-            spent += cost
-            return True
-
-        for oldest in self._requests:
-            while take(oldest, budget * _OLDEST_SHARE):
-                pass
-            break
-        completed = 0
-        is_turn_worth_it = bool(picked)
-        while is_turn_worth_it and spent < budget:
-            took = [request for request in self._requests if take(request, budget)]
-            completes = sum(request.taken == len(request.costs) for request in took)
-            completed += completes
-            is_turn_worth_it = bool(took) and (completes > 0 or not completed)
-        self._drop_finished()
+        large_share = max(1, int(budget * _LARGE_SHARE))
+        small = [request for request in self._requests if request.padded_tokens <= large_share]
+        large = [request for request in self._requests if request.padded_tokens > large_share]
+        had_small, self._had_small = self._had_small, False
+        if small and not (large and had_small):
+            self._had_small = True
+            return _in_turns(small, budget)
+        picked = _in_turns(large, large_share if had_small else budget)
+        for request, _ in picked:
+            self._requests.pop(request, None)
+            self._requests[request] = None
         return picked
 
     def _drop_finished(self) -> None:
         """Take out what is encoded or under way, has failed or was cancelled."""
         self._requests = {request: None for request in self._requests if request.has_more}
+
+
+def _in_turns(requests: Sequence[QueuedRequest], budget: int) -> Picked:
+    """Pick one text of each request after the other, until the budget is full."""
+    picked: Picked = []
+    spent = 0
+    took = True
+    while took and spent < budget:
+        took = False
+        for request in requests:
+            if not request.has_more:
+                continue
+            cost = request.costs[request.taken]
+            if picked and spent + cost > budget:
+                continue
+            picked.append((request, request.taken))
+            request.taken += 1
+            request.tokens_left -= cost
+            spent += cost
+            took = True
+    return picked

@@ -41,8 +41,8 @@ class LimitSettings(BaseModel):
     max_request_tokens: int = Field(
         262_144,
         ge=1,
-        description="Tokens of one request, after truncation; more is 413. It never takes more "
-        "than half of the encoder from others",
+        description="Tokens of one request, after truncation; more is 413. A large one is embedded "
+        "in parts, in turns with small ones",
     )
     max_queued_tokens: int = Field(
         262_144,

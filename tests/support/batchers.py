@@ -94,19 +94,20 @@ class Forwards:
 def batcher_of(
     encode: Callable[[Tokenized, Sequence[Role]], EncodedEach],
     *,
-    budget: int = BUDGET,
+    budget: int | Callable[[], int] = BUDGET,
     max_queued_tokens: int = MANY_TOKENS,
     max_queue_wait_s: float | None = math.inf,
     load: LoadMeter | None = None,
 ) -> TokenBatcher:
+    batch_tokens = budget if callable(budget) else lambda: budget
     return TokenBatcher(
         encode,
         thread=ThreadPoolExecutor(1),
-        batch_tokens=lambda: budget,
+        batch_tokens=batch_tokens,
         max_queued_tokens=max_queued_tokens,
         max_queue_wait_s=max_queue_wait_s,
         max_seq_length=MAX_SEQ_LENGTH,
-        load=load or LoadMeter(budget),
+        load=load or LoadMeter(BUDGET if callable(budget) else budget),
     )
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,12 +15,11 @@ from encoder.errors import BackendError
 from encoder.isolation import EncodedEach
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
-from serving.batcher import Batched, TokenBatcher
+from serving.batcher import Batched
 from serving.errors import OverloadedError, TextFailedError
 from serving.load import LoadMeter
 from support.batchers import (
     BUDGET,
-    MANY_TOKENS,
     MAX_SEQ_LENGTH,
     Forwards,
     batcher_of,
@@ -171,14 +168,8 @@ def test_a_busy_event_loop_does_not_keep_the_encoder_waiting() -> None:
 def test_a_budget_that_falls_is_kept_from_then_on() -> None:
     async def scenario() -> None:
         forwards, budgets = Forwards(), [32, 8, 8, 8, 8]
-        batcher = TokenBatcher(
-            forwards,
-            thread=ThreadPoolExecutor(1),
-            batch_tokens=lambda: budgets.pop(0) if len(budgets) > 1 else budgets[0],
-            max_queued_tokens=MANY_TOKENS,
-            max_queue_wait_s=math.inf,
-            max_seq_length=MAX_SEQ_LENGTH,
-            load=LoadMeter(32),
+        batcher = batcher_of(
+            forwards, budget=lambda: budgets.pop(0) if len(budgets) > 1 else budgets[0]
         )
         await batcher.submit(texts_of(*[4] * 14), DOCUMENT)
         assert [sum(costs) for costs in forwards.costs] == [32, 8, 8, 8]
@@ -220,8 +211,8 @@ def test_a_small_request_is_not_made_to_wait_for_a_forward_that_a_large_one_fill
             others = [sent(batcher, texts) for texts in small]
             await queued()
         await asyncio.gather(first, *others)
-        # Alone it fills the first; of the second it has a quarter and two turns beside the others.
-        assert [sum(costs) for costs in forwards.costs[:3]] == [200, 12 * 4 + 2 * 4 + 3 * 4, 200]
+        # Alone it fills a forward; then they have one for themselves, and it a third of one, once.
+        assert [sum(costs) for costs in forwards.costs[:4]] == [200, 3 * 4, 16 * 4, 200]
         await batcher.close()
 
     run(scenario())
@@ -246,14 +237,13 @@ def test_a_large_request_goes_on_however_many_small_ones_come(length: int) -> No
         batched = await batcher.submit(large, DOCUMENT)
         finished.set()
         np.testing.assert_array_equal(batched.vectors, vectors_of(large, DOCUMENT))
-        names, a_forward = names_of(large), max(1, BUDGET // 4 // length)
+        names, a_forward = names_of(large), max(1, BUDGET // 3 // length)
         first, last = (
             next(number for number, call in enumerate(forwards.calls) if name in call)
             for name in (names[0], names[-1])
         )
-        # While others are older, it has its turn in each forward, if not a quarter of it: 128 small
-        # ones take 4 forwards.
-        assert last - first <= len(large) / a_forward + 6
+        # Of every second forward a third, or one text.
+        assert last - first <= 2 * len(large) / a_forward
         await asyncio.gather(*clients)
         await batcher.close()
 
@@ -401,6 +391,23 @@ def test_a_backend_that_fails_for_every_text_fails_all_requests_until_a_forward_
         np.testing.assert_array_equal(batched.vectors, vectors_of(texts, QUERY))
         assert batcher.failure is None
         await batcher.close()
+
+    run(scenario())
+
+
+def test_an_error_that_ends_the_encoders_thread_is_not_lost() -> None:
+    async def scenario() -> None:
+        def no_budget() -> int:
+            raise ZeroDivisionError("no rate")
+
+        batcher = batcher_of(Forwards(), budget=no_budget)
+        waits = sent(batcher, texts_of(3))
+        while batcher.failure is None:  # noqa: ASYNC110 - it is found in another thread
+            await asyncio.sleep(0.001)
+        assert "ZeroDivisionError: no rate" in str(batcher.failure)
+        await batcher.close()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
 
     run(scenario())
 
