@@ -1,4 +1,8 @@
-"""text-embeddings-inference's API: `POST /embed` (and `/`), `GET /info`."""
+"""text-embeddings-inference's API: `POST /embed` (and `/`), `GET /info`.
+
+Each route is there once more below `/query` and `/document`: a client that cannot send a role is
+given an address that says it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field, StrictBool, StrictStr, field_validator
 
 from encoder.errors import InvalidInputError
+from encoder.space import Role
 from serving.dialects.served_models import ServedModels
 from serving.dialects.wire import Body, BodyRoute, PositiveInt, Texts, json_response, respond
 from serving.embed_request import EmbedRequest, Truncate
@@ -44,14 +49,40 @@ class TeiEmbed(Body):
 def router(service: EmbeddingService, models: ServedModels, settings: ServingSettings) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["text-embeddings-inference"], route_class=BodyRoute)
+    for address_role in (None, *Role):
+        _add_routes(routes, address_role, service, models, settings)
+    return routes
 
+
+def _add_routes(
+    routes: APIRouter,
+    address_role: Role | None,
+    service: EmbeddingService,
+    models: ServedModels,
+    settings: ServingSettings,
+) -> None:
+    """Add the routes below a role's address; None: those of clients that say it, or do not care."""
+    said_by_address = address_role.value if address_role else None
+    prefix = f"/{said_by_address}" if said_by_address else ""
+    docs: dict[str, Any] = {
+        "description": "Also below `/query` and `/document`, where the address says the role.",
+        "include_in_schema": address_role is None,
+    }
     vectors: dict[int | str, dict[str, Any]] = {200: {"model": list[list[float]]}}
 
-    @routes.post("/embed", summary="As text-embeddings-inference does", responses=vectors)
-    @routes.post("/", summary="For clients that are given a bare address", responses=vectors)
+    @routes.post(
+        f"{prefix}/embed", summary="As text-embeddings-inference does", responses=vectors, **docs
+    )
+    @routes.post(
+        prefix or "/",
+        summary="For clients that are given a bare address",
+        responses=vectors,
+        **docs,
+    )
     async def embed(body: TeiEmbed, request: Request) -> Response:
         record_of(request.scope).dialect = "tei"
-        _, role = models.choose(None, {"prompt_name": body.prompt_name})
+        words = {"prompt_name": body.prompt_name, "the address": said_by_address}
+        _, role = models.choose(None, words)
         if body.normalize is not None and body.normalize != service.space.normalize:
             raise InvalidInputError(
                 f"normalize: expected {str(service.space.normalize).lower()}, which this space "
@@ -61,18 +92,20 @@ def router(service: EmbeddingService, models: ServedModels, settings: ServingSet
         embedding = await service.embed(EmbedRequest(texts, role, body.where, body.dimensions))
         return await respond(request, embedding, lambda: list(embedding.vectors))
 
-    @routes.get("/info", summary="The model, its embedding space, the limits")
+    @routes.get(f"{prefix}/info", summary="The model, its embedding space, the limits", **docs)
     async def info() -> Response:
-        return json_response(_info(service, models, settings))
-
-    return routes
+        return json_response(_info(service, models, settings, address_role))
 
 
 def _info(
-    service: EmbeddingService, models: ServedModels, settings: ServingSettings
+    service: EmbeddingService,
+    models: ServedModels,
+    settings: ServingSettings,
+    address_role: Role | None,
 ) -> dict[str, Any]:
     space, limits, provenance = service.space, settings.limits, service.encoder.provenance
-    pooling = space.role(models.default_role).pooling.value
+    default_role = address_role or models.default_role
+    pooling = space.role(default_role).pooling.value
     return {
         "model_id": provenance.get("model"),
         "model_sha": provenance.get("revision"),
@@ -84,7 +117,7 @@ def _info(
         "max_request_tokens": limits.max_request_tokens,
         "max_queued_tokens": limits.max_queued_tokens,
         "auto_truncate": True,
-        "default_role": models.default_role.value,
+        "default_role": default_role.value,
         "embedding_space": {"fingerprint": space.fingerprint, **space.to_dict()},
         "corpus": settings.corpus,
         "provenance": provenance,

@@ -310,13 +310,19 @@ class TestLiteLLM:
 class TestLlamaIndex:
     """LlamaIndex' client of text-embeddings-inference, which cannot send a role."""
 
-    @pytest.fixture
-    def client(self, endpoint: Endpoint) -> TextEmbeddingsInference:
-        return TextEmbeddingsInference(model_name=endpoint.model, base_url=endpoint.url, timeout=30)
+    def client(self, endpoint: Endpoint, address: str = "") -> TextEmbeddingsInference:
+        return TextEmbeddingsInference(
+            model_name=endpoint.model, base_url=f"{endpoint.url}{address}", timeout=30
+        )
 
-    def test_it_gets_vectors_of_the_default_role(self, client, expected):
-        found = client.get_text_embedding_batch(TEXTS)
+    def test_it_gets_vectors_of_the_default_role(self, endpoint, expected):
+        found = self.client(endpoint).get_text_embedding_batch(TEXTS)
         assert_same(found, expected[Role.QUERY])
 
-    def test_it_asks_one_query(self, client, expected):
-        assert_same([client.get_query_embedding(TEXTS[0])], expected[Role.QUERY][:1])
+    def test_it_gets_documents_from_the_address_that_says_so(self, endpoint, expected):
+        found = self.client(endpoint, "/document").get_text_embedding_batch(TEXTS)
+        assert_same(found, expected[Role.DOCUMENT])
+
+    def test_it_asks_one_query(self, endpoint, expected):
+        found = self.client(endpoint, "/query").get_query_embedding(TEXTS[0])
+        assert_same([found], expected[Role.QUERY][:1])

@@ -157,7 +157,9 @@ def test_units_that_fail_are_not_lost(run):
 def test_a_model_that_fails_on_worker_after_worker_ends_the_run_and_says_why(run):
     units = many_units()
     broken = [event for unit in units for event in (begun(unit), ended(unit, Ending.BROKEN))]
-    with pytest.raises(BackendError, match=r"17 work units are lost.*the last worker said: .*16.jsonl.*: broken$"):
+    with pytest.raises(
+        BackendError, match=r"17 work units are lost.*the last worker said: .*16.jsonl.*: broken$"
+    ):
         run(Rounds(lambda _: broken), units)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from encoder.space import Role
 from support.replica_app import (
     DOCUMENT,
     NINE,
@@ -33,6 +34,19 @@ def test_tei_takes_the_role_from_the_prompts_name(app: App):
     check_vectors(app.post(TEI, inputs="a", prompt_name="query"), [vector("a", QUERY)])
     check_vectors(app.post(TEI, inputs="a", prompt_name=None), [vector("a", QUERY)])
     assert "prompt_name" in refusal(app.post(TEI, inputs="a", prompt_name="s2p"), 400)
+
+
+@pytest.mark.parametrize("role", [QUERY, DOCUMENT], ids=lambda role: role.value)
+def test_tei_takes_the_role_from_the_address_of_a_client_that_cannot_send_it(app: App, role: Role):
+    for path in (f"/{role.value}", f"/{role.value}/embed"):
+        check_vectors(app.post(path, inputs=["a", "b"]), [vector("a", role), vector("b", role)])
+        check_vectors(app.post(path, inputs="a", prompt_name=role.value), [vector("a", role)])
+    assert app.get(f"/{role.value}/info").json()["default_role"] == role.value
+
+
+def test_tei_refuses_a_role_that_is_not_the_addresss(app: App):
+    message = refusal(app.post("/document/embed", inputs="a", prompt_name="query"), 400)
+    assert "prompt_name says query and the address says document" in message
 
 
 def test_tei_normalize_may_only_be_as_the_space_has_it(app: App):
