@@ -216,9 +216,8 @@ def _run(
         "wall_tokens_per_s": round(tokens / wall_s, 1),
         "tree_peak_bytes": memory.tree_peak_bytes,
     }
-    report = Path(output) / "_report.json"
-    if setting.place.name == "local" and report.exists():
-        account = json.loads(report.read_text())
+    if not system.script:
+        account = json.loads(setting.place.read(output, "_report.json"))
         result["seconds_by_stage"] = account["seconds_by_stage"]
         result["first_commit_s"] = round(account["first_commit_at"] - account["started_at"], 2)
     return result, vectors

@@ -1,8 +1,9 @@
 """In front of the encoder: batches by token budget, without a wait timer.
 
 While the encoder works, requests queue; when it is free, its thread takes what waits, up to the
-budget. So a lone request is never delayed, under load batches are as large as the load, and a busy
-event loop does not keep the encoder waiting. Answers are given on the event loop.
+budget (`FairQueue` says whose turn it is). So a lone request is never delayed, under load batches
+are as large as the load, and a busy event loop does not keep the encoder waiting. Answers are given
+on the event loop.
 
 Knows nothing of HTTP, Ray or tokenizers.
 """
@@ -159,18 +160,25 @@ class TokenBatcher:
 
     async def close(self) -> None:
         """Wait for the forward under way; what waits is cancelled."""
-        self._queue.cancel_all()
+        for request in self._queue.take_all():
+            request.done.cancel()
         await asyncio.get_running_loop().run_in_executor(self._thread, time.monotonic)
         self._thread.shutdown()
 
     def _begin_work(self) -> None:
-        self._thread.submit(self._work).add_done_callback(self._end_work)
+        loop = asyncio.get_running_loop()
+        work = self._thread.submit(self._work)
+        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._end_work, done))
 
     def _end_work(self, work: Future[None]) -> None:
-        """Fail the health check where the loop below has ended with an error: nobody else would."""
-        if not work.cancelled() and (error := work.exception()) is not None:
-            _logger.critical("the encoder's thread ended", exc_info=error)
-            self._failure = BackendError(f"the encoder's thread ended: {one_line(error)}")
+        """Fail what waits where the loop below ended with an error; the next request begins it."""
+        if work.cancelled() or (error := work.exception()) is None:
+            return
+        _logger.error("the batcher met a defect", exc_info=error)
+        self._failure = BackendError(f"the batcher met a defect: {one_line(error)}")
+        for request in self._queue.take_all():
+            if not request.done.done():
+                request.done.set_exception(self._failure)
 
     def _work(self) -> None:
         """Encode until nothing waits. In the encoder's thread."""

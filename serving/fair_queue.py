@@ -7,6 +7,7 @@ limits or clocks.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,10 +20,10 @@ from encoder.tokenizer import Tokenized
 
 __all__ = ["FairQueue", "Picked", "QueuedRequest"]
 
-_LARGE_SHARE = 1 / 3
-"""Of the budget: requests of more tokens are large, and may have so many between small ones.
+_PART = 0.25
+"""Of the budget. A request of more tokens is large, and has at least so many at a time.
 
-More than `LoadMeter` asks of a forward that tells how fast the encoder is.
+As many as `LoadMeter` asks of a forward that tells how fast the encoder is.
 """
 
 
@@ -40,7 +41,7 @@ class QueuedRequest:
         rows: The vectors so far, float32 (D,) each.
         taken: Texts that are encoded or under way.
         padded_tokens: Of all texts.
-        tokens_left: Those of the texts that wait.
+        tokens_left: Tokens of the texts that wait, without padding.
         forward_s: Seconds of the forwards that its texts were in.
     """
 
@@ -57,7 +58,8 @@ class QueuedRequest:
     has_failed: bool = False
 
     def __post_init__(self) -> None:
-        self.padded_tokens = self.tokens_left = sum(self.costs)
+        self.padded_tokens = sum(self.costs)
+        self.tokens_left = self.tokenized.total_tokens
 
     @property
     def has_more(self) -> bool:
@@ -70,12 +72,17 @@ Picked = list[tuple[QueuedRequest, int]]
 
 
 class FairQueue:
-    """Requests in order of arrival. Safe to use from several threads."""
+    """Requests that wait for the encoder. Safe to use from several threads.
+
+    Small ones are in order of arrival. Large ones rotate: who had a part of a forward waits until
+    the other large ones had theirs.
+    """
 
     def __init__(self) -> None:
         self._requests: dict[QueuedRequest, None] = {}
         self._is_emptied = True
         self._had_small = False
+        self._part = sys.maxsize
         self._lock = threading.Lock()
 
     def add(self, request: QueuedRequest) -> bool:
@@ -94,30 +101,39 @@ class FairQueue:
         with self._lock:
             self._requests.pop(request, None)
 
-    def cancel_all(self) -> None:
-        """Cancel everything that waits."""
+    def take_all(self) -> list[QueuedRequest]:
+        """Take out everything that waits; somebody has to take again for what comes."""
         with self._lock:
-            for request in self._requests:
-                request.done.cancel()
-            self._requests.clear()
+            requests, self._requests = list(self._requests), {}
+            self._is_emptied = True
+            return requests
 
     def tokens_before(self, n_tokens: int) -> int:
-        """Return about how many padded tokens would be encoded before a new request's last one.
+        """Return about how many tokens would be encoded before a new request's last one.
 
-        As if all took turns: each of the others gets no more than the new one before that is done.
+        Before a small one those of all small ones and a part of the large ones. Before a large one
+        those of all small ones, and of each large one as many as it has itself.
         """
+        small = large = 0
         with self._lock:
-            return sum(min(other.tokens_left, n_tokens) for other in self._requests)
+            is_large = n_tokens > self._part
+            for request in self._requests:
+                if request.padded_tokens <= self._part:
+                    small += request.tokens_left
+                else:
+                    large += min(request.tokens_left, n_tokens if is_large else self._part)
+        return small + (large if is_large else min(large, self._part))
 
     def take(self, budget: int) -> Picked:
         """Pick texts of at most so many padded tokens, but at least one where any waits.
 
-        Small requests and large ones take turns: short queries do not wait for a bulk request's
-        texts but for a part of a forward, and a bulk request goes on however many queries come.
-        Within a forward, one text of each request in turn. Among the small ones the oldest is first
-        each time; of the large ones each has the next part to itself before one has two.
+        Small requests and large ones take turns. The small ones fill a forward in order of arrival.
+        After it one large request has a part of a forward, so that short queries do not wait for
+        all of it, and it goes on however many of them come. Where no small one came meanwhile, the
+        large ones fill a forward, part by part.
         """
         with self._lock:
+            self._part = max(1, int(budget * _PART))
             picked: Picked = []
             self._drop_finished()
             while self._requests and not picked:  # the event loop may cancel what was not dropped
@@ -128,40 +144,55 @@ class FairQueue:
             return picked
 
     def _pick(self, budget: int) -> Picked:
-        large_share = max(1, int(budget * _LARGE_SHARE))
-        small = [request for request in self._requests if request.padded_tokens <= large_share]
-        large = [request for request in self._requests if request.padded_tokens > large_share]
+        small, large = list[QueuedRequest](), list[QueuedRequest]()
+        for request in self._requests:
+            (small if request.padded_tokens <= self._part else large).append(request)
         had_small, self._had_small = self._had_small, False
-        if small and not (large and had_small):
+        forward = _Forward(budget)
+        if large and (had_small or not small):
+            self._add_large(forward, large, self._part if had_small else budget)
+        else:
             self._had_small = True
-            return _in_turns(small, budget)
-        picked = _in_turns(large, large_share if had_small else budget)
-        for request, _ in picked:
-            self._requests.pop(request, None)
+            for request in small:
+                while forward.take(request):
+                    pass
+        return forward.picked
+
+    def _add_large(self, forward: _Forward, requests: Sequence[QueuedRequest], enough: int) -> None:
+        """Let each have a part in turn, until it is enough; who had one goes behind the others."""
+        took = True
+        while took and forward.spent < enough:
+            took = False
+            for request in requests:
+                until = min(forward.spent + self._part, enough)
+                while forward.spent < until and forward.take(request):
+                    took = True
+        for request, _ in forward.picked:
+            del self._requests[request]
             self._requests[request] = None
-        return picked
 
     def _drop_finished(self) -> None:
         """Take out what is encoded or under way, has failed or was cancelled."""
         self._requests = {request: None for request in self._requests if request.has_more}
 
 
-def _in_turns(requests: Sequence[QueuedRequest], budget: int) -> Picked:
-    """Pick one text of each request after the other, until the budget is full."""
-    picked: Picked = []
-    spent = 0
-    took = True
-    while took and spent < budget:
-        took = False
-        for request in requests:
-            if not request.has_more:
-                continue
-            cost = request.costs[request.taken]
-            if picked and spent + cost > budget:
-                continue
-            picked.append((request, request.taken))
-            request.taken += 1
-            request.tokens_left -= cost
-            spent += cost
-            took = True
-    return picked
+class _Forward:
+    """Texts that are to be encoded together."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self.picked: Picked = []
+        self.spent = 0
+
+    def take(self, request: QueuedRequest) -> bool:
+        """Take a request's next text, if there is one and it fits; the first always does."""
+        if not request.has_more:
+            return False
+        cost = request.costs[request.taken]
+        if self.picked and self.spent + cost > self._budget:
+            return False
+        self.picked.append((request, request.taken))
+        request.taken += 1
+        request.tokens_left -= int(request.tokenized.n_tokens[request.taken - 1])
+        self.spent += cost
+        return True

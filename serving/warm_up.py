@@ -45,8 +45,9 @@ async def warm_up(
                 [ids] * rows, np.full(rows, len(ids), np.int32), np.zeros(rows, np.bool_)
             )
             await batcher.submit(texts, Role.QUERY)
-    # Behind the batcher's own work: after a small request, a large one would have smaller forwards.
-    await loop.run_in_executor(thread, time.monotonic)
+            # Behind the batcher's own work: a large request has a whole forward only where no small
+            # one was in the last.
+            await loop.run_in_executor(thread, time.monotonic)
     load.restart()
     rows = max(1, encoder.max_concurrent_tokens // longest)
     for _ in range(_MEASURED_FORWARDS):

@@ -63,6 +63,15 @@ class Place:
         table = ds.dataset(files, filesystem=store).to_table(columns=["id", "embedding"])
         return dict(zip(table["id"].to_pylist(), table["embedding"].to_pylist(), strict=True))
 
+    def read(self, output: str, name: str) -> bytes:
+        """Return a file of an output.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        content: bytes = self._store().cat_file(f"{output}/{name}")
+        return content
+
     def _store(self) -> Any:  # noqa: ANN401 - fsspec has no types
         if self.name == "local":
             return fsspec.filesystem("file")

@@ -48,13 +48,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class JobResult:
-    """One job in one place, over all turns.
+    """One system's job of one size in one place, over all turns.
 
     Attributes:
+        model: Name of the model.
         place: "local" or "s3".
         system: Name of the system.
         title: With its version.
         documents: Of the larger run.
+        turns: How many there were.
         start_s: Median seconds of the run of a few documents.
         wall_tokens_per_s: Median of the larger run, start included.
         marginal_tokens_per_s: Median of what more documents cost.
@@ -62,10 +64,12 @@ class JobResult:
         ours_to_it_marginal: Ratio of the latter.
     """
 
+    model: str
     place: str
     system: str
     title: str
     documents: int
+    turns: int
     start_s: float
     wall_tokens_per_s: float
     marginal_tokens_per_s: float
@@ -163,41 +167,62 @@ def _title(line: Line) -> str:
 
 
 def job_results(lines: Sequence[Line]) -> list[JobResult]:
-    """Return every job's result, by place, in the order in which they were first measured."""
-    runs: dict[tuple[str, str], list[Line]] = {}
-    rates: dict[tuple[str, str], list[Line]] = {}
-    for line in lines:
-        if line["benchmark"] == "job" and line["measures"] in ("run", "rate"):
-            kind = runs if line["measures"] == "run" else rates
-            kind.setdefault((line["place"], line["system"]), []).append(line)
+    """Return every job's result, in the order in which they were first measured.
+
+    What has one model, one place and one number of documents is compared with each other.
+    """
+    jobs = [line for line in lines if line["benchmark"] == "job"]
+    rates: dict[tuple[str, str, int], dict[str, list[Line]]] = {}
+    for line in jobs:
+        if line["measures"] == "rate":
+            key = (line["model_name"], line["place"], line["documents"])
+            rates.setdefault(key, {}).setdefault(line["system"], []).append(line)
     results = []
-    for (place, system), found in rates.items():
-        many = max(line["documents"] for line in found)
-        large = _only(runs[place, system], many)
-        ours = (place, _OUR_JOB)
-        wall = [line["wall_tokens_per_s"] for line in large]
-        marginal = [line["marginal_tokens_per_s"] for line in found]
-        our_wall = [line["wall_tokens_per_s"] for line in _only(runs[ours], many)]
-        our_marginal = [line["marginal_tokens_per_s"] for line in rates[ours]]
-        few = [line["wall_s"] for line in runs[place, system] if line["documents"] != many]
-        results.append(
-            JobResult(
-                place=place,
-                system=system,
-                title=_job_title(system, large[0]["versions"]),
-                documents=many,
-                start_s=statistics.median(few),
-                wall_tokens_per_s=statistics.median(wall),
-                marginal_tokens_per_s=statistics.median(marginal),
-                ours_to_it_wall=_median_ratio(our_wall, wall),
-                ours_to_it_marginal=_median_ratio(our_marginal, marginal),
+    for (model, place, documents), by_system in rates.items():
+        our_wall = _wall(jobs, model, place, _OUR_JOB, documents)
+        for system, found in by_system.items():
+            wall = _wall(jobs, model, place, system, documents)
+            marginal = _values(found, "marginal_tokens_per_s")
+            runs = _runs(jobs, model, place, system)
+            few = min(line["documents"] for line in runs)
+            results.append(
+                JobResult(
+                    model=model,
+                    place=place,
+                    system=system,
+                    title=_job_title(system, runs[0]["versions"]),
+                    documents=documents,
+                    turns=len(found),
+                    start_s=statistics.median(
+                        line["wall_s"] for line in runs if line["documents"] == few
+                    ),
+                    wall_tokens_per_s=statistics.median(wall),
+                    marginal_tokens_per_s=statistics.median(marginal),
+                    ours_to_it_wall=_median_ratio(our_wall, wall),
+                    ours_to_it_marginal=_median_ratio(
+                        _values(by_system[_OUR_JOB], "marginal_tokens_per_s"), marginal
+                    ),
+                )
             )
-        )
     return results
 
 
-def _only(lines: Iterable[Line], documents: int) -> list[Line]:
-    return [line for line in lines if line["documents"] == documents]
+def _runs(jobs: Iterable[Line], model: str, place: str, system: str) -> list[Line]:
+    return [
+        line
+        for line in jobs
+        if line["measures"] == "run"
+        and (line["model_name"], line["place"], line["system"]) == (model, place, system)
+    ]
+
+
+def _wall(jobs: Iterable[Line], model: str, place: str, system: str, documents: int) -> list[float]:
+    runs = _runs(jobs, model, place, system)
+    return _values((line for line in runs if line["documents"] == documents), "wall_tokens_per_s")
+
+
+def _values(lines: Iterable[Line], name: str) -> list[float]:
+    return [line[name] for line in lines]
 
 
 def _job_title(system: str, versions: dict[str, str]) -> str:

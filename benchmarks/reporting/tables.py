@@ -99,8 +99,9 @@ def _job(lines: Sequence[Line]) -> str:
         return ""
     rows = [
         [
-            f"{result.place}: {result.title}",
+            f"{result.place}, {result.model}: {result.title}",
             f"{result.documents:,}",
+            str(result.turns),
             f"{result.start_s:.0f}",
             f"{result.wall_tokens_per_s:,.0f}",
             _ratio(result.ours_to_it_wall),
@@ -109,7 +110,7 @@ def _job(lines: Sequence[Line]) -> str:
         ]
         for result in results
     ]
-    header = ["Parquet to Parquet", "documents", "50 documents: s", "whole run: tokens/s"]
+    header = ["Parquet to Parquet", "documents", "turns", "50: s", "whole run: tokens/s"]
     table = markdown([*header, "ours / it", "what comes after: tokens/s", "ours / it"], rows)
     return "\n\n".join(filter(None, (table, _stages(lines))))
 

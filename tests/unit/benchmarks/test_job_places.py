@@ -31,6 +31,13 @@ def test_rejects_are_no_vectors(tmp_path):
             place.vectors(str(tmp_path / "ours"))
 
 
+def test_a_report_is_read_from_where_the_output_lies(tmp_path):
+    with local_place(tmp_path) as place:
+        (tmp_path / "ours").mkdir()
+        (tmp_path / "ours/_report.json").write_text("{}")
+        assert place.read(str(tmp_path / "ours"), "_report.json") == b"{}"
+
+
 def test_a_machine_of_few_cores_has_one_actor_and_a_process_for_each():
     workers = {
         system.name: max(1, 2 // system.threads_a_worker) for system in SYSTEMS if system.script

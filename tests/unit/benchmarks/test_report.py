@@ -43,6 +43,7 @@ def job(system: str, documents: int, wall_s: float, tokens: int) -> dict[str, ob
     return {
         "benchmark": "job",
         "measures": "run",
+        "model_name": "minilm",
         "place": "local",
         "system": system,
         "versions": {"sentence-transformers": "6.2.0"},
@@ -56,6 +57,7 @@ def rate(system: str, documents: int, marginal: float) -> dict[str, object]:
     return {
         "benchmark": "job",
         "measures": "rate",
+        "model_name": "minilm",
         "place": "local",
         "system": system,
         "documents": documents,
@@ -129,6 +131,23 @@ def test_a_job_is_compared_by_its_whole_run_and_by_what_more_documents_cost():
     found = job_results(lines)[1]
     assert found.title == "Ray Data and sentence-transformers 6.2.0"
     assert (found.start_s, found.ours_to_it_wall, found.ours_to_it_marginal) == (10, 2, 4)
+    assert (found.model, found.place, found.documents, found.turns) == ("minilm", "local", 900, 1)
+
+
+@pytest.mark.parametrize("other", [{"model_name": "noinstruct"}, {"place": "s3"}, {}], ids=str)
+def test_jobs_of_another_model_place_or_size_are_not_compared(other):
+    first = [job("twofold", 50, 20, 1000), job("twofold", 900, 40, 40_000)]
+    second = [job("twofold", 50, 20, 1000), job("twofold", 1800, 10, 40_000)]
+    lines = [
+        *(*first, rate("twofold", 900, 2000), rate("ray-data", 900, 1000)),
+        *(job("ray-data", 50, 20, 1000), job("ray-data", 900, 80, 40_000)),
+        *({**line, **other} for line in (*second, rate("twofold", 1800, 9000))),
+    ]
+    found = {(each.system, each.documents): each for each in job_results(lines)}
+    assert found["ray-data", 900].ours_to_it_marginal == 2
+    assert found["ray-data", 900].ours_to_it_wall == 2
+    assert found["twofold", 1800].marginal_tokens_per_s == 9000
+    assert found["twofold", 1800].start_s == 20
 
 
 @pytest.fixture

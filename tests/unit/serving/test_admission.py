@@ -84,12 +84,12 @@ def test_a_request_that_would_wait_too_long_is_refused_and_one_that_shares_is_no
             await forwards.begun(1)
             large = sent(batcher, texts_of(*[4] * 100))
             await queued()
-            # In turns, 4 tokens wait for about 4 of the large one's 400.
-            small = [sent(batcher, texts_of(4)) for _ in range(3)]
+            # A part of a forward, 8 of the large one's 400 tokens, stands before a small one.
+            small = [sent(batcher, texts_of(4)) for _ in range(2)]
             await queued()
             with pytest.raises(OverloadedError, match=r"would wait 1\.7 s for 16 others and"):
                 await batcher.submit(texts_of(4), QUERY)
-            # 410 may wait for 412: hardly longer than they take by themselves.
+            # 410 may wait for 408: hardly longer than they take by themselves.
             batcher.admission.check_room(410)
         await asyncio.gather(first, large, *small)
         await batcher.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 import pytest
@@ -211,8 +212,8 @@ def test_a_small_request_is_not_made_to_wait_for_a_forward_that_a_large_one_fill
             others = [sent(batcher, texts) for texts in small]
             await queued()
         await asyncio.gather(first, *others)
-        # Alone it fills a forward; then they have one for themselves, and it a third of one, once.
-        assert [sum(costs) for costs in forwards.costs[:4]] == [200, 3 * 4, 16 * 4, 200]
+        # Alone it fills a forward; then they have one to themselves, and it a quarter, once.
+        assert [sum(costs) for costs in forwards.costs[:4]] == [200, 3 * 4, 13 * 4, 200]
         await batcher.close()
 
     run(scenario())
@@ -237,12 +238,12 @@ def test_a_large_request_goes_on_however_many_small_ones_come(length: int) -> No
         batched = await batcher.submit(large, DOCUMENT)
         finished.set()
         np.testing.assert_array_equal(batched.vectors, vectors_of(large, DOCUMENT))
-        names, a_forward = names_of(large), max(1, BUDGET // 3 // length)
+        names, a_forward = names_of(large), max(1, BUDGET // 4 // length)
         first, last = (
             next(number for number, call in enumerate(forwards.calls) if name in call)
             for name in (names[0], names[-1])
         )
-        # Of every second forward a third, or one text.
+        # Of every second forward a quarter, or one text.
         assert last - first <= 2 * len(large) / a_forward
         await asyncio.gather(*clients)
         await batcher.close()
@@ -395,19 +396,27 @@ def test_a_backend_that_fails_for_every_text_fails_all_requests_until_a_forward_
     run(scenario())
 
 
-def test_an_error_that_ends_the_encoders_thread_is_not_lost() -> None:
+@pytest.mark.parametrize("good_forwards", [0, 1])
+def test_a_defect_between_two_forwards_fails_what_waits_and_is_not_lost(good_forwards: int) -> None:
     async def scenario() -> None:
-        def no_budget() -> int:
-            raise ZeroDivisionError("no rate")
+        budgets = count()
 
-        batcher = batcher_of(Forwards(), budget=no_budget)
-        waits = sent(batcher, texts_of(3))
-        while batcher.failure is None:  # noqa: ASYNC110 - it is found in another thread
-            await asyncio.sleep(0.001)
+        def budget() -> int:
+            if next(budgets) == good_forwards:
+                raise ZeroDivisionError("no rate")
+            return BUDGET
+
+        batcher = batcher_of(Forwards(), budget=budget)
+        for each in [sent(batcher, texts_of(BUDGET, BUDGET)) for _ in range(2)]:
+            with pytest.raises(BackendError, match="ZeroDivisionError: no rate"):
+                await each
         assert "ZeroDivisionError: no rate" in str(batcher.failure)
+
+        texts = texts_of(3)
+        batched = await batcher.submit(texts, QUERY)
+        np.testing.assert_array_equal(batched.vectors, vectors_of(texts, QUERY))
+        assert batcher.failure is None
         await batcher.close()
-        with pytest.raises(asyncio.CancelledError):
-            await waits
 
     run(scenario())
 

@@ -13,7 +13,7 @@ from support.batchers import texts_of
 
 BUDGET = 100
 LARGE = 30
-"""Texts of 4 tokens; together more than a third of the budget."""
+"""Texts of 4 tokens; together more than a quarter of the budget."""
 
 requests_of_costs = st.lists(
     st.lists(st.integers(1, 150), min_size=1, max_size=12), min_size=1, max_size=12
@@ -55,13 +55,35 @@ def takes(queue: FairQueue, times: int) -> list[dict[QueuedRequest, int]]:
     return forwards
 
 
-def test_small_requests_and_a_large_one_take_turns_and_the_large_one_has_a_third() -> None:
+def test_small_requests_and_a_large_one_take_turns_and_the_large_one_has_a_quarter() -> None:
     large, small = a_request(*[4] * LARGE), [a_request(4) for _ in range(2)]
     queue = a_queue(large, *small)
-    assert takes(queue, 2) == [{small[0]: 1, small[1]: 1}, {large: 8}]
+    assert takes(queue, 2) == [{small[0]: 1, small[1]: 1}, {large: 7}]
     late = a_request(4)
     queue.add(late)
-    assert takes(queue, 2) == [{late: 1}, {large: 8}]
+    assert takes(queue, 2) == [{late: 1}, {large: 7}]
+
+
+def test_small_requests_are_taken_whole_in_order_of_arrival() -> None:
+    first, second, third = a_request(*[4] * 6), a_request(*[20] * 1), a_request(*[4] * 6)
+    others = [a_request(12) for _ in range(4)]
+    queue = a_queue(first, second, third, *others)
+    assert takes(queue, 2) == [
+        {first: 6, second: 1, third: 6, others[0]: 1, others[1]: 1},
+        {others[2]: 1, others[3]: 1},
+    ]
+
+
+def test_what_would_come_before_a_request_is_told_by_its_size() -> None:
+    small, large = [a_request(4, 4), a_request(10)], [a_request(*[40] * 3), a_request(50)]
+    queue = a_queue(a_request(1), *small, *large)
+    assert len(queue.take(BUDGET)) == 4
+    more = [a_request(7), a_request(3)]
+    for request in more:
+        queue.add(request)
+    # Of the large ones a quarter of the budget stands before a small request.
+    assert queue.tokens_before(5) == 10 + 25
+    assert queue.tokens_before(60) == 10 + 60 + 50
 
 
 def test_a_large_request_has_whole_forwards_where_no_small_one_came_before() -> None:
@@ -70,7 +92,7 @@ def test_a_large_request_has_whole_forwards_where_no_small_one_came_before() -> 
     assert takes(queue, 2) == [{large: 25}, {large: 25}]
     small = a_request(4)
     queue.add(small)
-    assert takes(queue, 3) == [{small: 1}, {large: 8}, {large: 22}]
+    assert takes(queue, 3) == [{small: 1}, {large: 7}, {large: 23}]
 
 
 def test_the_small_ones_of_long_ago_make_no_large_request_wait() -> None:
@@ -85,7 +107,7 @@ def test_the_small_ones_of_long_ago_make_no_large_request_wait() -> None:
 def test_large_requests_share_their_forwards() -> None:
     first, second = a_request(*[4] * 100), a_request(*[4] * 20)
     queue = a_queue(first, second)
-    assert takes(queue, 2) == [{first: 13, second: 12}, {first: 17, second: 8}]
+    assert takes(queue, 2) == [{first: 14, second: 11}, {first: 16, second: 9}]
 
 
 def test_a_large_request_does_not_wait_for_all_of_an_older_one() -> None:
@@ -95,14 +117,14 @@ def test_a_large_request_does_not_wait_for_all_of_an_older_one() -> None:
     for _ in range(5):
         queue.add(a_request(1))
         large.append(takes(queue, 2)[1])
-    assert large == [{first: 1}, {second: 8}, {third: 1}, {first: 1}, {second: 2}]
+    assert large == [{first: 1}, {second: 7}, {third: 1}, {first: 1}, {second: 3, third: 1}]
 
 
 def test_what_is_cancelled_while_a_forward_is_picked_does_not_keep_the_others_waiting() -> None:
     cancelled, large = a_request(4), a_request(*[4] * LARGE)
     queue = a_queue(cancelled, large)
     cancelled.done = CancelledOnceLookedAt(loop=_LOOP)
-    assert takes(queue, 1) == [{large: 8}]
+    assert takes(queue, 1) == [{large: 7}]
 
 
 def test_a_budget_of_next_to_nothing_is_enough_for_one_text() -> None:
@@ -147,7 +169,7 @@ def test_while_small_requests_keep_coming_each_second_forward_is_the_large_ones(
     costs: list[list[int]],
 ) -> None:
     requests = [a_request(*each) for each in costs]
-    large = [request for request in requests if request.padded_tokens > BUDGET // 3]
+    large = [request for request in requests if request.padded_tokens > BUDGET // 4]
     queue = a_queue(*requests)
     while any(request.has_more for request in large):
         queue.add(a_request(1))
