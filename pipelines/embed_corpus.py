@@ -130,7 +130,7 @@ def _embed_units(
             progress.add(event)
 
         return run_units(
-            job, units, pool, replan=replan, on_event=on_event, has_worked=plan.has_shards
+            job, units, pool, replan=replan, on_event=on_event, has_shards=plan.has_shards
         )
 
 

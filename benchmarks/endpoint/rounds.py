@@ -163,7 +163,9 @@ class Rounds:
                 reason = f"above its {able:g} requests/s in closed loops"
                 self._line("open loop", system, round_, {"rate": rate, "left_out": reason})
                 continue
-            times = arrivals(rate, self._protocol.seconds, limit=self._protocol.max_requests)
+            times = arrivals(
+                rate, self._protocol.seconds, limit=self._protocol.max_requests, seed=round_
+            )
             first = round_ * _QUERIES_A_ROUND
             figures = describe(
                 uvloop.run(open_loop(self._targets[system.label], times, first=first))

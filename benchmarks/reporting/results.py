@@ -60,7 +60,7 @@ class JobResult:
         start_s: Median seconds of the run of a few documents.
         wall_tokens_per_s: Median of the larger run, start included.
         marginal_tokens_per_s: Median of what more documents cost.
-        ours_to_it_wall: Ratio of the former.
+        ours_to_it_wall: Ratio of the former; None where ours was not measured.
         ours_to_it_marginal: Ratio of the latter.
     """
 
@@ -73,8 +73,8 @@ class JobResult:
     start_s: float
     wall_tokens_per_s: float
     marginal_tokens_per_s: float
-    ours_to_it_wall: float
-    ours_to_it_marginal: float
+    ours_to_it_wall: float | None
+    ours_to_it_marginal: float | None
 
 
 @dataclass
@@ -200,7 +200,7 @@ def job_results(lines: Sequence[Line]) -> list[JobResult]:
                     marginal_tokens_per_s=statistics.median(marginal),
                     ours_to_it_wall=_median_ratio(our_wall, wall),
                     ours_to_it_marginal=_median_ratio(
-                        _values(by_system[_OUR_JOB], "marginal_tokens_per_s"), marginal
+                        _values(by_system.get(_OUR_JOB, ()), "marginal_tokens_per_s"), marginal
                     ),
                 )
             )
@@ -234,5 +234,7 @@ def _job_title(system: str, versions: dict[str, str]) -> str:
     return titles.get(system, system)
 
 
-def _median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+def _median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+    if not ours:
+        return None
     return statistics.median(mine / other for mine, other in zip(ours, theirs, strict=False))

@@ -110,7 +110,7 @@ def _job(lines: Sequence[Line]) -> str:
         ]
         for result in results
     ]
-    header = ["Parquet to Parquet", "documents", "turns", "50: s", "whole run: tokens/s"]
+    header = ["Parquet to Parquet", "documents", "turns", "50 documents: s", "whole run: tokens/s"]
     table = markdown([*header, "ours / it", "what comes after: tokens/s", "ours / it"], rows)
     return "\n\n".join(filter(None, (table, _stages(lines))))
 
@@ -126,11 +126,11 @@ def _stages(lines: Sequence[Line]) -> str:
         return ""
     largest = max(runs, key=lambda line: int(line["documents"]))
     stages = sorted(largest["seconds_by_stage"].items(), key=lambda stage: -float(stage[1]))
+    split = ", ".join(f"{name} {value:.1f}" for name, value in stages)
     return (
         f"Of the {largest['wall_s']:.0f} s that twofold took for {largest['documents']:,} "
-        f"documents, {largest['first_commit_s']:.0f} s went by until the first shard; its "
-        "actor's seconds by stage, which overlap: "
-        f"{', '.join(f'{name} {value:.1f}' for name, value in stages)}."
+        f"documents ({largest['place']}, {largest['model_name']}), {largest['first_commit_s']:.0f} "
+        f"s went by until the first shard; its actor's seconds by stage, which overlap: {split}."
     )
 
 

@@ -29,7 +29,7 @@ class Plan:
         pin: Space and layout of what it would write.
         units: All work units, by key.
         done: Keys of the units that are complete in the output.
-        has_shards: Whether the output holds any shard.
+        has_shards: Whether the output holds shards of any of these units.
     """
 
     sources: list[Source]
@@ -96,7 +96,8 @@ def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
         units = units_of(sources, settings)
     committed = group_by_unit(storage.sizes(DATA))
     done = frozenset(u.key for u in units if u.key in committed and committed[u.key].complete)
-    return Plan(sources, pin, {unit.key: unit for unit in units}, done, bool(committed))
+    has_shards = any(unit.key in committed for unit in units)
+    return Plan(sources, pin, {unit.key: unit for unit in units}, done, has_shards)
 
 
 def units_of(sources: Sequence[Source], settings: EmbedCorpusSettings) -> list[WorkUnit]:

@@ -76,7 +76,7 @@ def run_units(
     *,
     replan: Callable[[Source], list[WorkUnit]],
     on_event: Callable[[Event], None],
-    has_worked: bool = False,
+    has_shards: bool = False,
 ) -> Outcome:
     """Embed units.
 
@@ -86,7 +86,7 @@ def run_units(
         pool: The actors.
         replan: Makes the units of a source that changed since it was planned.
         on_event: Called for every event, as it comes.
-        has_worked: Whether the output holds shards.
+        has_shards: Whether an earlier run committed shards of these sources.
 
     Returns:
         How it ended; failed units are named in it, not raised.
@@ -98,9 +98,12 @@ def run_units(
     """
     outcome = Outcome(dict(units))
     tries: Counter[str] = Counter()
+    has_worked = False
     pending = dict(units)
     while pending:
-        endings, has_worked = _run_round(job, pending, pool, on_event, has_worked=has_worked)
+        endings, has_worked = _run_round(
+            job, pending, pool, on_event, has_worked=has_worked, has_shards=has_shards
+        )
         again = {}
         for key, unit in pending.items():
             ending = endings.get(key) or UnitEvent(key, Ending.INTERRUPTED, _killed(unit))
@@ -166,8 +169,9 @@ def _run_round(
     on_event: Callable[[Event], None],
     *,
     has_worked: bool,
+    has_shards: bool,
 ) -> tuple[dict[str, UnitEvent], bool]:
-    """Run each unit once; return how they ended, and whether anything is committed by now."""
+    """Run each unit once; return how they ended, and whether this run has committed anything."""
     endings: dict[str, UnitEvent] = {}
     begun, broken = 0, list[str]()
     for event in _stream(job, list(units.values()), pool):
@@ -183,7 +187,7 @@ def _run_round(
             isinstance(event, UnitEvent) and event.ending is Ending.DONE
         )
         on_event(event)
-        if not has_worked:
+        if not (has_worked or has_shards):
             at_once = pool.max_actors * pool.units_in_flight
             _check_lost(begun - len(endings), broken, at_once)
     return endings, has_worked
@@ -208,7 +212,8 @@ def _check_lost(without_ending: int, broken: Sequence[str], at_once: int) -> Non
     raise ClusterError(
         f"{lost} work units are lost with their workers, nothing is committed (out of memory, a "
         "crash in native code, lost nodes, or forwards beyond --batch-timeout-s; the workers' logs "
-        "in the Ray session folder say which); try --units-in-flight 1, a lower --max-batch-tokens, or one file by itself"
+        "in the Ray session folder say which); try --units-in-flight 1, a lower "
+        "--max-batch-tokens, or one file by itself"
     )
 
 

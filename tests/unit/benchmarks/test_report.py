@@ -134,20 +134,28 @@ def test_a_job_is_compared_by_its_whole_run_and_by_what_more_documents_cost():
     assert (found.model, found.place, found.documents, found.turns) == ("minilm", "local", 900, 1)
 
 
-@pytest.mark.parametrize("other", [{"model_name": "noinstruct"}, {"place": "s3"}, {}], ids=str)
-def test_jobs_of_another_model_place_or_size_are_not_compared(other):
+@pytest.mark.parametrize(
+    ("other", "size"), [({"model_name": "noinstruct"}, 900), ({"place": "s3"}, 900), ({}, 1800)]
+)
+def test_jobs_of_another_model_place_or_size_are_not_compared(other, size):
     first = [job("twofold", 50, 20, 1000), job("twofold", 900, 40, 40_000)]
-    second = [job("twofold", 50, 20, 1000), job("twofold", 1800, 10, 40_000)]
+    second = [job("twofold", 50, 30, 1000), job("twofold", size, 10, 40_000)]
     lines = [
         *(*first, rate("twofold", 900, 2000), rate("ray-data", 900, 1000)),
         *(job("ray-data", 50, 20, 1000), job("ray-data", 900, 80, 40_000)),
-        *({**line, **other} for line in (*second, rate("twofold", 1800, 9000))),
+        *({**line, **other} for line in (*second, rate("twofold", size, 9000))),
     ]
-    found = {(each.system, each.documents): each for each in job_results(lines)}
-    assert found["ray-data", 900].ours_to_it_marginal == 2
-    assert found["ray-data", 900].ours_to_it_wall == 2
-    assert found["twofold", 1800].marginal_tokens_per_s == 9000
-    assert found["twofold", 1800].start_s == 20
+    ours, theirs, others = job_results(lines)
+    assert (ours.marginal_tokens_per_s, ours.turns) == (2000, 1)
+    assert (theirs.ours_to_it_marginal, theirs.ours_to_it_wall) == (2, 2)
+    assert (others.marginal_tokens_per_s, others.wall_tokens_per_s) == (9000, 4000)
+
+
+def test_a_job_that_ours_was_not_measured_beside_has_no_ratio():
+    lines = [job("ray-data", 50, 10, 1000), job("ray-data", 900, 80, 40_000)]
+    (found,) = job_results([*lines, rate("ray-data", 900, 500)])
+    assert (found.ours_to_it_wall, found.ours_to_it_marginal) == (None, None)
+    assert "| 500 | - |" in TABLES["job"]([*lines, rate("ray-data", 900, 500)])
 
 
 @pytest.fixture
@@ -228,8 +236,8 @@ def test_the_jobs_table_says_where_our_largest_runs_time_went(tmp_path):
     large |= {"seconds_by_stage": {"read": 0.5, "encode": 33.0}, "first_commit_s": 12.0}
     lines = [small, large, rate("twofold", 900, 2000)]
     assert TABLES["job"](lines).endswith(
-        "Of the 40 s that twofold took for 900 documents, 12 s went by until the first shard; its "
-        "actor's seconds by stage, which overlap: encode 33.0, read 0.5."
+        "Of the 40 s that twofold took for 900 documents (local, minilm), 12 s went by until the "
+        "first shard; its actor's seconds by stage, which overlap: encode 33.0, read 0.5."
     )
     assert TABLES["job"]([]) == ""
 

@@ -55,7 +55,7 @@ def run(monkeypatch, tmp_path):
         rounds: Rounds,
         units: Sequence[WorkUnit],
         replan: Callable[[Source], list[WorkUnit]] = never,
-        has_worked: bool = False,
+        has_shards: bool = False,
     ) -> tuple[Outcome, list[Event]]:
         monkeypatch.setattr(execute, "_stream", rounds.stream)
         events: list[Event] = []
@@ -65,7 +65,7 @@ def run(monkeypatch, tmp_path):
             POOL,
             replan=replan,
             on_event=events.append,
-            has_worked=has_worked,
+            has_shards=has_shards,
         )
         return outcome, events
 
@@ -135,8 +135,14 @@ def test_once_anything_is_committed_any_number_of_units_may_be_lost(run, good):
 
 
 def test_where_an_earlier_run_has_committed_something_any_number_may_be_lost(run):
-    outcome, _ = run(Rounds(lambda _: deaths(99)), [A, B, C], has_worked=True)
+    outcome, _ = run(Rounds(lambda _: deaths(99)), [A, B, C], has_shards=True)
     assert outcome.failures == {}
+
+
+def test_a_model_that_loads_nowhere_ends_a_run_whatever_an_earlier_one_committed(run):
+    rounds = Rounds(lambda _: [UnitEvent(A.key, Ending.FATAL, "no such model")])
+    with pytest.raises(ModelLoadError, match="no such model"):
+        run(rounds, [A, B], has_shards=True)
 
 
 def test_what_was_committed_in_an_earlier_round_counts_in_the_next(run):

@@ -1,0 +1,63 @@
+"""What a plan says of an output: which units are complete, and whether any has begun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from encoder.settings import EncoderSettings
+from pipelines.corpus.pin import pin_output
+from pipelines.corpus.shards import ShardName
+from pipelines.driver.corpus_plan import Plan, plan_corpus
+from pipelines.settings import EmbedCorpusSettings
+from pipelines.storage import Storage
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_model: Path) -> EmbedCorpusSettings:
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        (tmp_path / f"in/{name}.jsonl").write_text('{"id": "1", "text": "a"}\n')
+    return EmbedCorpusSettings(
+        input=(str(tmp_path / "in"),),
+        output=str(tmp_path / "out"),
+        encoder=EncoderSettings(model=str(tiny_model)),
+    )
+
+
+def plan_beside(settings: EmbedCorpusSettings, *shards: ShardName) -> Plan:
+    """Plan a run into an output that holds these shards."""
+    storage = Storage(settings.output)
+    pin_output(storage, plan_corpus(settings, storage).pin)
+    folder = Path(settings.output) / "data"
+    folder.mkdir()
+    for shard in shards:
+        (folder / str(shard)).write_bytes(b"")
+    return plan_corpus(settings, storage)
+
+
+def unit_keys(settings: EmbedCorpusSettings) -> list[str]:
+    return list(plan_corpus(settings, Storage(settings.output)).units)
+
+
+def test_an_empty_output_has_nothing(settings):
+    plan = plan_beside(settings)
+    assert (len(plan.todo), plan.done, plan.has_shards) == (2, frozenset(), False)
+
+
+def test_a_unit_of_which_a_part_is_committed_is_to_be_done_but_has_begun(settings):
+    first, _ = unit_keys(settings)
+    plan = plan_beside(settings, ShardName(first, 0, last=False))
+    assert (len(plan.todo), plan.done, plan.has_shards) == (2, frozenset(), True)
+
+
+def test_a_unit_is_done_with_its_last_shard(settings):
+    first, second = unit_keys(settings)
+    plan = plan_beside(settings, ShardName(first, 0, last=True))
+    assert (list(plan.todo), plan.done, plan.has_shards) == ([second], {first}, True)
+
+
+def test_what_is_left_of_other_sources_has_begun_nothing(settings):
+    plan = plan_beside(settings, ShardName("0" * 32, 0, last=True))
+    assert (len(plan.todo), plan.done, plan.has_shards) == (2, frozenset(), False)
