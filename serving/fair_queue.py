@@ -41,7 +41,7 @@ class QueuedRequest:
         rows: The vectors so far, float32 (D,) each.
         taken: Texts that are encoded or under way.
         padded_tokens: Of all texts.
-        tokens_left: Tokens of the texts that wait, without padding.
+        tokens_left: Those of the texts that wait.
         forward_s: Seconds of the forwards that its texts were in.
     """
 
@@ -58,8 +58,7 @@ class QueuedRequest:
     has_failed: bool = False
 
     def __post_init__(self) -> None:
-        self.padded_tokens = sum(self.costs)
-        self.tokens_left = self.tokenized.total_tokens
+        self.padded_tokens = self.tokens_left = sum(self.costs)
 
     @property
     def has_more(self) -> bool:
@@ -74,8 +73,8 @@ Picked = list[tuple[QueuedRequest, int]]
 class FairQueue:
     """Requests that wait for the encoder. Safe to use from several threads.
 
-    Small ones are in order of arrival. Large ones rotate: who had a part of a forward waits until
-    the other large ones had theirs.
+    In order of arrival, but large ones rotate: who had a part of a forward waits until the other
+    large ones had theirs.
     """
 
     def __init__(self) -> None:
@@ -109,28 +108,29 @@ class FairQueue:
             return requests
 
     def tokens_before(self, n_tokens: int) -> int:
-        """Return about how many tokens would be encoded before a new request's last one.
+        """Return about how many padded tokens would be encoded before a new request's last one.
 
-        Before a small one those of all small ones and a part of the large ones. Before a large one
-        those of all small ones, and of each large one as many as it has itself.
+        In turns, each of the others gets no more than the new one until that is through; but before
+        a small one, all large ones together have one part.
         """
-        small = large = 0
+        alike = large = 0
         with self._lock:
             is_large = n_tokens > self._part
             for request in self._requests:
-                if request.padded_tokens <= self._part:
-                    small += request.tokens_left
+                if is_large or request.padded_tokens <= self._part:
+                    alike += min(request.tokens_left, n_tokens)
                 else:
-                    large += min(request.tokens_left, n_tokens if is_large else self._part)
-        return small + (large if is_large else min(large, self._part))
+                    large += request.tokens_left
+        return alike + min(large, self._part)
 
     def take(self, budget: int) -> Picked:
         """Pick texts of at most so many padded tokens, but at least one where any waits.
 
-        Small requests and large ones take turns. The small ones fill a forward in order of arrival.
-        After it one large request has a part of a forward, so that short queries do not wait for
-        all of it, and it goes on however many of them come. Where no small one came meanwhile, the
-        large ones fill a forward, part by part.
+        Small requests and large ones take turns. The small ones fill a forward: the oldest as far
+        as it goes, then one text of each in turn, oldest first. After it one large request has a
+        part of a forward, so that short queries do not wait for all of it, and it goes on however
+        many of them come. Where no small one came meanwhile, the large ones fill a forward, part by
+        part.
         """
         with self._lock:
             self._part = max(1, int(budget * _PART))
@@ -153,9 +153,7 @@ class FairQueue:
             self._add_large(forward, large, self._part if had_small else budget)
         else:
             self._had_small = True
-            for request in small:
-                while forward.take(request):
-                    pass
+            _add_small(forward, small)
         return forward.picked
 
     def _add_large(self, forward: _Forward, requests: Sequence[QueuedRequest], enough: int) -> None:
@@ -176,6 +174,17 @@ class FairQueue:
         self._requests = {request: None for request in self._requests if request.has_more}
 
 
+def _add_small(forward: _Forward, requests: Sequence[QueuedRequest]) -> None:
+    """Let the oldest have all it needs, then each a text in turn, until nothing fits."""
+    while forward.take(requests[0]):
+        pass
+    took = True
+    while took:
+        took = False
+        for request in requests:
+            took |= forward.take(request)
+
+
 class _Forward:
     """Texts that are to be encoded together."""
 
@@ -193,6 +202,6 @@ class _Forward:
             return False
         self.picked.append((request, request.taken))
         request.taken += 1
-        request.tokens_left -= int(request.tokenized.n_tokens[request.taken - 1])
+        request.tokens_left -= cost
         self.spent += cost
         return True

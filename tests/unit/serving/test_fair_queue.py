@@ -64,26 +64,24 @@ def test_small_requests_and_a_large_one_take_turns_and_the_large_one_has_a_quart
     assert takes(queue, 2) == [{late: 1}, {large: 7}]
 
 
-def test_small_requests_are_taken_whole_in_order_of_arrival() -> None:
-    first, second, third = a_request(*[4] * 6), a_request(*[20] * 1), a_request(*[4] * 6)
+def test_of_the_small_ones_the_oldest_is_taken_whole_and_the_others_in_turns() -> None:
+    first, second, third = a_request(*[4] * 6), a_request(20), a_request(*[4] * 6)
     others = [a_request(12) for _ in range(4)]
     queue = a_queue(first, second, third, *others)
-    assert takes(queue, 2) == [
-        {first: 6, second: 1, third: 6, others[0]: 1, others[1]: 1},
-        {others[2]: 1, others[3]: 1},
+    assert takes(queue, 3) == [
+        {first: 6, second: 1, third: 2, **dict.fromkeys(others, 1)},
+        {third: 4},
+        {},
     ]
 
 
 def test_what_would_come_before_a_request_is_told_by_its_size() -> None:
-    small, large = [a_request(4, 4), a_request(10)], [a_request(*[40] * 3), a_request(50)]
-    queue = a_queue(a_request(1), *small, *large)
-    assert len(queue.take(BUDGET)) == 4
-    more = [a_request(7), a_request(3)]
-    for request in more:
+    queue = a_queue(a_request(1))
+    queue.take(BUDGET)  # a part is 25
+    for request in (a_request(7), a_request(3), a_request(*[40] * 3), a_request(50)):
         queue.add(request)
-    # Of the large ones a quarter of the budget stands before a small request.
-    assert queue.tokens_before(5) == 10 + 25
-    assert queue.tokens_before(60) == 10 + 60 + 50
+    assert queue.tokens_before(5) == 5 + 3 + 25
+    assert queue.tokens_before(60) == 7 + 3 + 60 + 50
 
 
 def test_a_large_request_has_whole_forwards_where_no_small_one_came_before() -> None:
