@@ -105,7 +105,9 @@ def _latency(lines: Sequence[Line]) -> str:
 def _job(lines: Sequence[Line]) -> str:
     results = job_results(lines)
     panels = []
-    for place in dict.fromkeys(result.place for result in results):
+    cells = dict.fromkeys((result.place, result.model, result.documents) for result in results)
+    for cell in cells:
+        place, model, documents = cell
         bars = [
             Bar(
                 result.title,
@@ -114,9 +116,10 @@ def _job(lines: Sequence[Line]) -> str:
                 result.system == "twofold",
             )
             for result in results
-            if result.place == place
+            if (result.place, result.model, result.documents) == cell
         ]
-        panels.append((f"The job, {place}: tokens/s of the whole run, start included", bars))
+        what = f"{documents:,} documents, {place}, {model}"
+        panels.append((f"The job, {what}: tokens/s, start included", bars))
     return bar_chart(panels) if panels else ""
 
 
