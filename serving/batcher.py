@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -146,7 +146,7 @@ class TokenBatcher:
         self._load.enter(n_tokens)
         if self._queue.add(request):
             # In the next turn of the event loop: what comes in this one shares the forward.
-            loop.call_soon(self._begin_work)
+            loop.call_soon(self._thread.submit, self._work, loop)
         try:
             await request.done
         finally:
@@ -165,26 +165,24 @@ class TokenBatcher:
         await asyncio.get_running_loop().run_in_executor(self._thread, time.monotonic)
         self._thread.shutdown()
 
-    def _begin_work(self) -> None:
-        loop = asyncio.get_running_loop()
-        work = self._thread.submit(self._work)
-        work.add_done_callback(lambda done: loop.call_soon_threadsafe(self._end_work, done))
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Encode until nothing waits. In the encoder's thread."""
+        try:
+            self._encode_all(loop)
+        except Exception as error:  # a defect between two forwards: nobody may wait forever
+            loop.call_soon_threadsafe(self._fail_all, error)
 
-    def _end_work(self, work: Future[None]) -> None:
-        """Fail what waits where the loop below ended with an error; the next request begins it."""
-        if work.cancelled() or (error := work.exception()) is None:
-            return
+    def _fail_all(self, error: Exception) -> None:
+        """Fail what waits; the next request begins anew."""
         _logger.error("the batcher met a defect", exc_info=error)
         self._failure = BackendError(f"the batcher met a defect: {one_line(error)}")
         for request in self._queue.take_all():
             if not request.done.done():
                 request.done.set_exception(self._failure)
 
-    def _work(self) -> None:
-        """Encode until nothing waits. In the encoder's thread."""
+    def _encode_all(self, loop: asyncio.AbstractEventLoop) -> None:
         while picked := self._queue.take(self._batch_tokens()):
             self.admission.queue_moved()
-            loop = picked[0][0].done.get_loop()
             try:
                 texts = Tokenized.join(
                     [request.tokenized.take([index]) for request, index in picked]
