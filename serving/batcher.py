@@ -168,7 +168,7 @@ class TokenBatcher:
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         """Encode until nothing waits. In the encoder's thread."""
         try:
-            self._encode_all(loop)
+            self._encode_all()
         except Exception as error:  # a defect between two forwards: nobody may wait forever
             loop.call_soon_threadsafe(self._fail_all, error)
 
@@ -180,9 +180,10 @@ class TokenBatcher:
             if not request.done.done():
                 request.done.set_exception(self._failure)
 
-    def _encode_all(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _encode_all(self) -> None:
         while picked := self._queue.take(self._batch_tokens()):
             self.admission.queue_moved()
+            loop = picked[0][0].done.get_loop()
             try:
                 texts = Tokenized.join(
                     [request.tokenized.take([index]) for request, index in picked]
