@@ -16,7 +16,15 @@ import pyarrow.parquet as pq
 from encoder.tokenizer import Tokenizer
 from pipelines.docstrings import collect_docstrings, standard_library
 
-__all__ = ["InputFormat", "first_tokens", "generated_texts", "read_folder", "sample", "write_input"]
+__all__ = [
+    "InputFormat",
+    "descriptions",
+    "first_tokens",
+    "generated_texts",
+    "read_folder",
+    "sample",
+    "write_input",
+]
 
 InputFormat = Literal["parquet", "jsonl"]
 
@@ -44,6 +52,19 @@ def _lines(file: Path) -> Iterator[bytes]:
     content = file.read_bytes()
     # Bytes end lines at newlines alone; str.splitlines would also cut at U+2028 within a text.
     yield from (gzip.decompress(content) if file.suffix == ".gz" else content).splitlines()
+
+
+def descriptions(data: Path | None, count: int) -> tuple[str, list[str]]:
+    """Return "debian" and its descriptions, or "generated" and so many texts of their lengths.
+
+    Args:
+        data: Folder of the data sets; None generates, and so does one without Debian's.
+        count: Texts to generate.
+    """
+    folder = None if data is None else data / "debian"
+    if folder is not None and folder.is_dir():
+        return "debian", read_folder(folder)
+    return "generated", generated_texts(count)
 
 
 def generated_texts(

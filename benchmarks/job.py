@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.corpus import generated_texts, read_folder, sample, write_input
+from benchmarks.corpus import descriptions, sample, write_input
 from benchmarks.encoder_peers.models import MODELS, BenchmarkModel, prepare_model
 from benchmarks.encoder_peers.rounds import least_cosine
 from benchmarks.encoder_peers.systems import offline
@@ -94,17 +94,15 @@ def _measure(arguments: argparse.Namespace, work: Path) -> None:
     model = prepare_model(
         arguments.model, arguments.bench, environments / "infinity-onnx/bin/python"
     )
-    folder = arguments.data / "debian"
-    texts = sample(
-        read_folder(folder) if folder.is_dir() else generated_texts(arguments.docs), arguments.docs
-    )
+    source, found = descriptions(arguments.data, arguments.docs)
+    texts = sample(found, arguments.docs)
     tokenizer = Tokenizer(model.ours / "tokenizer.json", model.max_tokens)
     lengths = tokenizer.tokenize(texts).n_tokens
     shape = ModelShape.of(json.loads((model.ours / "config.json").read_text()))
     context: Line = {
         "model_name": model.name,
         "model": vars(shape),
-        "source": "debian" if folder.is_dir() else "generated",
+        "source": source,
         "place": arguments.place,
         "threads": arguments.threads,
         "machine": describe_machine(),

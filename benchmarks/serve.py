@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from benchmarks.corpus import generated_texts, read_folder
+from benchmarks.corpus import descriptions
 from benchmarks.endpoint.load_loops import Target
 from benchmarks.endpoint.models import prepare_models
 from benchmarks.endpoint.overload import OverloadProtocol, measure_overload
@@ -108,11 +108,7 @@ def _queries(data: Path | None) -> list[str]:
 
 def _documents(data: Path | None) -> tuple[str, list[list[str]]]:
     """Return what they are, Debian's descriptions or texts as long, and so many a request."""
-    folder = None if data is None else data.parent / "debian"
-    if folder is not None and folder.is_dir():
-        name, texts = "debian", read_folder(folder)
-    else:
-        name, texts = "generated", generated_texts(_GENERATED)
+    name, texts = descriptions(None if data is None else data.parent, _GENERATED)
     size = DOCUMENTS_A_REQUEST
     return name, [texts[start : start + size] for start in range(0, len(texts) - size + 1, size)]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -162,8 +162,12 @@ class TokenBatcher:
         """Wait for the forward under way; what waits is cancelled."""
         for request in self._queue.take_all():
             request.done.cancel()
-        await asyncio.get_running_loop().run_in_executor(self._thread, time.monotonic)
+        await self.rest()
         self._thread.shutdown()
+
+    async def rest(self) -> None:
+        """Wait until the encoder's thread has seen that nothing waits."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, time.monotonic)
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         """Encode until nothing waits. In the encoder's thread."""
@@ -175,10 +179,8 @@ class TokenBatcher:
     def _fail_all(self, error: Exception) -> None:
         """Fail what waits; the next request begins anew."""
         _logger.error("the batcher met a defect", exc_info=error)
-        self._failure = BackendError(f"the batcher met a defect: {one_line(error)}")
-        for request in self._queue.take_all():
-            if not request.done.done():
-                request.done.set_exception(self._failure)
+        failure = BackendError(f"the batcher met a defect: {one_line(error)}")
+        self._fail(self._queue.take_all(), failure)
 
     def _encode_all(self) -> None:
         while picked := self._queue.take(self._batch_tokens()):
@@ -191,10 +193,11 @@ class TokenBatcher:
                 forward = self._under_way = _Forward(picked, texts)
                 encoded = self._encode(texts, [request.role for request, _ in picked])
             except Exception as error:  # whatever it is, nobody may wait forever
-                for request, _ in picked:
+                requests = [request for request, _ in picked]
+                for request in requests:
                     request.has_failed = True
                 self._under_way = None
-                loop.call_soon_threadsafe(self._fail, picked, _as_backend_error(error))
+                loop.call_soon_threadsafe(self._fail, requests, _as_backend_error(error))
                 continue
             seconds = forward.age_s
             for position in encoded.failures:
@@ -224,9 +227,9 @@ class TokenBatcher:
             if len(request.rows) == len(request.costs):
                 request.done.set_result(None)
 
-    def _fail(self, picked: Picked, error: BackendError) -> None:
+    def _fail(self, requests: Iterable[QueuedRequest], error: BackendError) -> None:
         self._failure = error
-        for request, _ in picked:
+        for request in requests:
             if not request.done.done():
                 request.done.set_exception(error)
 

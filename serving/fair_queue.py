@@ -17,14 +17,13 @@ import numpy.typing as npt
 
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
+from serving.load import FULL_SHARE
 
 __all__ = ["FairQueue", "Picked", "QueuedRequest"]
 
-_PART = 0.25
-"""Of the budget. A request of more tokens is large, and has at least so many at a time.
-
-As many as `LoadMeter` asks of a forward that tells how fast the encoder is.
-"""
+_PART = FULL_SHARE
+"""Of the budget. A request of more tokens is large, and has at least so many at a time: enough for
+the forward to tell how fast the encoder is."""
 
 
 @dataclass(eq=False)

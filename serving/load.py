@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ["DEFAULT_QUEUE_WAIT_S", "FORWARD_S", "LoadMeter"]
+__all__ = ["DEFAULT_QUEUE_WAIT_S", "FORWARD_S", "FULL_SHARE", "LoadMeter"]
 
 _SMOOTHING = 0.2
 """Weight of the newest forward in the rate."""
 _FIRST_GUESS_TOKENS = 8.0
 """Of an input, before any was seen."""
-_FULL_SHARE = 0.25
+FULL_SHARE = 0.25
 """A forward of less than this of the budget says little of how fast full ones are."""
 FORWARD_S = 0.1
 """No forward is made longer than this: who comes while it is under way waits for its end. (At ten
@@ -96,7 +96,7 @@ class LoadMeter:
         if padded_tokens:
             self.padding_waste = 1.0 - n_tokens / padded_tokens
         rate = n_tokens / max(seconds, 1e-6)
-        is_small = padded_tokens < _FULL_SHARE * self.batch_tokens
+        is_small = padded_tokens < FULL_SHARE * self.batch_tokens
         if self.tokens_per_s and is_small and not self._is_too_low(rate):
             return
         weight = _SMOOTHING if self.tokens_per_s else 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -45,9 +44,8 @@ async def warm_up(
                 [ids] * rows, np.full(rows, len(ids), np.int32), np.zeros(rows, np.bool_)
             )
             await batcher.submit(texts, Role.QUERY)
-            # Behind the batcher's own work: a large request has a whole forward only where no small
-            # one was in the last.
-            await loop.run_in_executor(thread, time.monotonic)
+            # A large request has a whole forward only where no small one was in the last.
+            await batcher.rest()
     load.restart()
     rows = max(1, encoder.max_concurrent_tokens // longest)
     for _ in range(_MEASURED_FORWARDS):

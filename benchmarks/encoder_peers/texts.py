@@ -7,7 +7,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.corpus import generated_texts, read_folder
+from benchmarks.corpus import descriptions, generated_texts
 from benchmarks.endpoint.queries import generated_queries, read_banking77
 from encoder.tokenizer import Tokenizer
 
@@ -78,10 +78,7 @@ def _read(kind: str, data: Path) -> tuple[str, list[str]]:
             return "banking77", read_banking77(folder)
         return "generated", generated_queries(_GENERATED)
     if kind == "descriptions":
-        folder = data / "debian"
-        if folder.is_dir():
-            return "debian", read_folder(folder)
-        return "generated", generated_texts(_GENERATED)
+        return descriptions(data, _GENERATED)
     archives = sorted((data / "movie-reviews").glob("*.zip"))
     if archives:
         return "movie-reviews", _texts_of(archives[0])

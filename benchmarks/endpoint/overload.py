@@ -80,8 +80,6 @@ def measure_overload(
     """
     knee, at_knee = climb(target, protocol, say)
     summary: Result = {"knee_connections": knee, "knee": at_knee}
-    if not at_knee["p99_ms"]:
-        return summary
     rate = round(_FACTOR * at_knee["requests_per_s"], 2)
     overloads: dict[str, tuple[Result, Callable[[], Load]]] = {
         "closed loop": (

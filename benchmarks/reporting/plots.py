@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
+from operator import attrgetter
 
 from benchmarks.lines import Line
 from benchmarks.reporting.results import encoder_cells, job_results, latency_cells
@@ -103,11 +105,9 @@ def _latency(lines: Sequence[Line]) -> str:
 
 
 def _job(lines: Sequence[Line]) -> str:
-    results = job_results(lines)
     panels = []
-    cells = dict.fromkeys((result.place, result.model, result.documents) for result in results)
-    for cell in cells:
-        place, model, documents = cell
+    for cell, results in groupby(job_results(lines), attrgetter("documents", "place", "model")):
+        documents, place, model = cell
         bars = [
             Bar(
                 result.title,
@@ -116,7 +116,6 @@ def _job(lines: Sequence[Line]) -> str:
                 result.system == "twofold",
             )
             for result in results
-            if (result.place, result.model, result.documents) == cell
         ]
         what = f"{documents:,} documents, {place}, {model}"
         panels.append((f"The job, {what}: tokens/s, start included", bars))

@@ -179,12 +179,14 @@ def job_results(lines: Sequence[Line]) -> list[JobResult]:
             rates.setdefault(key, {}).setdefault(line["system"], []).append(line)
     results = []
     for (model, place, documents), by_system in rates.items():
-        our_wall = _wall(jobs, model, place, _OUR_JOB, documents)
+        our_wall = _wall(_runs(jobs, model, place, _OUR_JOB), documents)
+        our_marginal = _values(by_system.get(_OUR_JOB, ()), "marginal_tokens_per_s")
         for system, found in by_system.items():
-            wall = _wall(jobs, model, place, system, documents)
-            marginal = _values(found, "marginal_tokens_per_s")
             runs = _runs(jobs, model, place, system)
             few = min(line["documents"] for line in runs)
+            start = [line for line in runs if line["documents"] == few]
+            wall = _wall(runs, documents)
+            marginal = _values(found, "marginal_tokens_per_s")
             results.append(
                 JobResult(
                     model=model,
@@ -193,15 +195,11 @@ def job_results(lines: Sequence[Line]) -> list[JobResult]:
                     title=_job_title(system, runs[0]["versions"]),
                     documents=documents,
                     turns=len(found),
-                    start_s=statistics.median(
-                        line["wall_s"] for line in runs if line["documents"] == few
-                    ),
+                    start_s=statistics.median(_values(start, "wall_s")),
                     wall_tokens_per_s=statistics.median(wall),
                     marginal_tokens_per_s=statistics.median(marginal),
                     ours_to_it_wall=_median_ratio(our_wall, wall),
-                    ours_to_it_marginal=_median_ratio(
-                        _values(by_system.get(_OUR_JOB, ()), "marginal_tokens_per_s"), marginal
-                    ),
+                    ours_to_it_marginal=_median_ratio(our_marginal, marginal),
                 )
             )
     return results
@@ -216,8 +214,7 @@ def _runs(jobs: Iterable[Line], model: str, place: str, system: str) -> list[Lin
     ]
 
 
-def _wall(jobs: Iterable[Line], model: str, place: str, system: str, documents: int) -> list[float]:
-    runs = _runs(jobs, model, place, system)
+def _wall(runs: Iterable[Line], documents: int) -> list[float]:
     return _values((line for line in runs if line["documents"] == documents), "wall_tokens_per_s")
 
 

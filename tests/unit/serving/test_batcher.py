@@ -16,7 +16,7 @@ from encoder.errors import BackendError
 from encoder.isolation import EncodedEach
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
-from serving.batcher import Batched
+from serving.batcher import Batched, TokenBatcher
 from serving.errors import OverloadedError, TextFailedError
 from serving.load import LoadMeter
 from support.batchers import (
@@ -365,6 +365,13 @@ def test_the_rest_of_a_request_whose_text_failed_is_left_out_and_the_next_are_an
     run(scenario())
 
 
+async def assert_works_again(batcher: TokenBatcher) -> None:
+    texts = texts_of(5)
+    batched = await batcher.submit(texts, QUERY)
+    np.testing.assert_array_equal(batched.vectors, vectors_of(texts, QUERY))
+    assert batcher.failure is None
+
+
 def broken() -> None:
     raise RuntimeError("device lost")
 
@@ -387,10 +394,7 @@ def test_a_backend_that_fails_for_every_text_fails_all_requests_until_a_forward_
         assert load.queued_tokens == 0
 
         forwards.encoder.on_forward = lambda: None
-        texts = texts_of(5)
-        batched = await batcher.submit(texts, QUERY)
-        np.testing.assert_array_equal(batched.vectors, vectors_of(texts, QUERY))
-        assert batcher.failure is None
+        await assert_works_again(batcher)
         await batcher.close()
 
     run(scenario())
@@ -412,10 +416,7 @@ def test_a_defect_between_two_forwards_fails_what_waits_and_is_not_lost(good_for
                 await each
         assert "ZeroDivisionError: no rate" in str(batcher.failure)
 
-        texts = texts_of(3)
-        batched = await batcher.submit(texts, QUERY)
-        np.testing.assert_array_equal(batched.vectors, vectors_of(texts, QUERY))
-        assert batcher.failure is None
+        await assert_works_again(batcher)
         await batcher.close()
 
     run(scenario())

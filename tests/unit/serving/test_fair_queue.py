@@ -15,6 +15,8 @@ BUDGET = 100
 LARGE = 30
 """Texts of 4 tokens; together more than a quarter of the budget."""
 
+_LOOP = asyncio.new_event_loop()
+
 requests_of_costs = st.lists(
     st.lists(st.integers(1, 150), min_size=1, max_size=12), min_size=1, max_size=12
 )
@@ -32,9 +34,6 @@ class CancelledOnceLookedAt(asyncio.Future[None]):
 def a_request(*costs: int) -> QueuedRequest:
     future: asyncio.Future[None] = asyncio.Future(loop=_LOOP)
     return QueuedRequest(texts_of(*costs), Role.QUERY, list(costs), future, arrived=0.0)
-
-
-_LOOP = asyncio.new_event_loop()
 
 
 def a_queue(*requests: QueuedRequest) -> FairQueue:
