@@ -7,7 +7,7 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 
-from benchmarks.endpoint.load_loops import ClosedLoop, OpenLoop, Target, until
+from benchmarks.endpoint.load_loops import ClosedLoop, OpenLoop, Target
 from benchmarks.endpoint.samples import NO_REPLY, Load, Sample
 
 __all__ = ["closed_loop", "open_loop"]
@@ -40,13 +40,13 @@ async def closed_loop(
     Raises:
         TimeoutError: The connections could not be opened.
     """
-    loop = ClosedLoop(target, first, connections)
+    loop = ClosedLoop(target, first, connections, max_requests)
     await loop.open(connections, drain_s)
     with _without_garbage_collection():
         loop.start()
-        await until(lambda: len(loop.samples) >= max_requests, loop.began + warm_up_s)
+        await loop.enough(loop.began + warm_up_s)
         begin, cpu = time.perf_counter(), time.process_time()
-        await until(lambda: len(loop.samples) >= max_requests, begin + seconds)
+        await loop.enough(begin + seconds)
         end, cpu_s = time.perf_counter(), time.process_time() - cpu
         await loop.finish(drain_s)
     offset_s, measured_s = begin - loop.began, end - begin

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from benchmarks.endpoint.connection import Connection
 from benchmarks.endpoint.samples import NO_REPLY, Sample
 
-__all__ = ["ClosedLoop", "OpenLoop", "Target", "until"]
+__all__ = ["ClosedLoop", "OpenLoop", "Target"]
 
 _HOST = "127.0.0.1"
 _TICK_S = 0.005
@@ -96,7 +96,7 @@ class _Loop:
         """
         for _ in range(count):
             self.open_one()
-        await until(lambda: len(self._idle) >= count, time.perf_counter() + timeout_s)
+        await _until(lambda: len(self._idle) >= count, time.perf_counter() + timeout_s)
         if len(self._idle) < count:
             raise TimeoutError(
                 f"expected {count} connections to port {self._target.port} within {timeout_s:g} s, "
@@ -112,7 +112,7 @@ class _Loop:
     async def finish(self, drain_s: float) -> int:
         """Wait for what is under way, close everything; return how many were never sent."""
         self._is_running = False
-        await until(self._is_drained, time.perf_counter() + drain_s)
+        await _until(self._is_drained, time.perf_counter() + drain_s)
         not_sent = len(self.waiting)
         unanswered = [c.arrived for c in self._connections if c.arrived is not None]
         for arrived in [*unanswered, *self.waiting]:
@@ -143,7 +143,33 @@ class _Loop:
 
 
 class ClosedLoop(_Loop):
-    """Each connection sends its next request when it has the reply to the one before."""
+    """Each connection sends its next request when it has the reply to the one before.
+
+    Args:
+        target: Where to send what.
+        first: Index of the first request.
+        connections: Open at once.
+        max_requests: So many replies are enough.
+    """
+
+    def __init__(self, target: Target, first: int, connections: int, max_requests: int) -> None:
+        super().__init__(target, first, connections)
+        self._max_requests = max_requests
+        self._is_enough = asyncio.Event()
+
+    def ended(self, arrived: float, status: int) -> None:
+        """Count a request."""
+        super().ended(arrived, status)
+        if len(self.samples) >= self._max_requests:
+            self._is_enough.set()
+
+    async def enough(self, at: float) -> None:
+        """Wait for enough replies, at most until `time.perf_counter` says `at`.
+
+        Nothing wakes the client meanwhile but replies: it shares the cores with the server.
+        """
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._is_enough.wait(), max(0.0, at - time.perf_counter()))
 
     def start(self) -> None:
         """Send the first request of every connection."""
@@ -193,7 +219,7 @@ class OpenLoop(_Loop):
             self.open_one()
 
 
-async def until(is_done: Callable[[], bool], at: float) -> None:
+async def _until(is_done: Callable[[], bool], at: float) -> None:
     """Wait until something is done, at most until `time.perf_counter` says `at`."""
     while not is_done() and time.perf_counter() < at:  # noqa: ASYNC110 - the clock has no event
         await asyncio.sleep(_TICK_S)
