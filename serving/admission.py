@@ -39,7 +39,8 @@ class Admission:
         queue: What waits.
         load: Tells how many tokens wait or are under way, and how fast they are encoded.
         forward_left_s: Returns in how many seconds the encoder will be free for more.
-        max_queued_tokens: Tokens that may wait or be under way.
+        max_queued_tokens: Tokens that may wait or be under way; those of large requests do not
+            count against a small one.
         max_queue_wait_s: Longest wait, beyond a request's own time, at which one is accepted; None
             for DEFAULT_QUEUE_WAIT_S, or one and a half full forwards where they take longer.
     """
@@ -96,13 +97,17 @@ class Admission:
             )
 
     def _check_queue(self, n_tokens: int) -> None:
-        waiting = self._load.queued_tokens
-        if waiting and waiting + n_tokens > self._max_queued_tokens:
-            retry_after_s = max(1, math.ceil(self._load.seconds_for(waiting)))
+        waiting, limit = self._load.queued_tokens, self._max_queued_tokens
+        if waiting + n_tokens > limit:
+            # Bulk may fill the queue: a query is served in turns with it, and not refused for it.
+            waiting = max(0, waiting - self._queue.tokens_that_give_way(n_tokens))
+        too_many = waiting + n_tokens - limit
+        if waiting and too_many > 0:
+            retry_after_s = max(1, math.ceil(self._load.seconds_for(min(too_many, waiting))))
             self._remember(_Refusal(n_tokens, retry_after_s, math.inf))
             raise OverloadedError(
-                f"{waiting} tokens wait and {self._max_queued_tokens} may; this request has "
-                f"{n_tokens}. {_COME_AGAIN}",
+                f"{waiting} tokens wait and {limit} may; this request has {n_tokens}. "
+                f"{_COME_AGAIN}",
                 retry_after_s,
             )
 

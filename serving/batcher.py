@@ -26,7 +26,7 @@ from encoder.isolation import EncodedEach
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
 from serving.admission import Admission
-from serving.errors import TextFailedError
+from serving.errors import ServeError, TextFailedError
 from serving.fair_queue import FairQueue, Picked, QueuedRequest
 from serving.load import LoadMeter
 
@@ -52,11 +52,25 @@ class Batched:
 
 @dataclass(frozen=True)
 class _Forward:
-    """Texts that are encoded together."""
+    """Texts that are encoded together.
+
+    Attributes:
+        picked: Whose they are.
+        tokenized: They themselves.
+        share: Of the budget that the forward has.
+        began: On the monotonic clock, in seconds.
+    """
 
     picked: Picked
     tokenized: Tokenized
+    share: float
     began: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def of(cls, picked: Picked, budget: int) -> _Forward:
+        texts = [request.tokenized.take([index]) for request, index in picked]
+        cost = sum(request.costs[index] for request, index in picked)
+        return cls(picked, Tokenized.join(texts), cost / max(1, budget))
 
     @property
     def age_s(self) -> float:
@@ -106,6 +120,7 @@ class TokenBatcher:
         )
         self._under_way: _Forward | None = None
         self._failure: BackendError | None = None
+        self._is_closed = False
 
     @property
     def forward_age_s(self) -> float:
@@ -134,7 +149,10 @@ class TokenBatcher:
             OverloadedError: Too many tokens wait.
             TextFailedError: One of these texts makes the model raise.
             BackendError: The model fails for every text.
+            ServeError: The batcher is closed.
         """
+        if self._is_closed:
+            raise ServeError("the endpoint is stopping; send the request again")
         n_tokens = tokenized.total_tokens
         if not is_admitted:
             self.admission.check_room(n_tokens)
@@ -151,7 +169,7 @@ class TokenBatcher:
             await request.done
         finally:
             self._queue.remove(request)
-            self._load.leave(n_tokens)
+            self._load.leave(request.unanswered_tokens)
             self.admission.queue_moved()
             # Of those that gave up, too: an endpoint where all time out is not one without waits.
             waited = time.monotonic() - request.arrived - request.forward_s
@@ -160,6 +178,7 @@ class TokenBatcher:
 
     async def close(self) -> None:
         """Wait for the forward under way; what waits is cancelled."""
+        self._is_closed = True
         for request in self._queue.take_all():
             request.done.cancel()
         await self.rest()
@@ -172,43 +191,48 @@ class TokenBatcher:
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         """Encode until nothing waits. In the encoder's thread."""
         try:
-            self._encode_all()
-        except Exception as error:  # a defect between two forwards: nobody may wait forever
+            while picked := self._queue.take(budget := self._batch_tokens()):
+                self.admission.queue_moved()
+                self._encode_picked(picked, budget)
+        except BaseException as error:  # a defect between two forwards: nobody may wait forever
             loop.call_soon_threadsafe(self._fail_all, error)
 
-    def _fail_all(self, error: Exception) -> None:
+    def _fail_all(self, error: BaseException) -> None:
         """Fail what waits; the next request begins anew."""
-        _logger.error("the batcher met a defect", exc_info=error)
-        failure = BackendError(f"the batcher met a defect: {one_line(error)}")
-        self._fail(self._queue.take_all(), failure)
+        self._fail(self._queue.take_all(), _defect(error))
 
-    def _encode_all(self) -> None:
-        while picked := self._queue.take(self._batch_tokens()):
-            self.admission.queue_moved()
-            loop = picked[0][0].done.get_loop()
-            try:
-                texts = Tokenized.join(
-                    [request.tokenized.take([index]) for request, index in picked]
-                )
-                forward = self._under_way = _Forward(picked, texts)
-                encoded = self._encode(texts, [request.role for request, _ in picked])
-            except Exception as error:  # whatever it is, nobody may wait forever
-                requests = [request for request, _ in picked]
-                for request in requests:
-                    request.has_failed = True
-                self._under_way = None
-                loop.call_soon_threadsafe(self._fail, requests, _as_backend_error(error))
-                continue
+    def _encode_picked(self, picked: Picked, budget: int) -> None:
+        """Encode texts, and have the event loop hand out what came of it."""
+        loop = picked[0][0].done.get_loop()
+        try:
+            forward = self._under_way = _Forward.of(picked, budget)
+            encoded = self._encode(forward.tokenized, [request.role for request, _ in picked])
             seconds = forward.age_s
             for position in encoded.failures:
                 picked[position][0].has_failed = True
+        except BaseException as error:  # a panic of compiled code is no Exception
+            requests = [request for request, _ in picked]
+            for request in requests:
+                request.has_failed = True
+            self._under_way = None
+            loop.call_soon_threadsafe(self._fail, requests, _as_backend_error(error))
+        else:
             self._under_way = None
             loop.call_soon_threadsafe(self._deliver, forward, encoded, seconds)
 
     def _deliver(self, forward: _Forward, encoded: EncodedEach, seconds: float) -> None:
         """Give requests what came out of a forward."""
         self._failure = None
-        self._load.encoded(forward.tokenized.total_tokens, encoded.padded_tokens, seconds)
+        try:
+            if not encoded.failures:  # the search for a text that fails takes as long as several
+                n_tokens = forward.tokenized.total_tokens
+                self._load.encoded(n_tokens, encoded.padded_tokens, seconds, forward.share)
+            self._hand_out(forward, encoded, seconds)
+        except Exception as error:  # a defect: nobody may wait forever
+            self._fail([request for request, _ in forward.picked], _defect(error))
+        self.admission.queue_moved()
+
+    def _hand_out(self, forward: _Forward, encoded: EncodedEach, seconds: float) -> None:
         for request in {request for request, _ in forward.picked}:
             request.forward_s += seconds
         for position, (request, index) in enumerate(forward.picked):
@@ -226,6 +250,10 @@ class TokenBatcher:
             request.rows.append(encoded.vectors[position])
             if len(request.rows) == len(request.costs):
                 request.done.set_result(None)
+            else:
+                n_tokens = int(request.tokenized.n_tokens[index])
+                request.unanswered_tokens -= n_tokens
+                self._load.leave(n_tokens)
 
     def _fail(self, requests: Iterable[QueuedRequest], error: BackendError) -> None:
         self._failure = error
@@ -242,7 +270,12 @@ class TokenBatcher:
         return max(0.0, whole_s - forward.age_s)
 
 
-def _as_backend_error(error: Exception) -> BackendError:
+def _defect(error: BaseException) -> BackendError:
+    _logger.error("the batcher met a defect", exc_info=error)
+    return BackendError(f"the batcher met a defect: {one_line(error)}")
+
+
+def _as_backend_error(error: BaseException) -> BackendError:
     if isinstance(error, BackendError):
         return error
     failure = BackendError(f"the encoder raised {one_line(error)}; restart the worker")

@@ -166,8 +166,8 @@ class EmbeddingService:
         deadline_s = self._limits.request_timeout_s
         if self._batcher.forward_age_s > deadline_s:
             raise ServeError(f"not ready: a forward has not ended after {deadline_s:g} s")
-        if self.load.queued_tokens and self._batcher.failure is None:
-            return  # forwards are under way, and the last one did not fail
+        if self._batcher.forward_age_s and self._batcher.failure is None:
+            return  # a forward is under way, and the last one did not fail
         tokenized = self.encoder.tokenize([_HEALTH_TEXT], Role.QUERY)
         try:
             forward = self._batcher.submit(tokenized, Role.QUERY, is_admitted=True)
@@ -258,6 +258,15 @@ class EmbeddingService:
             raise RequestTooLargeError(
                 f"expected at most {limit} tokens in a request, found {total}; send the inputs in "
                 "several requests"
+            )
+        limit_s, own_s = self._limits.request_timeout_s, self.load.seconds_for(total)
+        # It would fail in the end, and others would have waited for it. What fits a forward is
+        # tried, however slow the encoder seems to be: the rate is learned from it.
+        if own_s > limit_s and total > self.load.batch_tokens:
+            self._metrics.rejected(request.role, "too_large")
+            raise RequestTooLargeError(
+                f"expected a request that takes at most {limit_s:g} s, found {total} tokens, which "
+                f"take about {own_s:.0f} s here; send the inputs in several requests"
             )
 
     def _space_of(self, dimensions: int | None) -> EmbeddingSpace:

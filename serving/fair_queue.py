@@ -17,13 +17,11 @@ import numpy.typing as npt
 
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
-from serving.load import FULL_SHARE
 
 __all__ = ["FairQueue", "Picked", "QueuedRequest"]
 
-_PART = FULL_SHARE
-"""Of the budget. A request of more tokens is large, and has at least so many at a time: enough for
-the forward to tell how fast the encoder is."""
+_PART = 0.25
+"""Of the budget. A request of more tokens is large, and has about so many at a time."""
 
 
 @dataclass(eq=False)
@@ -41,6 +39,7 @@ class QueuedRequest:
         taken: Texts that are encoded or under way.
         padded_tokens: Of all texts.
         tokens_left: Those of the texts that wait.
+        unanswered_tokens: Without padding, of the texts whose vectors are not there yet.
         forward_s: Seconds of the forwards that its texts were in.
     """
 
@@ -53,11 +52,13 @@ class QueuedRequest:
     taken: int = 0
     padded_tokens: int = field(init=False)
     tokens_left: int = field(init=False)
+    unanswered_tokens: int = field(init=False)
     forward_s: float = 0.0
     has_failed: bool = False
 
     def __post_init__(self) -> None:
         self.padded_tokens = self.tokens_left = sum(self.costs)
+        self.unanswered_tokens = self.tokenized.total_tokens
 
     @property
     def has_more(self) -> bool:
@@ -109,8 +110,8 @@ class FairQueue:
     def tokens_before(self, n_tokens: int) -> int:
         """Return about how many padded tokens would be encoded before a new request's last one.
 
-        In turns, each of the others gets no more than the new one until that is through; but before
-        a small one, all large ones together have one part.
+        In turns, each of the others gets about as much as the new one until that is through; but
+        before a small one, all large ones together have about one part.
         """
         alike = large = 0
         with self._lock:
@@ -122,14 +123,25 @@ class FairQueue:
                     large += request.tokens_left
         return alike + min(large, self._part)
 
+    def tokens_that_give_way(self, n_tokens: int) -> int:
+        """Return how many padded tokens wait that a new request does not have to wait for.
+
+        They are the large ones', if it is small.
+        """
+        with self._lock:
+            if n_tokens > self._part:
+                return 0
+            larger = (r for r in self._requests if r.padded_tokens > self._part)
+            return sum(request.tokens_left for request in larger)
+
     def take(self, budget: int) -> Picked:
         """Pick texts of at most so many padded tokens, but at least one where any waits.
 
         Small requests and large ones take turns. The small ones fill a forward: the oldest as far
         as it goes, then one text of each in turn, oldest first. After it one large request has a
-        part of a forward, so that short queries do not wait for all of it, and it goes on however
-        many of them come. Where no small one came meanwhile, the large ones fill a forward, part by
-        part.
+        part of a forward (others fill the part where it has less left), so that short queries do
+        not wait for all of it, and it goes on however many of them come. Where no small one came
+        meanwhile, the large ones fill a forward, part by part.
         """
         with self._lock:
             self._part = max(1, int(budget * _PART))

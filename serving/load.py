@@ -8,16 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ["DEFAULT_QUEUE_WAIT_S", "FORWARD_S", "FULL_SHARE", "LoadMeter"]
+__all__ = ["DEFAULT_QUEUE_WAIT_S", "FORWARD_S", "LoadMeter"]
 
 _SMOOTHING = 0.2
 """Weight of the newest forward in the rate."""
 _FIRST_GUESS_TOKENS = 8.0
 """Of an input, before any was seen."""
-FULL_SHARE = 0.25
-"""A forward of less than this of the budget says little of how fast full ones are."""
+_FULL_SHARE = 0.5
+"""Of its budget. A token costs more in a smaller forward: that one may show that full ones are
+faster than was known, but not that they are slower."""
 FORWARD_S = 0.1
-"""No forward is made longer than this: who comes while it is under way waits for its end. (At ten
+"""What a forward should take at the most: who comes meanwhile waits for its end. (At ten
 times the knee's load 0.2 s gave 499 requests/s and a p99 of 827 to 1,118 ms, 0.1 s 447 and 686.)"""
 DEFAULT_QUEUE_WAIT_S = 0.15
 """One and a half such forwards: under overload the slowest answers then take about three times what
@@ -49,7 +50,8 @@ class LoadMeter:
         self.padding_waste = 0.0
         self._offered = 0
         self._tokens_per_input = _FIRST_GUESS_TOKENS
-        self._waits: list[float] = []
+        self._waits = 0
+        self._waited_s = 0.0
         self._since = clock()
         self._cpu_s = cpu_clock()
 
@@ -89,25 +91,25 @@ class LoadMeter:
 
     def waited(self, seconds: float) -> None:
         """Count a request's wait for the encoder."""
-        self._waits.append(seconds)
+        self._waits += 1
+        self._waited_s += seconds
 
-    def encoded(self, n_tokens: int, padded_tokens: int, seconds: float) -> None:
-        """Count a forward."""
+    def encoded(self, n_tokens: int, padded_tokens: int, seconds: float, share: float) -> None:
+        """Count a forward.
+
+        Args:
+            n_tokens: Of its texts.
+            padded_tokens: That were computed for them.
+            seconds: It took.
+            share: Of the budget that it had, 0 to 1 (a single long text may be more).
+        """
         if padded_tokens:
             self.padding_waste = 1.0 - n_tokens / padded_tokens
         rate = n_tokens / max(seconds, 1e-6)
-        is_small = padded_tokens < FULL_SHARE * self.batch_tokens
-        if self.tokens_per_s and is_small and not self._is_too_low(rate):
-            return
-        weight = _SMOOTHING if self.tokens_per_s else 1.0
-        self.tokens_per_s += weight * (rate - self.tokens_per_s)
-
-    def _is_too_low(self, rate: float) -> bool:
-        """Whether a small forward shows that the rate is wrong, and nothing else would.
-
-        A rate that leaves only the smallest batches would stay, since no larger one came.
-        """
-        return rate > self.tokens_per_s and self.batch_tokens <= _LEAST_BATCH_TOKENS
+        if not self.tokens_per_s:
+            self.tokens_per_s = rate
+        elif share >= _FULL_SHARE or rate > self.tokens_per_s:
+            self.tokens_per_s += _SMOOTHING * (rate - self.tokens_per_s)
 
     def restart(self) -> None:
         """Forget rates and waits, as after a warm-up."""
@@ -134,7 +136,8 @@ class LoadMeter:
             "offered_tokens_per_s": self._offered / elapsed,
             "capacity_tokens_per_s": self.tokens_per_s,
             "loop_busy": min(1.0, max(0.0, cpu_s - self._cpu_s) / elapsed),
-            "queue_wait_s": sum(self._waits) / len(self._waits) if self._waits else 0.0,
+            "queue_wait_s": self._waited_s / self._waits if self._waits else 0.0,
         }
-        self._offered, self._waits, self._since, self._cpu_s = 0, [], now, cpu_s
+        self._offered, self._waits, self._waited_s = 0, 0, 0.0
+        self._since, self._cpu_s = now, cpu_s
         return report

@@ -48,7 +48,8 @@ class LimitSettings(BaseModel):
         262_144,
         ge=1,
         description="Tokens that may wait in a replica, beside a request that finds it idle; "
-        "beyond it a request gets 429 with Retry-After and does not wait for the encoder",
+        "beyond it a request gets 429 with Retry-After and does not wait for the encoder. A large "
+        "request's tokens do not count against small ones, which have turns of their own",
     )
     max_queue_wait_s: float | None = Field(
         None,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Sequence
 
 import pytest
 
+from encoder.isolation import EncodedEach
 from encoder.space import Role
+from encoder.tokenizer import Tokenized
 from serving.errors import OverloadedError
 from serving.load import LoadMeter
 from support.batchers import (
@@ -28,17 +32,18 @@ def test_a_request_beyond_the_queues_limit_is_refused_at_once_and_told_when_to_c
         forwards, load = Forwards(), LoadMeter(BUDGET)
         batcher = batcher_of(forwards, load=load, max_queued_tokens=10)
         await batcher.submit(texts_of(4), QUERY)
-        load.tokens_per_s = 2.0
+        load.tokens_per_s = 0.5
         with forwards.held_up():
             fits = [sent(batcher, texts_of(4)), sent(batcher, texts_of(6))]
             await forwards.begun(2)
             await queued()
-            with pytest.raises(OverloadedError, match=r"10 tokens wait and 10 may.* has 1") as told:
-                await batcher.submit(texts_of(1), QUERY)
-            with pytest.raises(OverloadedError):
-                batcher.admission.check_room(1)
+            with pytest.raises(OverloadedError, match=r"10 tokens wait and 10 may.* has 3") as told:
+                await batcher.submit(texts_of(3), QUERY)
+            assert told.value.retry_after_s == 6  # 3 too many, at one in 2 seconds
+            with pytest.raises(OverloadedError) as told:
+                batcher.admission.check_room(100)
+            assert told.value.retry_after_s == 20  # alone it is taken
             assert load.queued_tokens == 10
-        assert told.value.retry_after_s == 5  # 10 tokens at 2 a second
         await asyncio.gather(*fits)
         await batcher.close()
 
@@ -58,6 +63,55 @@ def test_the_time_to_come_again_is_at_least_a_second(tokens_per_s: float) -> Non
                 await batcher.submit(texts_of(1), QUERY)
         assert told.value.retry_after_s >= 1
         await first
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_a_small_request_is_not_refused_for_the_tokens_of_large_ones() -> None:
+    async def scenario() -> None:
+        forwards, load = Forwards(), LoadMeter(BUDGET)
+        batcher = batcher_of(forwards, load=load, max_queued_tokens=400)
+        await batcher.submit(texts_of(4), QUERY)
+        with forwards.held_up():
+            tasks = [sent(batcher, texts_of(*[4] * 100))]
+            await forwards.begun(2)
+            await queued()
+            assert load.queued_tokens == 400
+            with pytest.raises(OverloadedError, match="400 tokens wait and 400 may"):
+                await batcher.submit(texts_of(*[4] * 10), DOCUMENT)
+            # 32 of the large one's are under way, and nobody's any more.
+            tasks += [sent(batcher, texts_of(8)) for _ in range(46)]
+            await queued()
+            with pytest.raises(OverloadedError, match="400 tokens wait and 400 may"):
+                await batcher.submit(texts_of(8), QUERY)
+        await asyncio.gather(*tasks)
+        assert load.queued_tokens == 0
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_there_is_room_for_others_as_the_texts_of_a_large_request_are_answered() -> None:
+    async def scenario() -> None:
+        forwards, load, may_go_on = Forwards(), LoadMeter(BUDGET), threading.Event()
+
+        def encode(texts: Tokenized, roles: Sequence[Role]) -> EncodedEach:
+            encoded = forwards(texts, roles)
+            assert len(forwards.calls) < 5 or may_go_on.wait(20)
+            return encoded
+
+        batcher = batcher_of(encode, load=load, max_queued_tokens=400)
+        first = sent(batcher, texts_of(*[4] * 100))
+        await forwards.begun(5)
+        await queued()
+        assert load.queued_tokens == 400 - 4 * BUDGET
+        second = sent(batcher, texts_of(*[4] * 20))
+        await queued()
+        may_go_on.set()
+        assert len((await second).vectors) == 20
+        assert len((await first).vectors) == 100
+        assert load.queued_tokens == 0
         await batcher.close()
 
     run(scenario())

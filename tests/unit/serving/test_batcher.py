@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -17,10 +18,11 @@ from encoder.isolation import EncodedEach
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
 from serving.batcher import Batched, TokenBatcher
-from serving.errors import OverloadedError, TextFailedError
+from serving.errors import OverloadedError, ServeError, TextFailedError
 from serving.load import LoadMeter
 from support.batchers import (
     BUDGET,
+    MANY_TOKENS,
     MAX_SEQ_LENGTH,
     Forwards,
     batcher_of,
@@ -261,7 +263,7 @@ def test_a_cancelled_request_that_waits_is_not_encoded_and_leaves_its_room_to_ot
             given_up = sent(batcher, texts_of(16))
             await queued()
             with pytest.raises(OverloadedError):
-                await batcher.submit(texts_of(1), QUERY)
+                await batcher.submit(texts_of(16), QUERY)
             given_up.cancel()
             await queued()
             assert load.queued_tokens == 4
@@ -281,22 +283,36 @@ def test_a_request_that_is_cancelled_under_way_does_not_disturb_its_neighbours()
     async def scenario() -> None:
         forwards, load = Forwards(), LoadMeter(BUDGET)
         batcher = batcher_of(forwards, load=load)
-        neighbours = [texts_of(2), texts_of(3, 1)]
-        first = sent(batcher, texts_of(1))
-        await first
+        neighbours, given_up = [texts_of(2), texts_of(3, 1)], texts_of(2, 2)
+        await batcher.submit(texts_of(1), QUERY)
         with forwards.held_up():
-            tasks = [sent(batcher, neighbours[0])]
-            tasks.append(sent(batcher, texts_of(*[2] * 40)))
-            tasks.append(sent(batcher, neighbours[1]))
+            tasks = [sent(batcher, texts) for texts in (neighbours[0], given_up, neighbours[1])]
             await forwards.begun(2)
             tasks[1].cancel()
             await queued()
         for task, texts in zip((tasks[0], tasks[2]), neighbours, strict=True):
             np.testing.assert_array_equal((await task).vectors, vectors_of(texts, DOCUMENT))
         await batcher.close()
+        assert set(names_of(given_up)) < set(forwards.calls[1]), "it was not under way"
         assert tasks[1].cancelled()
         assert load.queued_tokens == 0
-        assert sum(len(call) for call in forwards.calls) < 40, "the rest of it was encoded"
+
+    run(scenario())
+
+
+def test_of_a_large_request_that_is_cancelled_the_rest_is_not_encoded() -> None:
+    async def scenario() -> None:
+        forwards, load = Forwards(), LoadMeter(BUDGET)
+        batcher = batcher_of(forwards, load=load)
+        with forwards.held_up():
+            task = sent(batcher, texts_of(*[2] * 40))
+            await forwards.begun(1)
+            task.cancel()
+            await queued()
+        await batcher.close()
+        assert task.cancelled()
+        assert load.queued_tokens == 0
+        assert len(forwards.calls) == 1
 
     run(scenario())
 
@@ -311,9 +327,9 @@ def test_requests_behind_one_that_is_cancelled_as_the_forward_ends_are_answered(
             await forwards.begun(1)
             waiting = sent(batcher, behind)
             await queued()
-        # The forward's end is known to the loop, but not yet to the batcher, when `gone` goes.
+        # The encoder's thread has ended forwards that the loop hears of after `gone` has gone.
         time.sleep(0.05)  # noqa: ASYNC251
-        await asyncio.sleep(0)
+        assert len(forwards.calls) > 1
         gone.cancel()
         np.testing.assert_array_equal((await waiting).vectors, vectors_of(behind, DOCUMENT))
         await batcher.close()
@@ -422,6 +438,44 @@ def test_a_defect_between_two_forwards_fails_what_waits_and_is_not_lost(good_for
     run(scenario())
 
 
+def test_vectors_that_cannot_be_handed_out_fail_whose_they_are_and_nobody_after_them() -> None:
+    async def scenario() -> None:
+        forwards, load = Forwards(), LoadMeter(BUDGET)
+        batcher = batcher_of(
+            lambda texts, roles: replace(forwards(texts, roles), vectors=np.zeros((1, 4))),
+            load=load,
+        )
+        with pytest.raises(BackendError, match="IndexError"):
+            await batcher.submit(texts_of(3, 3), QUERY)
+        assert load.queued_tokens == 0
+        assert len((await batcher.submit(texts_of(3), QUERY)).vectors) == 1
+        await batcher.close()
+
+    run(scenario())
+
+
+class Panic(BaseException):
+    """As compiled Rust code raises it."""
+
+
+def test_a_panic_of_compiled_code_fails_its_request_and_the_encoder_goes_on() -> None:
+    async def scenario() -> None:
+        forwards, panics = Forwards(), [True]
+
+        def encode(tokenized: Tokenized, roles: Sequence[Role]) -> EncodedEach:
+            if panics.pop() if panics else False:
+                raise Panic("called `Option::unwrap()` on a `None` value")
+            return forwards(tokenized, roles)
+
+        batcher = batcher_of(encode)
+        with pytest.raises(BackendError, match="Panic: called"):
+            await batcher.submit(texts_of(3), QUERY)
+        await assert_works_again(batcher)
+        await batcher.close()
+
+    run(scenario())
+
+
 def test_an_error_that_nobody_foresaw_fails_requests_as_a_backends_does() -> None:
     async def scenario() -> None:
         def defective(tokenized: Tokenized, roles: Sequence[Role]) -> EncodedEach:
@@ -495,14 +549,55 @@ def test_closing_an_idle_batcher_returns() -> None:
     run(batcher_of(Forwards()).close())
 
 
-def test_what_forwards_took_is_the_measure_of_capacity() -> None:
+def test_a_closed_batcher_refuses_instead_of_letting_wait() -> None:
     async def scenario() -> None:
         load = LoadMeter(BUDGET)
         batcher = batcher_of(Forwards(), load=load)
-        batched = await batcher.submit(texts_of(*[4] * 8), DOCUMENT)
+        await batcher.close()
+        with pytest.raises(ServeError, match="stopping"):
+            await batcher.submit(texts_of(1), QUERY)
+        assert load.queued_tokens == 0
+
+    run(scenario())
+
+
+def test_what_forwards_took_is_the_measure_of_capacity() -> None:
+    async def scenario() -> None:
+        forwards, load = Forwards(), LoadMeter(BUDGET)
+        batcher = batcher_of(forwards, load=load)
+        task = sent(batcher, texts_of(*[4] * 8))
+        await forwards.begun(1)
         # The time until the event loop hears of a forward's end is no part of it.
-        assert load.tokens_per_s >= 32 / batched.forward_s
+        time.sleep(0.5)  # noqa: ASYNC251
+        assert (await task).forward_s < 0.4
+        assert load.tokens_per_s > 32 / 0.4
         assert load.padding_waste == pytest.approx(0.5)  # the fake encoder says twice the tokens
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_forwards_are_measured_by_the_budget_that_they_had_not_by_one_that_fell() -> None:
+    async def scenario() -> None:
+        load = LoadMeter(MANY_TOKENS)
+        load.tokens_per_s = 1e9  # leaves the whole budget
+        batcher = batcher_of(Forwards(), budget=BUDGET, load=load)  # memory ran out
+        await batcher.submit(texts_of(*[4] * 8), DOCUMENT)
+        assert load.tokens_per_s < 1e9
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_the_search_for_a_text_that_fails_is_no_measure_of_capacity() -> None:
+    async def scenario() -> None:
+        load = LoadMeter(BUDGET)
+        batcher = batcher_of(Forwards(), load=load)
+        await batcher.submit(texts_of(*[4] * 8), DOCUMENT)
+        rate, waste = load.tokens_per_s, load.padding_waste
+        with pytest.raises(TextFailedError):
+            await batcher.submit(Tokenized.join([poison(), texts_of(*[4] * 7)]), DOCUMENT)
+        assert (load.tokens_per_s, load.padding_waste) == (rate, waste)
         await batcher.close()
 
     run(scenario())

@@ -10,6 +10,7 @@ import pytest
 
 from encoder.encoder import EncodedVectors
 from encoder.tokenizer import Tokenized
+from serving.errors import ServeError
 from support.replica_app import (
     DIALECTS,
     DOCUMENT,
@@ -76,6 +77,17 @@ def test_more_inputs_or_tokens_than_a_request_may_have_are_413(path: str, field:
     assert app.encoder.forwards == [3]
 
 
+def test_a_request_that_cannot_be_through_in_time_is_413_at_once_and_one_forward_is_tried():
+    app = App(request_timeout_s=2.0)
+    app.service.load.tokens_per_s = 100.0  # and forwards of 512 tokens
+
+    message = refusal(app.post(V1, input=[NINE] * 70), 413)
+    assert "at most 2 s, found 560 tokens, which take about 6 s here" in message
+    assert app.metrics.rejections == [(QUERY, "too_large")]
+    assert not app.encoder.forwards
+    assert app.post(V1, input=[NINE] * 60).status_code == 200
+
+
 def test_tokens_that_are_cut_off_do_not_count_against_the_limit():
     app = App(max_request_tokens=8)
 
@@ -125,6 +137,19 @@ def test_a_request_without_vectors_in_time_is_504_and_the_next_is_answered():
             answered = await client.post(V1, json={"input": "c"})
             check_vectors(answered, [vector("c")])
         assert sum(app.encoder.forwards) == 2, "what had timed out in the queue was encoded"
+
+    run_scenario(scenario())
+
+
+def test_a_model_that_does_not_answer_is_found_whatever_is_being_tokenized():
+    async def scenario() -> None:
+        app = App()
+        await app.service.check()
+        app.encoder.on_forward = lambda: 1 / 0
+        app.service.load.enter(100)
+        with pytest.raises(ServeError, match="ZeroDivisionError"):
+            await app.service.check()
+        await app.service.close()
 
     run_scenario(scenario())
 

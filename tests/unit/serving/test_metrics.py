@@ -164,7 +164,7 @@ def test_what_was_told_is_not_told_again(told: Told):
 def test_the_load_is_told_as_it_is_now(told: Told):
     load = LoadMeter(1)
     load.enter(9)
-    load.encoded(30, 40, 2.0)
+    load.encoded(30, 40, 2.0, 1)
 
     publish(Metrics(), load)
 
