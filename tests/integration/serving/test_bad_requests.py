@@ -353,8 +353,8 @@ def test_what_a_client_that_went_away_had_queued_is_given_up(endpoint, client):
     gone = {"role": "-", "dialect": "openai", "status": "499"}
     before = metric(endpoint, "ray_twofold_requests_total", **gone)
     encoded = metric(endpoint, "ray_twofold_tokens_total")
-    # 240,000 tokens: seconds of work.
-    body = body_of(input=["word " * 250] * 960)
+    # 60,000 tokens: seconds of work, but less than a request may take, also on a slow machine.
+    body = body_of(input=["word " * 250] * 240)
     with connect(endpoint) as connection:
         connection.sendall(head(endpoint, len(body)) + body)
         time.sleep(0.5)
@@ -366,4 +366,4 @@ def test_what_a_client_that_went_away_had_queued_is_given_up(endpoint, client):
         "the endpoint did not notice, or had answered already"
     )
     assert wait_until(lambda: metric(endpoint, "ray_twofold_queued_tokens") == 0)
-    assert metric(endpoint, "ray_twofold_tokens_total") - encoded < 100_000
+    assert metric(endpoint, "ray_twofold_tokens_total") - encoded < 40_000
