@@ -14,7 +14,7 @@ _SMOOTHING = 0.2
 """Weight of the newest forward in the rate."""
 _FIRST_GUESS_TOKENS = 8.0
 """Of an input, before any was seen."""
-_FULL_SHARE = 0.5
+_TELLING_SHARE = 1 / 3
 """Of its budget. A token costs more in a smaller forward: that one may show that full ones are
 faster than was known, but not that they are slower."""
 FORWARD_S = 0.1
@@ -108,7 +108,7 @@ class LoadMeter:
         rate = n_tokens / max(seconds, 1e-6)
         if not self.tokens_per_s:
             self.tokens_per_s = rate
-        elif share >= _FULL_SHARE or rate > self.tokens_per_s:
+        elif share >= _TELLING_SHARE or rate > self.tokens_per_s:
             self.tokens_per_s += _SMOOTHING * (rate - self.tokens_per_s)
 
     def restart(self) -> None:
