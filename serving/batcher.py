@@ -84,7 +84,7 @@ class TokenBatcher:
         encode: Encodes texts of mixed roles, one call at a time.
         thread: In which it runs; shut down by `close`.
         batch_tokens: Returns the padded tokens of one call (it may fall when memory runs out).
-        max_queued_tokens: Tokens that may wait or be under way; beyond it requests are refused.
+        max_queued_tokens: Tokens that may wait or be under way: see `Admission`.
         max_queue_wait_s: Longest wait, beyond a request's own time, at which one is accepted; None
             leaves it to `Admission`.
         max_seq_length: The model's limit, for the cost of a text.
@@ -151,8 +151,7 @@ class TokenBatcher:
             BackendError: The model fails for every text.
             ServeError: The batcher is closed.
         """
-        if self._is_closed:
-            raise ServeError("the endpoint is stopping; send the request again")
+        self.check_open()
         n_tokens = tokenized.total_tokens
         if not is_admitted:
             self.admission.check_room(n_tokens)
@@ -175,6 +174,15 @@ class TokenBatcher:
             waited = time.monotonic() - request.arrived - request.forward_s
             self._load.waited(waited)
         return Batched(np.array(request.rows), waited, request.forward_s)
+
+    def check_open(self) -> None:
+        """Refuse what comes after `close`.
+
+        Raises:
+            ServeError: The batcher is closed.
+        """
+        if self._is_closed:
+            raise ServeError("the endpoint is stopping; send the request again")
 
     async def close(self) -> None:
         """Wait for the forward under way; what waits is cancelled."""

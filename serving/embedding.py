@@ -117,12 +117,15 @@ class EmbeddingService:
         Raises:
             InvalidInputError: An input is not text, or too long for `truncate` none, or
                 `dimensions` does not fit.
-            RequestTooLargeError: The request has more inputs or tokens than are allowed.
+            RequestTooLargeError: The request has more inputs or tokens than are allowed, or than
+                can be through in time.
             OverloadedError: Too many tokens wait.
             RequestTimeoutError: The vectors were not there in time.
             TextFailedError: An input makes the model raise.
             BackendError: The model fails for every text.
+            ServeError: The service is closed.
         """
+        self._batcher.check_open()
         space = self._space_of(request.dimensions)
         self._check_inputs(request)
         try:
@@ -260,9 +263,9 @@ class EmbeddingService:
                 "several requests"
             )
         limit_s, own_s = self._limits.request_timeout_s, self.load.seconds_for(total)
-        # It would fail in the end, and others would have waited for it. What fits a forward is
-        # tried, however slow the encoder seems to be: the rate is learned from it.
-        if own_s > limit_s and total > self.load.batch_tokens:
+        # It would fail in the end, and others would have waited for it. Once nothing has told the
+        # rate for as long, it is tried: the rate may be wrong, and is learned from it.
+        if own_s > limit_s and self.load.measured_within(limit_s):
             self._metrics.rejected(request.role, "too_large")
             raise RequestTooLargeError(
                 f"expected a request that takes at most {limit_s:g} s, found {total} tokens, which "

@@ -3,7 +3,7 @@
 TwofoldError
 ├── InvalidInputError          (encoder) 400
 │   ├── UnknownModelError      404 `model` is not one that is served
-│   └── RequestTooLargeError   413 inputs, bytes or tokens beyond a limit
+│   └── RequestTooLargeError   413 inputs, bytes, tokens or time beyond a limit
 ├── RequestError               refusals that are not about the input's content
 │   ├── UnauthorizedError      401 no key, or a wrong one
 │   ├── SlowClientError        408 the body did not arrive in time

@@ -37,8 +37,8 @@ class QueuedRequest:
         arrived: On the monotonic clock, in seconds.
         rows: The vectors so far, float32 (D,) each.
         taken: Texts that are encoded or under way.
-        padded_tokens: Of all texts.
-        tokens_left: Those of the texts that wait.
+        n_tokens: Of all texts, without padding.
+        tokens_left: Padded tokens of the texts that wait.
         unanswered_tokens: Without padding, of the texts whose vectors are not there yet.
         forward_s: Seconds of the forwards that its texts were in.
     """
@@ -50,15 +50,15 @@ class QueuedRequest:
     arrived: float
     rows: list[npt.NDArray[np.float32]] = field(default_factory=list)
     taken: int = 0
-    padded_tokens: int = field(init=False)
+    n_tokens: int = field(init=False)
     tokens_left: int = field(init=False)
     unanswered_tokens: int = field(init=False)
     forward_s: float = 0.0
     has_failed: bool = False
 
     def __post_init__(self) -> None:
-        self.padded_tokens = self.tokens_left = sum(self.costs)
-        self.unanswered_tokens = self.tokenized.total_tokens
+        self.tokens_left = sum(self.costs)
+        self.n_tokens = self.unanswered_tokens = self.tokenized.total_tokens
 
     @property
     def has_more(self) -> bool:
@@ -117,22 +117,22 @@ class FairQueue:
         with self._lock:
             is_large = n_tokens > self._part
             for request in self._requests:
-                if is_large or request.padded_tokens <= self._part:
+                if is_large or request.n_tokens <= self._part:
                     alike += min(request.tokens_left, n_tokens)
                 else:
                     large += request.tokens_left
         return alike + min(large, self._part)
 
     def tokens_that_give_way(self, n_tokens: int) -> int:
-        """Return how many padded tokens wait that a new request does not have to wait for.
+        """Return how many tokens wait or are under way that a new request has not to wait for.
 
-        They are the large ones', if it is small.
+        They are those of the large ones that are not all under way, if it is small.
         """
         with self._lock:
             if n_tokens > self._part:
                 return 0
-            larger = (r for r in self._requests if r.padded_tokens > self._part)
-            return sum(request.tokens_left for request in larger)
+            larger = (r for r in self._requests if r.n_tokens > self._part)
+            return sum(request.unanswered_tokens for request in larger)
 
     def take(self, budget: int) -> Picked:
         """Pick texts of at most so many padded tokens, but at least one where any waits.
@@ -157,7 +157,7 @@ class FairQueue:
     def _pick(self, budget: int) -> Picked:
         small, large = list[QueuedRequest](), list[QueuedRequest]()
         for request in self._requests:
-            (small if request.padded_tokens <= self._part else large).append(request)
+            (small if request.n_tokens <= self._part else large).append(request)
         had_small, self._had_small = self._had_small, False
         forward = _Forward(budget)
         if large and (had_small or not small):

@@ -64,7 +64,10 @@ class LimitSettings(BaseModel):
         description="Bytes of all bodies that are being read or answered; beyond it 429",
     )
     request_timeout_s: float = Field(
-        60.0, gt=0, description="From the request's last byte to its vectors; longer is 504"
+        60.0,
+        gt=0,
+        description="From the request's last byte to its vectors; longer is 504, or 413 at once "
+        "where by its tokens it must take longer",
     )
     body_timeout_s: float = Field(
         30.0, gt=0, description="For the whole body to arrive; a slower client gets 408"

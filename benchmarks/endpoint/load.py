@@ -48,6 +48,7 @@ async def closed_loop(
         begin, cpu = time.perf_counter(), time.process_time()
         await loop.enough(begin + seconds)
         end, cpu_s = time.perf_counter(), time.process_time() - cpu
+        is_cut = len(loop.samples) >= max_requests
         await loop.finish(drain_s)
     offset_s, measured_s = begin - loop.began, end - begin
     samples = [
@@ -55,7 +56,7 @@ async def closed_loop(
         for sample in loop.samples
         if sample.status == NO_REPLY or 0 <= sample.at_s + sample.seconds - offset_s <= measured_s
     ]
-    return Load(samples, measured_s, 0, cpu_s / measured_s, begin, end, measured_s < seconds)
+    return Load(samples, measured_s, 0, cpu_s / measured_s, begin, end, is_cut)
 
 
 async def open_loop(

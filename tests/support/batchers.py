@@ -74,9 +74,14 @@ class Forwards:
     def __call__(self, tokenized: Tokenized, roles: Sequence[Role]) -> EncodedEach:
         self.calls.append(names_of(tokenized))
         self.roles.append(list(roles))
-        self.costs.append([bucket_length(n, MAX_SEQ_LENGTH) for n in tokenized.n_tokens.tolist()])
+        self.costs.append([self.padded(n) for n in tokenized.n_tokens.tolist()])
         assert self._may_go_on.wait(20)
         return self.encode(tokenized, roles)
+
+    @staticmethod
+    def padded(n_tokens: int) -> int:
+        """Padded tokens of a text."""
+        return bucket_length(n_tokens, MAX_SEQ_LENGTH)
 
     @contextmanager
     def held_up(self) -> Iterator[None]:

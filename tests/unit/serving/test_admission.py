@@ -80,13 +80,32 @@ def test_a_small_request_is_not_refused_for_the_tokens_of_large_ones() -> None:
             assert load.queued_tokens == 400
             with pytest.raises(OverloadedError, match="400 tokens wait and 400 may"):
                 await batcher.submit(texts_of(*[4] * 10), DOCUMENT)
-            # 32 of the large one's are under way, and nobody's any more.
-            tasks += [sent(batcher, texts_of(8)) for _ in range(46)]
+            tasks += [sent(batcher, texts_of(8)) for _ in range(50)]
             await queued()
             with pytest.raises(OverloadedError, match="400 tokens wait and 400 may"):
                 await batcher.submit(texts_of(8), QUERY)
         await asyncio.gather(*tasks)
         assert load.queued_tokens == 0
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_what_is_large_is_judged_alike_before_and_in_the_queue() -> None:
+    async def scenario() -> None:
+        forwards, load = Forwards(), LoadMeter(400)
+        batcher = batcher_of(forwards, budget=400, load=load, max_queued_tokens=400)
+        await batcher.submit(texts_of(4), QUERY)
+        with forwards.held_up():
+            tasks = [sent(batcher, texts_of(4))]
+            await forwards.begun(2)
+            # 99 tokens are less than a quarter of a forward; with padding they are more.
+            tasks += [sent(batcher, texts_of(33, 33, 33)) for _ in range(4)]
+            await queued()
+            assert sum(forwards.padded(33) for _ in range(3)) > 100
+            with pytest.raises(OverloadedError, match="400 tokens wait and 400 may"):
+                await batcher.submit(texts_of(33, 33, 33), QUERY)
+        await asyncio.gather(*tasks)
         await batcher.close()
 
     run(scenario())

@@ -91,7 +91,7 @@ def test_nothing_changes_before_a_capacity_is_known(metrics: dict[str, dict[str,
 
 
 def test_tokens_of_refused_requests_make_an_overloaded_endpoint_grow():
-    load = LoadMeter(1000, clock=iter([0.0, 1.0]).__next__)
+    load = LoadMeter(1000, clock=iter([0.0, 0.5, 1.0]).__next__)
     load.encoded(1000, 1000, 1.0, 1)
     load.enter(1000)
     for _ in range(30):

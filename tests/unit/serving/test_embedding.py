@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -77,15 +78,37 @@ def test_more_inputs_or_tokens_than_a_request_may_have_are_413(path: str, field:
     assert app.encoder.forwards == [3]
 
 
-def test_a_request_that_cannot_be_through_in_time_is_413_at_once_and_one_forward_is_tried():
+def test_a_request_that_cannot_be_through_in_time_is_413_at_once():
     app = App(request_timeout_s=2.0)
-    app.service.load.tokens_per_s = 100.0  # and forwards of 512 tokens
+    app.service.load.encoded(100, 100, 1.0, 1)
 
     message = refusal(app.post(V1, input=[NINE] * 70), 413)
     assert "at most 2 s, found 560 tokens, which take about 6 s here" in message
     assert app.metrics.rejections == [(QUERY, "too_large")]
     assert not app.encoder.forwards
-    assert app.post(V1, input=[NINE] * 60).status_code == 200
+    assert app.post(V1, input=[NINE] * 20).status_code == 200
+
+
+def test_a_rate_that_nothing_has_told_for_long_refuses_nobody():
+    app = App(request_timeout_s=0.5)
+    app.service.load.encoded(100, 100, 1.0, 1)
+
+    refusal(app.post(V1, input=[NINE] * 70), 413)
+    time.sleep(0.6)
+    assert app.post(V1, input=[NINE] * 70).status_code == 200
+    assert app.post(V1, input=[NINE] * 70).status_code == 200, "it told the rate"
+
+
+def test_a_closed_service_answers_503():
+    async def scenario() -> None:
+        app = App()
+        await app.service.close()
+        async with app.client() as client:
+            for texts in ("a", ["a", "b"]):
+                message = refusal(await client.post(V1, json={"input": texts}), 503, "server_error")
+                assert "stopping" in message
+
+    run_scenario(scenario())
 
 
 def test_tokens_that_are_cut_off_do_not_count_against_the_limit():

@@ -166,7 +166,7 @@ def test_while_small_requests_keep_coming_each_second_forward_is_the_large_ones(
     costs: list[list[int]],
 ) -> None:
     requests = [a_request(*each) for each in costs]
-    large = [request for request in requests if request.padded_tokens > BUDGET // 4]
+    large = [request for request in requests if request.n_tokens > BUDGET // 4]
     queue = a_queue(*requests)
     while any(request.has_more for request in large):
         queue.add(a_request(1))

@@ -90,7 +90,7 @@ def test_a_forward_of_less_than_a_third_of_its_budget_cannot_show_that_full_ones
     load, _ = meter(batch_tokens=1000)
     load.encoded(1000, 1000, 0.1, 1)
     for tokens in (3, 250, 333):
-        load.encoded(tokens, tokens, 1.0, tokens / 1000)
+        load.encoded(tokens, tokens, 0.09, tokens / 1000)
     assert load.tokens_per_s == pytest.approx(10_000)
     load.encoded(334, 334, 0.1, 0.334)
     assert 3_340 < load.tokens_per_s < 10_000
@@ -103,6 +103,25 @@ def test_parts_of_forwards_do_not_make_forwards_smaller_and_so_the_parts_dearer(
         part = load.batch_tokens // 4
         load.encoded(part, part, 0.02 + part / 12_000, 0.25)
     assert load.batch_tokens == 1000
+
+
+def test_a_small_forward_that_takes_longer_than_a_full_one_shows_that_the_rate_is_too_high():
+    load, _ = meter(batch_tokens=100_000)
+    load.encoded(1000, 1000, 0.1, 1)
+    for _ in range(100):  # the machine became ten times slower, and no full forward comes
+        part = load.batch_tokens // 4
+        load.encoded(part, part, part / 1000, 0.25)
+    assert 1000 <= load.tokens_per_s < 4500
+
+
+def test_whether_the_rate_was_told_lately_is_known():
+    load, clock = meter()
+    assert not load.measured_within(60)
+    load.encoded(1000, 1000, 0.1, 1)
+    clock.now += 50
+    load.encoded(10, 10, 0.05, 0.01)  # tells nothing
+    assert load.measured_within(60)
+    assert not load.measured_within(40)
 
 
 def test_a_forward_of_any_size_that_is_faster_than_the_rate_shows_that_the_rate_is_too_low():
