@@ -33,6 +33,7 @@ __all__ = [
     "run",
     "sent",
     "texts_of",
+    "vectors_of",
 ]
 
 MAX_SEQ_LENGTH = 128
@@ -57,6 +58,11 @@ def texts_of(*lengths: int) -> Tokenized:
 
 def names_of(tokenized: Tokenized) -> list[int]:
     return [int(ids[0]) for ids in tokenized.input_ids]
+
+
+def vectors_of(tokenized: Tokenized, role: Role) -> np.ndarray:
+    """What a request has to be answered."""
+    return FakeEncoder().encode_tokenized(tokenized, role).vectors
 
 
 class Forwards:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import count
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoder.errors import BackendError
-from encoder.isolation import EncodedEach
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
-from serving.batcher import Batched, TokenBatcher
-from serving.errors import OverloadedError, ServeError, TextFailedError
+from serving.batcher import Batched
+from serving.errors import OverloadedError, ServeError
 from serving.load import LoadMeter
 from support.batchers import (
     BUDGET,
@@ -31,18 +26,10 @@ from support.batchers import (
     run,
     sent,
     texts_of,
+    vectors_of,
 )
-from support.fake_encoder import FakeEncoder
 
 QUERY, DOCUMENT = Role.QUERY, Role.DOCUMENT
-
-
-def poison() -> Tokenized:
-    return FakeEncoder().tokenize(["poison"], DOCUMENT)
-
-
-def vectors_of(tokenized: Tokenized, role: Role) -> np.ndarray:
-    return FakeEncoder().encode_tokenized(tokenized, role).vectors
 
 
 def test_a_lone_request_is_encoded_at_once_without_a_timer() -> None:
@@ -338,175 +325,6 @@ def test_requests_behind_one_that_is_cancelled_as_the_forward_ends_are_answered(
     run(scenario())
 
 
-def test_a_text_that_makes_the_model_raise_fails_its_own_request_only() -> None:
-    async def scenario() -> None:
-        forwards, load = Forwards(), LoadMeter(BUDGET)
-        batcher = batcher_of(forwards, load=load)
-        before, after = texts_of(2), texts_of(3)
-        with forwards.held_up():
-            first = sent(batcher, texts_of(1))
-            await forwards.begun(1)
-            good = [sent(batcher, before)]
-            bad = sent(batcher, Tokenized.join([texts_of(2), poison(), texts_of(2)]))
-            good.append(sent(batcher, after))
-            await queued()
-        await first
-        with pytest.raises(TextFailedError, match=r"cannot embed input 1;"):
-            await bad
-        for task, texts in zip(good, (before, after), strict=True):
-            np.testing.assert_array_equal((await task).vectors, vectors_of(texts, DOCUMENT))
-        assert batcher.failure is None
-        assert load.queued_tokens == 0
-        await batcher.close()
-
-    run(scenario())
-
-
-def test_the_rest_of_a_request_whose_text_failed_is_left_out_and_the_next_are_answered() -> None:
-    async def scenario() -> None:
-        forwards = Forwards()
-        batcher = batcher_of(forwards)
-        rest, behind = texts_of(*[4] * 40), texts_of(*[BUDGET] * 3)
-        with forwards.held_up():
-            bad = sent(batcher, Tokenized.join([poison(), rest]))
-            await forwards.begun(1)
-            waiting = sent(batcher, behind)
-            await queued()
-        with pytest.raises(TextFailedError, match="cannot embed input 0"):
-            await bad
-        np.testing.assert_array_equal((await waiting).vectors, vectors_of(behind, DOCUMENT))
-        encoded = {name for call in forwards.calls[1:] for name in call}
-        assert not encoded & set(names_of(rest))
-        await batcher.close()
-
-    run(scenario())
-
-
-async def assert_works_again(batcher: TokenBatcher) -> None:
-    texts = texts_of(5)
-    batched = await batcher.submit(texts, QUERY)
-    np.testing.assert_array_equal(batched.vectors, vectors_of(texts, QUERY))
-    assert batcher.failure is None
-
-
-def broken() -> None:
-    raise RuntimeError("device lost")
-
-
-def test_a_backend_that_fails_for_every_text_fails_all_requests_until_a_forward_is_good() -> None:
-    async def scenario() -> None:
-        forwards, load = Forwards(), LoadMeter(BUDGET)
-        batcher = batcher_of(forwards, load=load)
-        assert batcher.failure is None
-        forwards.encoder.on_forward = broken
-        with forwards.held_up():
-            tasks = [sent(batcher, texts_of(*[4] * 20))]
-            await forwards.begun(1)
-            tasks += [sent(batcher, texts_of(BUDGET, BUDGET)), sent(batcher, texts_of(1))]
-            await queued()
-        for task in tasks:
-            with pytest.raises(BackendError, match=r"fails for every text.*device lost"):
-                await task
-        assert isinstance(batcher.failure, BackendError)
-        assert load.queued_tokens == 0
-
-        forwards.encoder.on_forward = lambda: None
-        await assert_works_again(batcher)
-        await batcher.close()
-
-    run(scenario())
-
-
-@pytest.mark.parametrize("good_forwards", [0, 1])
-def test_a_defect_between_two_forwards_fails_what_waits_and_is_not_lost(good_forwards: int) -> None:
-    async def scenario() -> None:
-        budgets = count()
-
-        def budget() -> int:
-            if next(budgets) == good_forwards:
-                raise ZeroDivisionError("no rate")
-            return BUDGET
-
-        batcher = batcher_of(Forwards(), budget=budget)
-        for each in [sent(batcher, texts_of(BUDGET, BUDGET)) for _ in range(2)]:
-            with pytest.raises(BackendError, match="ZeroDivisionError: no rate"):
-                await each
-        assert "ZeroDivisionError: no rate" in str(batcher.failure)
-
-        await assert_works_again(batcher)
-        await batcher.close()
-
-    run(scenario())
-
-
-def test_vectors_that_cannot_be_handed_out_fail_whose_they_are_and_nobody_after_them() -> None:
-    async def scenario() -> None:
-        forwards, load = Forwards(), LoadMeter(BUDGET)
-        batcher = batcher_of(
-            lambda texts, roles: replace(forwards(texts, roles), vectors=np.zeros((1, 4))),
-            load=load,
-        )
-        with pytest.raises(BackendError, match="IndexError"):
-            await batcher.submit(texts_of(3, 3), QUERY)
-        assert load.queued_tokens == 0
-        assert len((await batcher.submit(texts_of(3), QUERY)).vectors) == 1
-        await batcher.close()
-
-    run(scenario())
-
-
-class Panic(BaseException):
-    """As compiled Rust code raises it."""
-
-
-def test_a_panic_of_compiled_code_fails_its_request_and_the_encoder_goes_on() -> None:
-    async def scenario() -> None:
-        forwards, panics = Forwards(), [True]
-
-        def encode(tokenized: Tokenized, roles: Sequence[Role]) -> EncodedEach:
-            if panics.pop() if panics else False:
-                raise Panic("called `Option::unwrap()` on a `None` value")
-            return forwards(tokenized, roles)
-
-        batcher = batcher_of(encode)
-        with pytest.raises(BackendError, match="Panic: called"):
-            await batcher.submit(texts_of(3), QUERY)
-        await assert_works_again(batcher)
-        await batcher.close()
-
-    run(scenario())
-
-
-def test_an_error_that_nobody_foresaw_fails_requests_as_a_backends_does() -> None:
-    async def scenario() -> None:
-        def defective(tokenized: Tokenized, roles: Sequence[Role]) -> EncodedEach:
-            raise ZeroDivisionError("who would have thought")
-
-        batcher = batcher_of(defective)
-        for _ in range(2):
-            with pytest.raises(BackendError, match="ZeroDivisionError: who would have thought"):
-                await batcher.submit(texts_of(3), QUERY)
-        assert isinstance(batcher.failure, BackendError)
-        await batcher.close()
-
-    run(scenario())
-
-
-def test_what_fails_before_the_forward_fails_its_request_and_nobody_after_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def scenario() -> None:
-        batcher = batcher_of(Forwards())
-        with monkeypatch.context() as patch:
-            patch.setattr(Tokenized, "take", lambda *_: 1 / 0)
-            with pytest.raises(BackendError, match="ZeroDivisionError"):
-                await batcher.submit(texts_of(3), QUERY)
-        assert len((await batcher.submit(texts_of(3), QUERY)).vectors) == 1
-        await batcher.close()
-
-    run(scenario())
-
-
 def test_the_age_of_a_forward_is_known_while_it_runs() -> None:
     async def scenario() -> None:
         forwards = Forwards()
@@ -585,20 +403,6 @@ def test_forwards_are_measured_by_the_budget_that_they_had_not_by_one_that_fell(
         batcher = batcher_of(Forwards(), budget=BUDGET, load=load)  # memory ran out
         await batcher.submit(texts_of(*[4] * 8), DOCUMENT)
         assert load.tokens_per_s < 1e9
-        await batcher.close()
-
-    run(scenario())
-
-
-def test_the_search_for_a_text_that_fails_is_no_measure_of_capacity() -> None:
-    async def scenario() -> None:
-        load = LoadMeter(BUDGET)
-        batcher = batcher_of(Forwards(), load=load)
-        await batcher.submit(texts_of(*[4] * 8), DOCUMENT)
-        rate, waste = load.tokens_per_s, load.padding_waste
-        with pytest.raises(TextFailedError):
-            await batcher.submit(Tokenized.join([poison(), texts_of(*[4] * 7)]), DOCUMENT)
-        assert (load.tokens_per_s, load.padding_waste) == (rate, waste)
         await batcher.close()
 
     run(scenario())
