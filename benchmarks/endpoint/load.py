@@ -46,9 +46,8 @@ async def closed_loop(
         loop.start()
         await loop.enough(loop.began + warm_up_s)
         begin, cpu = time.perf_counter(), time.process_time()
-        await loop.enough(begin + seconds)
+        is_cut = await loop.enough(begin + seconds)
         end, cpu_s = time.perf_counter(), time.process_time() - cpu
-        is_cut = len(loop.samples) >= max_requests
         await loop.finish(drain_s)
     offset_s, measured_s = begin - loop.began, end - begin
     samples = [

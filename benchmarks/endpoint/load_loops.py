@@ -163,13 +163,14 @@ class ClosedLoop(_Loop):
         if len(self.samples) >= self._max_requests:
             self._is_enough.set()
 
-    async def enough(self, at: float) -> None:
-        """Wait for enough replies, at most until `time.perf_counter` says `at`.
+    async def enough(self, at: float) -> bool:
+        """Wait for enough replies, at most until `time.perf_counter` says `at`; say if they came.
 
         Nothing wakes the client meanwhile but replies: it shares the cores with the server.
         """
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._is_enough.wait(), max(0.0, at - time.perf_counter()))
+        return self._is_enough.is_set()
 
     def start(self) -> None:
         """Send the first request of every connection."""
