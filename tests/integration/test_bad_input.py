@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from pipelines.embed_corpus import main
 from support.fault_plan import FaultPlan
-from support.jobs import arguments
+from support.jobs import arguments, error_lines
 from support.outputs import OutputFolder, write_jsonl
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
@@ -209,8 +209,9 @@ def test_a_file_that_cannot_be_read_fails_in_one_line_unless_it_is_to_be_rejecte
     assert main(job) == 6
     said = capfd.readouterr().err
     assert "Traceback" not in said
-    assert "1 of 2 work units failed" in said.splitlines()[-1]
-    assert "cut.jsonl.gz: cannot be read after row" in said.splitlines()[-1]
+    [error] = error_lines(said)
+    assert "1 of 2 work units failed" in error
+    assert "cut.jsonl.gz: cannot be read after row" in error
     assert set(corpus.texts) <= set(output.vectors()), "the others are committed"
 
     truncated_parquet = tmp_path / "in" / "cut.parquet"
@@ -218,8 +219,9 @@ def test_a_file_that_cannot_be_read_fails_in_one_line_unless_it_is_to_be_rejecte
     truncated_parquet.write_bytes(truncated_parquet.read_bytes()[:-20])
     assert main(job) == 5
     said = capfd.readouterr().err
-    assert len(said.splitlines()) == 1
-    assert "cut.parquet" in said
+    assert "Traceback" not in said
+    [error] = error_lines(said)
+    assert "cut.parquet" in error
 
     assert main([*job, "--on-invalid", "reject"]) == 0
     unreadable = {Path(row["source"]).name: row for row in output.rejects() if row["row"] is None}
@@ -242,9 +244,9 @@ def test_ids_that_occur_twice_are_reported_after_everything_is_written(
 
     assert main(arguments(tmp_path / "in", tmp_path / "out", tiny_model)) == 7
 
-    last = capfd.readouterr().err.splitlines()[-1]
-    assert "'twin' occurs in shards" in last
-    assert "all rows are written. Make --id-column unique" in last
+    [error] = error_lines(capfd.readouterr().err)
+    assert "'twin' occurs in shards" in error
+    assert "all rows are written. Make --id-column unique" in error
     output = OutputFolder(tmp_path / "out")
     index = output.json("_index.json")
     assert (index["totals"]["rows"], index["ids_checked"]) == (2, False)
@@ -258,8 +260,8 @@ def test_the_first_bad_row_fails_its_unit_where_none_is_tolerated(
 
     assert main([*job, "--on-invalid", "fail"]) == 6
 
-    last = capfd.readouterr().err.splitlines()[-1]
-    assert "row 3 (id 'a-3'): text is only white space" in last
+    [error] = error_lines(capfd.readouterr().err)
+    assert "row 3 (id 'a-3'): text is only white space" in error
     assert OutputFolder(tmp_path / "out").names() == []
 
 
@@ -283,7 +285,6 @@ def test_input_that_no_row_of_can_be_embedded_is_refused_before_anything_starts(
 
     assert main(arguments(tmp_path / "in", tmp_path / "out", tmp_path / "no-model")) == 2
 
-    message = capfd.readouterr().err
-    assert said in message
-    assert len(message.splitlines()) == 1
+    [error] = error_lines(capfd.readouterr().err)
+    assert said in error
     assert not (tmp_path / "out").exists()

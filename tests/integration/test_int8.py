@@ -17,7 +17,7 @@ from encoder.settings import DtypeName, EncoderSettings
 from pipelines.quantize import main as quantize
 from pipelines.verify import main as verify
 from support.evaluation_data import evaluation_data
-from support.jobs import embed
+from support.jobs import embed, error_lines
 from support.outputs import OutputFolder, write_jsonl
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def test_without_the_graph_a_job_ends_before_it_starts(tiny_model: Path, tmp_pat
     job = embed(tmp_path, tmp_path / "in", tmp_path / "out", tiny_model, *more)
 
     assert job.returncode == 4
-    assert "`twofold quantize --model" in job.stderr.splitlines()[-1]
+    [error] = error_lines(job.stderr)
+    assert "`twofold quantize --model" in error
     assert not (tmp_path / "out").exists()
 
 

@@ -24,7 +24,7 @@ from pipelines.errors import ClusterError, LayoutMismatchError, UnitFailedError,
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.storage import Storage
 from support.fault_plan import FaultPlan
-from support.jobs import arguments, embed
+from support.jobs import arguments, embed, error_lines
 from support.lossy_proxy import LossyProxy
 from support.models import minilm_folder
 from support.outputs import Corpus, OutputFolder, write_jsonl
@@ -107,8 +107,9 @@ def test_a_unit_that_always_kills_its_worker_is_named_and_the_others_are_committ
     said = capfd.readouterr().err
     assert code == exit_code(UnitFailedError(""))
     assert faults.happened(fault) == 3, "one try and two more"
-    assert "1 of 3 work units failed" in said
-    assert "killer.jsonl" in said.splitlines()[-1]
+    [error] = error_lines(said)
+    assert "1 of 3 work units failed" in error
+    assert "killer.jsonl" in error
     assert "Traceback" not in said
     OutputFolder(tmp_path / "out").check(corpus)
 
@@ -132,7 +133,8 @@ def test_workers_that_die_of_every_unit_end_the_job_long_before_the_last_of_them
 
     said = capfd.readouterr().err
     assert code == exit_code(ClusterError(""))
-    assert "twofold: error: 3 work units are lost with their workers, nothing is committed" in said
+    [error] = error_lines(said)
+    assert "3 work units are lost with their workers, nothing is committed" in error
     assert "Traceback" not in said
     assert 3 <= faults.happened(fault) < 16
 
@@ -145,9 +147,8 @@ def test_workers_that_cannot_start_end_the_job_with_one_line(
 
     assert main(arguments(tmp_path / "in", tmp_path / "out", tiny_model)) == 5
 
-    said = re.findall("^twofold: error: .*$", capfd.readouterr().err, re.MULTILINE)
-    assert len(said) == 1
-    assert "Ray could not run the workers: RuntimeError: libsomething is not here" in said[0]
+    [said] = error_lines(capfd.readouterr().err)
+    assert "Ray could not run the workers: RuntimeError: libsomething is not here" in said
 
 
 @pytest.mark.slow
@@ -251,9 +252,8 @@ def test_another_setting_into_the_same_output_is_refused_with_both_values(
 
     assert main(given) == exit_code(LayoutMismatchError(""))
 
-    said = capsys.readouterr().err
+    [said] = error_lines(capsys.readouterr().err)
     assert re.search(rf"{field}: there .+, here .+\. Use the same settings", said)
-    assert len(said.splitlines()) == 1
     assert not (pinned / "out" / "data").exists()
 
 

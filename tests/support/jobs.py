@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from support.processes import Finished, Running, run_module, running_module
 
-__all__ = ["MODULE", "arguments", "embed", "embedding"]
+__all__ = ["MODULE", "arguments", "embed", "embedding", "error_lines"]
 
 MODULE = "pipelines.embed_corpus"
 # One actor: loading the libraries takes a core 7 s, and every run here does it anew.
@@ -42,6 +43,16 @@ def embed(
     """Run the job to its end."""
     given = [*arguments(inputs, output, model), *more]
     return run_module(folder, MODULE, *given, environment=environment, timeout_s=timeout_s)
+
+
+def error_lines(stderr: str) -> list[str]:
+    """Return the error lines that a command ended with, each from its "twofold: error: " on.
+
+    Not by lines' starts and not the last line: Ray prints its workers' lines from a thread of its
+    own, a line and its end by two writes, and pytest's stderr, which buffers nothing, shows ours
+    between the two.
+    """
+    return re.findall("twofold: error: .*", stderr)
 
 
 @contextmanager
