@@ -185,12 +185,10 @@ def _cosines(
     num_threads: int | None,
 ) -> npt.NDArray[np.float64]:
     """Return the cosine of each text to float32, (N,), or (2 N,) where the roles pool apart."""
-    has_bfloat16 = detect_hardware().cpu_bfloat16
+    rest = detect_hardware().fastest_dtype("openvino", "cpu")
     with (
         _encoder(model, exact, "float32", num_threads) as reference,
-        _encoder(
-            model, quantized, "bfloat16" if has_bfloat16 else "float32", num_threads
-        ) as reduced,
+        _encoder(model, quantized, rest, num_threads) as reduced,
     ):
         # One role of each pooling; the prompt is in the tokens.
         roles = {model.space.role(role).pooling: role for role in Role}.values()

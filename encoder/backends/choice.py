@@ -26,13 +26,23 @@ class Hardware:
         cuda: A CUDA device is there.
         cuda_bfloat16: It computes bfloat16 natively.
         cpu_bfloat16: The CPU multiplies bfloat16 matrices natively.
+        openvino_bfloat16: OpenVINO computes bfloat16 on this CPU. Asked for it elsewhere, it
+            computes float32 and does not say so.
         openvino: The package is installed.
     """
 
     cuda: bool
     cuda_bfloat16: bool
     cpu_bfloat16: bool
+    openvino_bfloat16: bool
     openvino: bool
+
+    def fastest_dtype(self, backend: str, device: str) -> str:
+        """Return the fastest precision that a backend really computes on a device, without int8."""
+        if device != "cpu":
+            return "bfloat16" if self.cuda_bfloat16 else "float16"
+        has_bfloat16 = self.cpu_bfloat16 and (backend != "openvino" or self.openvino_bfloat16)
+        return "bfloat16" if has_bfloat16 else "float32"
 
 
 @dataclass(frozen=True)
@@ -57,11 +67,13 @@ def detect_hardware() -> Hardware:
     import torch
 
     cuda = torch.cuda.is_available()
+    openvino = find_spec("openvino") is not None
     return Hardware(
         cuda=cuda,
         cuda_bfloat16=cuda and torch.cuda.is_bf16_supported(including_emulation=False),
         cpu_bfloat16=_cpu_has_bfloat16(),
-        openvino=find_spec("openvino") is not None,
+        openvino_bfloat16=openvino and _openvino_has_bfloat16(),
+        openvino=openvino,
     )
 
 
@@ -75,12 +87,20 @@ def choose(settings: EncoderSettings, hardware: Hardware) -> Choice:
         return _choose_int8(settings, hardware)
     device = _choose_device(settings, hardware)
     backend = settings.backend.value
+    wants_bfloat16 = settings.dtype is DtypeName.BFLOAT16
     if settings.backend is BackendName.AUTO:
-        backend = "openvino" if device == "cpu" and hardware.openvino else "torch"
+        can_openvino = hardware.openvino_bfloat16 if wants_bfloat16 else hardware.openvino
+        backend = "openvino" if device == "cpu" and can_openvino else "torch"
     if backend == "openvino" and not hardware.openvino:
         raise _not_installed("backend openvino", "use backend torch")
     if settings.dtype is DtypeName.AUTO:
-        return Choice(backend, _best_dtype(device, hardware), device, is_dtype_ours=True)
+        fastest = hardware.fastest_dtype(backend, device)
+        return Choice(backend, fastest, device, is_dtype_ours=True)
+    if wants_bfloat16 and backend == "openvino" and not hardware.openvino_bfloat16:
+        raise ModelLoadError(
+            "dtype bfloat16 with backend openvino needs a CPU that computes bfloat16, found none; "
+            "use dtype float32 or auto, or backend torch, which is slow here"
+        )
     if settings.dtype is DtypeName.FLOAT16 and device == "cpu":
         raise ModelLoadError(
             "dtype float16 needs a CUDA device, found device cpu; use bfloat16, float32 or auto"
@@ -133,12 +153,6 @@ def _choose_device(settings: EncoderSettings, hardware: Hardware) -> str:
     return device if kind == "cuda" else "cpu"
 
 
-def _best_dtype(device: str, hardware: Hardware) -> str:
-    if device == "cpu":
-        return "bfloat16" if hardware.cpu_bfloat16 else "float32"
-    return "bfloat16" if hardware.cuda_bfloat16 else "float16"
-
-
 def _cpu_has_bfloat16() -> bool:
     """Ask PyTorch; versions before 2.11 have no public answer, the kernel's flags are the same."""
     import torch
@@ -150,3 +164,11 @@ def _cpu_has_bfloat16() -> bool:
     if not _CPU_INFO.exists():
         return False
     return not _BFLOAT16_FLAGS.isdisjoint(_CPU_INFO.read_text().split())
+
+
+def _openvino_has_bfloat16() -> bool:
+    """Ask OpenVINO."""
+    from encoder.backends.openvino_conversion import import_openvino
+
+    openvino = import_openvino("backend openvino", "use backend torch")
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

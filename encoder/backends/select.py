@@ -151,7 +151,7 @@ def _open_int8(
 
     return OpenVinoBackend(
         load_int8_model(folder, weights_sha256),
-        dtype="bfloat16" if hardware.cpu_bfloat16 else "float32",
+        dtype=hardware.fastest_dtype("openvino", "cpu"),
         max_batch_tokens=settings.max_batch_tokens,
         num_threads=settings.num_threads,
     )

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from benchmarks.report import main, newest
-from benchmarks.reporting.results import OURS, encoder_cells, job_results, latency_cells, limits
+from benchmarks.reporting.results import encoder_cells, job_results, latency_cells, limits
 from benchmarks.reporting.tables import TABLES
 
+OURS, OURS_WITHOUT_BFLOAT16 = "twofold-openvino-bfloat16", "twofold-openvino-float32"
 MODEL = {"layers": 1, "hidden": 2, "intermediate": 3, "heads": 1}
 
 
@@ -86,6 +87,13 @@ def test_a_ratio_is_the_median_of_the_turns_ratios():
     assert encoder_cells(unequal)[1].ours_to_it == 2
     assert peer.value == 300
     assert peer.turns == 3
+
+
+def test_where_there_is_no_bfloat16_others_are_compared_with_our_float32():
+    lines = [limit(), cell(OURS_WITHOUT_BFLOAT16, 600), cell("peer", 200)]
+    assert [found.ours_to_it for found in encoder_cells(lines)] == [1, 3]
+    with_bfloat16 = [*lines, cell(OURS, 1000)]
+    assert [found.ours_to_it for found in encoder_cells(with_bfloat16)] == [1000 / 600, 5, 1]
 
 
 def test_a_share_is_of_the_limit_measured_in_the_same_turn():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from encoder.backends.base import TokenBatch
 from encoder.backends.choice import Choice, Hardware, choose, detect_hardware
 from encoder.backends.converted_model import convert_pooled_model
 from encoder.backends.openvino_backend import OpenVinoBackend
+from encoder.backends.openvino_conversion import import_openvino
 from encoder.backends.pooled_model import PooledModel, load_pooled_model
 from encoder.backends.select import lowest_cosine_of, open_backend
 from encoder.backends.torch_backend import TorchBackend
@@ -20,10 +22,15 @@ from encoder.errors import BackendError, ModelLoadError
 from encoder.settings import EncoderSettings
 from support.token_batches import token_batch, torch_backend
 
-CPU = Hardware(cuda=False, cuda_bfloat16=False, cpu_bfloat16=True, openvino=True)
-OLD_CPU = Hardware(cuda=False, cuda_bfloat16=False, cpu_bfloat16=False, openvino=False)
-GPU = Hardware(cuda=True, cuda_bfloat16=True, cpu_bfloat16=True, openvino=True)
-OLD_GPU = Hardware(cuda=True, cuda_bfloat16=False, cpu_bfloat16=False, openvino=True)
+CPU = Hardware(
+    cuda=False, cuda_bfloat16=False, cpu_bfloat16=True, openvino_bfloat16=True, openvino=True
+)
+PLAIN_CPU = replace(CPU, openvino_bfloat16=False, openvino=False)
+OLD_CPU = replace(CPU, cpu_bfloat16=False, openvino_bfloat16=False)
+OLD_PLAIN_CPU = replace(OLD_CPU, openvino=False)
+ARM = replace(CPU, openvino_bfloat16=False)
+GPU = replace(CPU, cuda=True, cuda_bfloat16=True)
+OLD_GPU = replace(OLD_CPU, cuda=True)
 
 
 # Pooling
@@ -141,7 +148,11 @@ def test_a_failing_forward_is_a_backend_error(backend: TorchBackend) -> None:
     ("asked", "hardware", "expected"),
     [
         ({}, CPU, Choice("openvino", "bfloat16", "cpu", True)),
-        ({}, OLD_CPU, Choice("torch", "float32", "cpu", True)),
+        ({}, PLAIN_CPU, Choice("torch", "bfloat16", "cpu", True)),
+        ({}, OLD_CPU, Choice("openvino", "float32", "cpu", True)),
+        ({}, OLD_PLAIN_CPU, Choice("torch", "float32", "cpu", True)),
+        ({}, ARM, Choice("openvino", "float32", "cpu", True)),
+        ({"backend": "torch"}, ARM, Choice("torch", "bfloat16", "cpu", True)),
         ({}, GPU, Choice("torch", "bfloat16", "cuda", True)),
         ({}, OLD_GPU, Choice("torch", "float16", "cuda", True)),
         ({"backend": "openvino"}, GPU, Choice("openvino", "bfloat16", "cpu", True)),
@@ -149,7 +160,9 @@ def test_a_failing_forward_is_a_backend_error(backend: TorchBackend) -> None:
         ({"device": "cuda:1"}, GPU, Choice("torch", "bfloat16", "cuda:1", True)),
         ({"backend": "torch"}, CPU, Choice("torch", "bfloat16", "cpu", True)),
         ({"dtype": "float32"}, CPU, Choice("openvino", "float32", "cpu", False)),
+        ({"dtype": "bfloat16"}, CPU, Choice("openvino", "bfloat16", "cpu", False)),
         ({"dtype": "bfloat16"}, OLD_CPU, Choice("torch", "bfloat16", "cpu", False)),
+        ({"dtype": "bfloat16"}, ARM, Choice("torch", "bfloat16", "cpu", False)),
         ({"dtype": "float16"}, GPU, Choice("torch", "float16", "cuda", False)),
         ({"dtype": "int8"}, CPU, Choice("openvino", "int8", "cpu", False)),
         ({"dtype": "int8"}, GPU, Choice("openvino", "int8", "cpu", False)),
@@ -168,9 +181,14 @@ def test_auto_is_filled_in_and_what_is_asked_for_is_obeyed(
         ({"device": "cuda"}, CPU, "device cuda needs a CUDA device"),
         ({"device": "cuda:x"}, GPU, "expected device auto, cpu, cuda or cuda:N"),
         ({"device": "tpu"}, GPU, "expected device auto, cpu, cuda or cuda:N"),
-        ({"backend": "openvino"}, OLD_CPU, r"pip install twofold\[cpu\]"),
+        ({"backend": "openvino"}, PLAIN_CPU, r"pip install twofold\[cpu\]"),
+        (
+            {"backend": "openvino", "dtype": "bfloat16"},
+            OLD_CPU,
+            "bfloat16 with backend openvino needs a CPU that computes bfloat16, found none; use",
+        ),
         ({"backend": "openvino", "device": "cuda"}, GPU, "openvino runs on the CPU"),
-        ({"dtype": "int8"}, OLD_CPU, r"dtype int8 needs the package openvino.*twofold\[cpu\]"),
+        ({"dtype": "int8"}, PLAIN_CPU, r"dtype int8 needs the package openvino.*twofold\[cpu\]"),
         ({"dtype": "int8", "backend": "torch"}, CPU, "int8 needs backend openvino, found backend"),
         ({"dtype": "int8", "device": "cuda:1"}, GPU, "int8 runs on the CPU, found device cuda:1"),
         ({"dtype": "int8", "device": "tpu"}, CPU, "expected device auto, cpu, cuda or cuda:N"),
@@ -188,6 +206,18 @@ def test_this_machine_is_looked_at() -> None:
 
     assert found.openvino
     assert found.cuda == torch.cuda.is_available()
+    assert found.openvino_bfloat16 == openvino_computes_bfloat16()
+
+
+def openvino_computes_bfloat16() -> bool:
+    """Whether a graph that is asked for bfloat16 says that it has it."""
+    openvino = import_openvino("this test", "leave it out")
+    opset = openvino.opset13
+    numbers = opset.parameter([1, 8], np.float32)
+    product = opset.matmul(numbers, opset.constant(np.eye(8, dtype=np.float32)), False, False)
+    graph = openvino.Model([product], [numbers])
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    return bool(compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16)
 
 
 # Fidelity

@@ -303,7 +303,13 @@ def test_the_probe_of_a_precision_judges_prepacked_weights(
         EncoderSettings(backend="torch"),  # type: ignore[arg-type]
         max_seq_length=128,
         probe=[token_batch([9, 5])],
-        hardware=Hardware(cuda=False, cuda_bfloat16=False, cpu_bfloat16=True, openvino=True),
+        hardware=Hardware(
+            cuda=False,
+            cuda_bfloat16=False,
+            cpu_bfloat16=True,
+            openvino_bfloat16=True,
+            openvino=True,
+        ),
     )
 
     assert backend.dtype == "float32"
