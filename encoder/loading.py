@@ -17,7 +17,7 @@ from encoder.encoder import Encoder
 from encoder.model.description import describe_model
 from encoder.model.int8_record import read_int8_record
 from encoder.settings import EncoderSettings
-from encoder.space import EmbeddingSpace
+from encoder.space import EmbeddingSpace, Pooling, Role
 from encoder.tokenizer import Tokenizer
 
 __all__ = ["PROBE_TEXTS", "load", "open_encoder"]
@@ -76,17 +76,19 @@ def open_encoder(
         folder,
         settings,
         max_seq_length=space.max_seq_length,
-        probe=_probe(reader),
+        probe=_probe(reader, space),
         weights_sha256=space.weights_sha256,
     )
     return Encoder(space, reader, backend, _provenance(folder, settings, revision, backend))
 
 
-def _probe(tokenizer: Tokenizer) -> list[TokenBatch]:
-    """Return the probe texts as batches: of both poolings, and of [CLS] alone.
+def _probe(tokenizer: Tokenizer, space: EmbeddingSpace) -> list[TokenBatch]:
+    """Return the probe texts as batches, pooled as the space's roles are.
 
-    The latter may be computed another way.
+    Where there are both poolings, together and of [CLS] alone, which may be computed another way.
     """
+    poolings = {space.role(role).pooling for role in Role}
+    mixes = [[Pooling.CLS, Pooling.MEAN], [Pooling.CLS]] if len(poolings) > 1 else [[*poolings]]
     tokenized = tokenizer.tokenize(PROBE_TEXTS)
     batches = plan_batches(
         tokenized.n_tokens,
@@ -96,12 +98,11 @@ def _probe(tokenizer: Tokenizer) -> list[TokenBatch]:
     probe = []
     for batch in batches:
         rows = [tokenized.input_ids[index] for index in batch.indices]
-        for ids, is_cls in (
-            (rows * 2, np.arange(2 * len(rows)) < len(rows)),
-            (rows, np.ones(len(rows), dtype=np.bool_)),
-        ):
+        for mix in mixes:
+            is_cls = np.repeat([pooling is Pooling.CLS for pooling in mix], len(rows))
+            padded_length = batch.padded_length
             probe.append(
-                TokenBatch.pad(ids, is_cls, padded_length=batch.padded_length, pad_token_id=0)
+                TokenBatch.pad(rows * len(mix), is_cls, padded_length=padded_length, pad_token_id=0)
             )
     return probe
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from encoder.backends.base import TokenBatch
 from encoder.backends.choice import detect_hardware
 from encoder.backends.converted_model import ConvertedModel, convert_pooled_model
+from encoder.backends.fidelity import MIN_INT8_MEAN_COSINE
 from encoder.backends.int8_calibration import calibrate, import_nncf
 from encoder.backends.int8_graph import read_int8_graph, save_int8_graph
 from encoder.backends.openvino_backend import OpenVinoBackend
@@ -35,10 +36,8 @@ from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace, Pooling, Role
 from encoder.tokenizer import Tokenized, Tokenizer
 
-__all__ = ["LEAST_MEAN_COSINE", "LEAST_TEXTS", "QuantizedModel", "quantize_model"]
+__all__ = ["LEAST_TEXTS", "QuantizedModel", "quantize_model"]
 
-LEAST_MEAN_COSINE = 0.98
-"""Below it a graph is not written. MiniLM reaches 0.99735 on 100 scientific abstracts."""
 LEAST_TEXTS = 32
 """Fewer texts say neither what the ranges are nor how good the graph is."""
 _HELD_OUT = 4
@@ -138,11 +137,11 @@ def _make(
     )
     cosines = _cosines(model, exact, quantized, held_out, num_threads)
     mean, least = float(cosines.mean()), float(cosines.min())
-    if not mean >= LEAST_MEAN_COSINE:
+    if not mean >= MIN_INT8_MEAN_COSINE:
         raise BackendError(
-            f"expected vectors in int8 to be close to float32 (mean cosine {LEAST_MEAN_COSINE}), "
-            f"found {mean:.5f} (min {least:.5f}) on {len(held_out)} texts; nothing was written: "
-            "this model does not bear int8, use dtype bfloat16"
+            "expected vectors in int8 to be close to float32 (mean cosine "
+            f"{MIN_INT8_MEAN_COSINE}), found {mean:.5f} (min {least:.5f}) on {len(held_out)} "
+            "texts; nothing was written: this model does not bear int8, use dtype bfloat16"
         )
     return Int8Record(
         graph_sha256=graph_sha256(folder),

@@ -167,8 +167,11 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def _openvino_has_bfloat16() -> bool:
-    """Ask OpenVINO."""
+    """Ask OpenVINO. One that cannot be asked is reported where it is to be used."""
     from encoder.backends.openvino_conversion import import_openvino
 
-    openvino = import_openvino("backend openvino", "use backend torch")
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    try:
+        openvino = import_openvino("backend openvino", "use backend torch")
+        return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except (ModelLoadError, RuntimeError):
+        return False

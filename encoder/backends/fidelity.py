@@ -7,11 +7,26 @@ import numpy.typing as npt
 
 from encoder.backends.base import TokenBatch
 
-__all__ = ["MIN_REDUCED_COSINE", "PROOF_LENGTHS", "lowest_cosine", "proof_batches"]
+__all__ = [
+    "MIN_EXACT_COSINE",
+    "MIN_INT8_MEAN_COSINE",
+    "MIN_REDUCED_COSINE",
+    "PROOF_LENGTHS",
+    "cosines",
+    "lowest_cosine",
+    "proof_batches",
+]
+
+MIN_EXACT_COSINE = 0.99999
+"""The fidelity bar of float32 in one runtime against float32 in another."""
 
 MIN_REDUCED_COSINE = 0.999
 """The fidelity bar of bfloat16 and float16 against float32, and of texts that share rows against
 the same texts alone."""
+
+MIN_INT8_MEAN_COSINE = 0.98
+"""The fidelity bar of int8 against float32, for the mean of several texts. MiniLM reaches 0.99735
+on 100 scientific abstracts."""
 
 PROOF_LENGTHS = ((12,), (12, 7, 3, 1))
 """Tokens of the texts of each batch: one text alone, and several of which some are padded."""
@@ -38,9 +53,16 @@ def proof_batches(pad_token_id: int) -> list[TokenBatch]:
     ]
 
 
-def lowest_cosine(vectors: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
-    """Return the lowest cosine of any row (N, H) with its counterpart; -1 for NaN."""
+def cosines(
+    vectors: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return the cosine of each row (N, H) with its counterpart, (N,); -1 for NaN."""
     norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(expected, axis=1)  # (N,)
     with np.errstate(invalid="ignore", divide="ignore"):
-        cosines = (vectors * expected).sum(axis=1) / norms
-    return float(np.nan_to_num(cosines, nan=-1.0).min())
+        found: npt.NDArray[np.float32] = (vectors * expected).sum(axis=1) / norms
+    return np.nan_to_num(found, nan=-1.0)
+
+
+def lowest_cosine(vectors: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:
+    """Return the lowest cosine of any row (N, H) with its counterpart; -1 for NaN."""
+    return float(cosines(vectors, expected).min())

@@ -182,11 +182,14 @@ class OpenVinoBackend:
     def _forward_many(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[int, _Vectors]]:
         """As `forward`, one run after the other of batches that take the same graph."""
         position = 0
-        by_graph = groupby(batches, key=lambda batch: self._graph_of_many(all_cls=batch.all_cls))
-        for graph, run in by_graph:
-            for _, vectors in graph.forward(run):
+        for is_cls, run in groupby(batches, key=self._takes_cls_graph):
+            # Looked up when the run before has ended: proving one computes on another.
+            for _, vectors in self._graph_of_many(all_cls=is_cls).forward(run):
                 yield position, vectors
                 position += 1
+
+    def _takes_cls_graph(self, batch: TokenBatch) -> bool:
+        return batch.all_cls and (self._cls_only is not None or self._many_cls is not None)
 
     def _graph_of_many(self, *, all_cls: bool) -> CompiledGraph:
         """Return the graph for many batches; that of [CLS] alone computes less."""

@@ -51,6 +51,7 @@ class CompiledGraph:
     def __init__(self, open_requests: Callable[[], Sequence[InferRequest]]) -> None:
         self._open_requests = open_requests
         self._requests = open_requests()
+        self._is_running = False
 
     def forward(
         self, batches: Iterable[TokenBatch | PackedBatch]
@@ -59,7 +60,12 @@ class CompiledGraph:
 
         Raises:
             BackendError: A forward failed.
+            RuntimeError: Batches given before have not all come back: both would take the same
+                requests, and vectors would be mixed up.
         """
+        if self._is_running:
+            raise RuntimeError("expected batches one after the other, found others under way")
+        self._is_running = True
         idle = list(self._requests)
         running: deque[tuple[int, InferRequest]] = deque()
         is_finished = False
@@ -77,6 +83,7 @@ class CompiledGraph:
                 yield _take(running)[1]
             is_finished = True
         finally:
+            self._is_running = False
             # After an error, or for a caller that stopped early: requests come to rest.
             for _, request in running:
                 with suppress(RuntimeError):

@@ -90,9 +90,18 @@ def load_pooled_model(folder: Path) -> PooledModel:
         folder: Holds config.json and safetensors.
 
     Raises:
-        ModelLoadError: The folder is not a model that transformers knows, or lacks weights.
+        ModelLoadError: The folder is not a model that transformers knows, lacks weights, or has
+            weights of the transformer for which transformers has no place.
     """
-    transformer, missing = _load(folder)
+    transformer, missing, unused = _load(folder)
+    unused = {name for name in unused if _is_of_transformer(name, transformer)}
+    if unused:
+        raise ModelLoadError(
+            f"expected a place for every weight of the transformer in {folder}, found "
+            f"{len(unused)} without ({', '.join(sorted(unused)[:3])}, ...): vectors would be "
+            "computed without them; config.json is of another architecture (layers, "
+            "position_embedding_type, ...), or this version of transformers does not have it"
+        )
     if missing:
         raise ModelLoadError(
             f"expected every weight of the model in {folder}, found {len(missing)} missing "
@@ -105,8 +114,19 @@ def load_pooled_model(folder: Path) -> PooledModel:
     return PooledModel(transformer, int(config.hidden_size), pad_token_id, cls_only).eval()
 
 
-def _load(folder: Path) -> tuple[Any, set[str]]:
-    """Return the transformer and the names of the weights that its files lack."""
+def _is_of_transformer(name: str, transformer: nn.Module) -> bool:
+    """Whether a checkpoint's weight belongs to a part of the model that is used.
+
+    Heads for other tasks do not, nor do numbers that old versions saved and all can count up.
+    """
+    prefix = f"{getattr(transformer, 'base_model_prefix', '')}."
+    first, _, _ = name.removeprefix(prefix).partition(".")
+    is_counted = name.endswith(("position_ids", "token_type_ids", "inv_freq"))
+    return first in dict(transformer.named_children()) and not is_counted
+
+
+def _load(folder: Path) -> tuple[Any, set[str], set[str]]:
+    """Return the transformer and the names of the weights that its files lack and that it does."""
     from transformers import AutoModel
 
     options: dict[str, Any] = {
@@ -131,7 +151,7 @@ def _load(folder: Path) -> tuple[Any, set[str]]:
             f"expected a transformers model with safetensors in {folder}, found: {reason[0]}; "
             "remote code and pickled weights are never loaded"
         ) from error
-    return model, set(info["missing_keys"])
+    return model, set(info["missing_keys"]), set(info["unexpected_keys"])
 
 
 @contextmanager

@@ -22,7 +22,12 @@ from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutput
 
 from encoder.backends.cls_only import ClsOnly
-from encoder.backends.fidelity import MIN_REDUCED_COSINE, lowest_cosine, proof_batches
+from encoder.backends.fidelity import (
+    MIN_EXACT_COSINE,
+    MIN_REDUCED_COSINE,
+    lowest_cosine,
+    proof_batches,
+)
 from encoder.backends.pooled_model import PooledModel
 from encoder.errors import one_line
 
@@ -32,7 +37,7 @@ _ROWS = 16
 """Of the input, for which oneDNN chooses the order. With 16 a product of 1 to 4,096 rows is as fast
 as with the best of 1, 16, 512 and none; in float32 12 rows take 4-17% longer with none, twice as
 long with 1."""
-_LEAST_COSINE = {torch.float32: 0.99999, torch.bfloat16: MIN_REDUCED_COSINE}
+_LEAST_COSINE = {torch.float32: MIN_EXACT_COSINE, torch.bfloat16: MIN_REDUCED_COSINE}
 
 _logger = logging.getLogger(__name__)
 

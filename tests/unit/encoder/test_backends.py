@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from encoder.backends.base import TokenBatch
 from encoder.backends.choice import Choice, Hardware, choose, detect_hardware
@@ -16,7 +19,7 @@ from encoder.backends.converted_model import convert_pooled_model
 from encoder.backends.openvino_backend import OpenVinoBackend
 from encoder.backends.openvino_conversion import import_openvino
 from encoder.backends.pooled_model import PooledModel, load_pooled_model
-from encoder.backends.select import lowest_cosine_of, open_backend
+from encoder.backends.select import cosines_of, open_backend
 from encoder.backends.torch_backend import TorchBackend
 from encoder.errors import BackendError, ModelLoadError
 from encoder.settings import EncoderSettings
@@ -265,7 +268,47 @@ def test_a_precision_that_fails_the_probe_gives_way_to_float32(
     exact = torch_backend(tiny_model)
     batch = token_batch([9, 5])
     reference = [vectors for _, vectors in exact.forward([batch])]
-    assert lowest_cosine_of(backend, [batch], reference) > 0.99999  # type: ignore[arg-type]
+    assert cosines_of(backend, [batch], reference).min() > 0.99999  # type: ignore[arg-type]
+
+
+class DistortingOpenVino(OpenVinoBackend):
+    """A graph that has come out wrong."""
+
+    def forward(self, batches: Iterable[TokenBatch]) -> Iterator[tuple[int, np.ndarray]]:
+        for position, vectors in super().forward(batches):
+            yield position, vectors + np.roll(vectors, 1, axis=1)
+
+
+@pytest.mark.parametrize(("backend", "expected"), [("auto", "torch"), ("openvino", None)])
+def test_a_runtime_that_computes_otherwise_in_float32_gives_way_to_torch(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, backend: str, expected: str | None
+) -> None:
+    monkeypatch.setattr("encoder.backends.openvino_backend.OpenVinoBackend", DistortingOpenVino)
+    settings = EncoderSettings(backend=backend)  # type: ignore[arg-type]
+    given = {"max_seq_length": 128, "probe": [token_batch([9, 5])], "hardware": OLD_CPU}
+
+    if expected is None:
+        with pytest.raises(
+            ModelLoadError, match=r"openvino float32 has min cosine 0.* use backend"
+        ):
+            open_backend(tiny_model, settings, **given)  # type: ignore[arg-type]
+        return
+    opened = open_backend(tiny_model, settings, **given)  # type: ignore[arg-type]
+    assert (opened.name, opened.dtype) == (expected, "float32")
+    opened.close()
+
+
+def test_openvino_that_cannot_be_imported_is_no_trouble_to_torch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr("encoder.backends.choice.find_spec", lambda name: object())
+
+    found = detect_hardware()
+
+    assert (found.openvino, found.openvino_bfloat16) == (True, False)
+    torch_alone = choose(EncoderSettings(backend="torch"), found)  # type: ignore[arg-type]
+    assert torch_alone.backend == "torch"
 
 
 def test_vectors_that_are_not_numbers_fail_the_probe(tiny_model: Path) -> None:
@@ -273,21 +316,59 @@ def test_vectors_that_are_not_numbers_fail_the_probe(tiny_model: Path) -> None:
     batch = token_batch([4, 3])
     reference = [np.full((2, 32), np.nan, dtype=np.float32)]
 
-    assert lowest_cosine_of(backend, [batch], reference) == -1.0
+    assert set(cosines_of(backend, [batch], reference)) == {-1.0}
 
 
 # Loading
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     weights = load_file(tiny_model / "model.safetensors")
     weights.pop("encoder.layer.1.output.dense.weight")
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_bytes((tiny_model / "config.json").read_bytes())
 
     with pytest.raises(ModelLoadError, match=r"found 1 missing \(encoder\.layer\.1\.output"):
+        load_pooled_model(tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_a_checkpoint_with_more_layers_than_its_configuration_is_refused(
+    tiny_model: Path, tmp_path: Path, prefix: str
+) -> None:
+    weights = load_file(tiny_model / "model.safetensors")
+    # Heads and counted positions are no loss.
+    weights |= {"cls.predictions.bias": torch.zeros(9), "pooler.dense.bias": torch.zeros(32)}
+    weights |= {"embeddings.position_ids": torch.arange(9)[None]}
+    save_file(
+        {f"{prefix}{name}": tensor for name, tensor in weights.items()},
+        tmp_path / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    config = json.loads((tiny_model / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    load_pooled_model(tmp_path)
+
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 1}))
+    with pytest.raises(
+        ModelLoadError, match=r"without \((bert\.)?encoder\.layer\.1\.[^)]*\): vectors"
+    ):
+        load_pooled_model(tmp_path)
+
+
+def test_positions_that_transformers_does_not_compute_are_refused(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    weights = load_file(tiny_model / "model.safetensors")
+    for layer in range(2):
+        name = f"encoder.layer.{layer}.attention.self.distance_embedding.weight"
+        weights[name] = torch.zeros(2 * 128 - 1, 8)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((tiny_model / "config.json").read_text())
+    relative = {**config, "position_embedding_type": "relative_key"}
+    (tmp_path / "config.json").write_text(json.dumps(relative))
+
+    with pytest.raises(ModelLoadError, match=r"found 2 without .*position_embedding_type"):
         load_pooled_model(tmp_path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from encoder.backends.choice import detect_hardware
+from encoder.backends.fidelity import MIN_INT8_MEAN_COSINE
 from encoder.backends.int8_graph import read_int8_graph
 from encoder.encoder import load_encoder
 from encoder.errors import BackendError, InvalidInputError, ModelLoadError, SpaceMismatchError
@@ -135,7 +137,7 @@ def test_a_graph_has_cls_alone_besides_where_documents_are_pooled_by_it(
 def test_a_graph_that_is_far_from_float32_is_written_nowhere(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_nncf_work: None
 ) -> None:
-    monkeypatch.setattr("encoder.quantization.LEAST_MEAN_COSINE", 1.1)
+    monkeypatch.setattr("encoder.quantization.MIN_INT8_MEAN_COSINE", 1.1)
     with pytest.raises(BackendError, match="nothing was written: this model does not bear int8"):
         quantize_model(settings(tiny_model), tokenized(tiny_model), str(tmp_path / "m"))
     assert not (tmp_path / "m").exists()
@@ -201,6 +203,31 @@ def test_it_runs_when_asked_for_with_vectors_near_float32_in_the_same_space(
     assert reduced.space == exact.space
     for encoder in (exact, reduced):
         encoder.close()
+
+
+def test_its_distance_from_float32_on_this_machine_is_said_beside_what_is_recorded(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    record = read_int8_record(copy)
+
+    load_encoder(settings(copy, dtype="int8")).close()
+
+    (said,) = [r for r in caplog.records if r.name == "encoder.backends.select"]
+    assert str(record.mean_cosine) in said.getMessage()
+    (found,) = re.findall(r"mean cosine (?:to float32 )?(0\.\d{5})", said.getMessage())
+    assert LEAST_COSINE < float(found) < 1
+    assert said.levelname == ("INFO" if float(found) >= MIN_INT8_MEAN_COSINE else "WARNING")
+
+
+def test_a_graph_that_is_worse_on_this_machine_than_it_may_be_is_warned_of(
+    copy: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("encoder.backends.select.MIN_INT8_MEAN_COSINE", 0.99999)
+
+    load_encoder(settings(copy, dtype="int8")).close()
+
+    assert "int8 is less close to float32 on this machine than it must be" in caplog.text
 
 
 def test_its_provenance_names_the_graph(quantized: tuple[Path, QuantizedModel]) -> None:

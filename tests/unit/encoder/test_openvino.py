@@ -113,6 +113,20 @@ def test_a_lone_text_of_any_length_has_float32s_vector_in_bfloat16() -> None:
     reference.close()
 
 
+def test_a_graph_refuses_batches_while_others_are_under_way(
+    openvino_backend: OpenVinoBackend,
+) -> None:
+    batches = [token_batch([5], seed=seed) for seed in range(9)]
+    under_way = openvino_backend._few.forward(batches)
+    next(under_way)
+
+    with pytest.raises(RuntimeError, match="one after the other, found others under way"):
+        next(openvino_backend._few.forward(batches))
+
+    assert len(list(under_way)) == 8
+    assert len(list(openvino_backend._few.forward(batches))) == 9
+
+
 def test_streams_share_a_model_in_bfloat16_only(tiny_model: Path) -> None:
     converted = convert_pooled_model(load_pooled_model(tiny_model))
     streams, budgets = {}, {}
