@@ -13,7 +13,7 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,17 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from encoder.errors import TwofoldError, one_line
+from encoder.errors import InvalidInputError, TwofoldError, one_line
 from serving.body import BodyReader, BufferedBytes
-from serving.dialects.health import HEALTH_PREFIX
+from serving.dialects.health import HEALTH_PATHS
 from serving.error_response import error_response
-from serving.errors import OverloadedError, UnauthorizedError, UnsupportedMediaError
+from serving.errors import (
+    OverloadedError,
+    RequestTooLargeError,
+    SlowClientError,
+    UnauthorizedError,
+    UnsupportedMediaError,
+)
 from serving.request_record import RequestRecord, keep_record
 from serving.settings import ServingSettings
 from serving.turns import Turns
@@ -41,6 +47,12 @@ _logger = logging.getLogger("ray.serve")
 _REQUEST_ID = "x-request-id"
 _MAX_ID_CHARACTERS = 128
 _CLIENT_GONE = 499
+_REASONS: dict[type[TwofoldError], str] = {
+    OverloadedError: "overloaded",
+    RequestTooLargeError: "too_large",
+    SlowClientError: "timeout",
+}
+"""Why a body is not read to its end, as the metrics name it."""
 
 
 class Gate:
@@ -81,6 +93,9 @@ class Gate:
                 return
             # Serve puts its route prefix here, which what comes before Serve cannot know.
             self._root_path = scope.get("root_path", "")
+            if scope["path"].endswith("/"):
+                # The framework would send the client away, to an address that may leave its TLS.
+                scope = {**scope, "path": self._root_path + _path(scope, self._root_path)}
             visit = self._visit(scope, receive, send, is_within_serve=True)
             await self._answer(visit, self._pass_on(visit, routes))
 
@@ -94,7 +109,7 @@ class Gate:
         Raises:
             OverloadedError: There is no room; `refuse` answers it.
         """
-        path = scope["path"].removeprefix(self._root_path)
+        path = _path(scope, self._root_path)
         if scope["method"] != "POST" or path not in self._guarded_paths:
             return
         headers = Headers(scope=scope)
@@ -154,14 +169,17 @@ class Gate:
             self._note(scope, record, response.status, time.monotonic() - started)
 
     async def _pass_on(self, visit: _Visit, routes: ASGIApp) -> None:
-        if not _is_health(visit.scope):
+        path = _path(visit.scope, self._root_path)
+        if path not in HEALTH_PATHS:
             self._check_key(visit.headers)
         if not visit.has_body:
             await routes(visit.scope, visit.receive, visit.response)
             return
-        await visit.body.read(visit.receive, visit.headers)
+        with self._counted_refusals():
+            await visit.body.read(visit.receive, visit.headers)
         _check_media_type(visit.headers)
-        if _path(visit.scope) in self._guarded_paths:
+        _check_not_upgraded(visit)
+        if path in self._guarded_paths:
             self._check_room(visit.body.size)
         await routes(visit.scope, _replay(visit.body.content(), visit.receive), visit.response)
 
@@ -170,11 +188,21 @@ class Gate:
         _check_media_type(visit.headers)
         raise refusal
 
+    @contextlib.contextmanager
+    def _counted_refusals(self) -> Iterator[None]:
+        """Count what is refused while its body is read; what comes after counts its own."""
+        try:
+            yield
+        except tuple(_REASONS) as error:
+            self._metrics.rejected(None, _REASONS[type(error)])
+            raise
+
     def _check_key(self, headers: Headers) -> None:
         if not self._keys:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
-        offered = given.strip().encode("latin-1")
+        # Of blanks and tabs alone: as latin-1, bytes of a UTF-8 key are white space, too.
+        offered = given.strip(" \t").encode("latin-1")
         # Every key is compared, each in constant time: how long it takes says nothing of them.
         matches = [hmac.compare_digest(offered, key) for key in self._keys]
         if scheme.lower() != "bearer" or not any(matches):
@@ -189,7 +217,7 @@ class Gate:
         self._metrics.answered(role, record.dialect, status)
         if embedding:
             self._metrics.serialized(embedding.role, record.serialize_s)
-        if self._access_log is None or _is_health(scope):
+        if self._access_log is None or _path(scope, self._root_path) in HEALTH_PATHS:
             return
         line: dict[str, object] = {
             "request_id": record.request_id,
@@ -263,14 +291,10 @@ class _Response:
 _DEFECT = "a defect in the endpoint; its log has the details under request id {}"
 
 
-def _path(scope: Scope) -> str:
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
-
-
-def _is_health(scope: Scope) -> bool:
-    path = _path(scope)
-    return path == HEALTH_PREFIX or path.startswith(f"{HEALTH_PREFIX}/")
+def _path(scope: Scope, root_path: str) -> str:
+    """Return what a request asks for below Serve's route prefix; with a slash behind or without."""
+    path: str = scope["path"].removeprefix(root_path)
+    return path.rstrip("/") or "/"
 
 
 def _check_media_type(headers: Headers) -> None:
@@ -278,6 +302,15 @@ def _check_media_type(headers: Headers) -> None:
     if media_type.lower() != "application/json":
         raise UnsupportedMediaError(
             f"content-type: expected application/json, found {media_type!r}; send JSON"
+        )
+
+
+def _check_not_upgraded(visit: _Visit) -> None:
+    """Name the cause where uvicorn's parser has left a body out: no message says it otherwise."""
+    if not visit.body.size and "upgrade" in visit.headers:
+        raise InvalidInputError(
+            "expected a body, found none behind an Upgrade header, with which the server reads "
+            "none; send HTTP/1.1 without it (Java: HttpClient.Builder.version(HTTP_1_1))"
         )
 
 

@@ -46,9 +46,14 @@ def build_http_app(
         version: Of this package, for the docs.
         access_log: Gets a line for each request; None writes none.
     """
-    # The gate refuses what says that it is no JSON; a body that says nothing is taken for JSON.
+    # The gate refuses what says that it is no JSON; a body that says nothing is taken for JSON. It
+    # takes slashes away, too.
     app = FastAPI(
-        title="twofold", description=_DESCRIPTION, version=version, strict_content_type=False
+        title="twofold",
+        description=_DESCRIPTION,
+        version=version,
+        strict_content_type=False,
+        redirect_slashes=False,
     )
     models = ServedModels(settings)
     dialects = (

@@ -20,8 +20,13 @@ __all__ = ["LimitSettings", "ScalingSettings", "ServingSettings"]
 
 
 def _keys(value: object) -> object:
-    """Accept "a,b" where a flag or JSON gives a list; an empty key is an unset variable."""
+    """Accept "a,b" where a flag or JSON gives a list; an empty key is an unset variable.
+
+    White space around a key, as the end of a line in a secret, is nothing that a client can send.
+    """
     keys = value.split(",") if isinstance(value, str) else value
+    if isinstance(keys, (list, tuple)):
+        keys = [key.strip() if isinstance(key, str) else key for key in keys]
     if isinstance(keys, (list, tuple)) and any(key == "" for key in keys):
         raise ValueError("expected keys, found an empty one; unset it to serve without keys")
     return keys
@@ -137,7 +142,8 @@ class ScalingSettings(BaseModel):
 class ServingSettings(BaseModel):
     """What the endpoint serves. Field descriptions are the command's help."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Serve shows and logs why an application cannot be built; keys are no part of that.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     encoder: EncoderSettings = Field(default_factory=EncoderSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)

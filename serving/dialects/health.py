@@ -1,28 +1,39 @@
-"""Liveness and readiness, apart: live while the process answers, ready once a forward does."""
+"""Liveness and readiness, apart: live while the process answers, ready once a forward does.
+
+text-embeddings-inference's `GET /health` is readiness, also below the addresses that say a role.
+"""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
+from encoder.space import Role
 from serving.dialects.wire import json_response
 from serving.embedding import EmbeddingService
 
-__all__ = ["HEALTH_PREFIX", "router"]
+__all__ = ["HEALTH_PATHS", "router"]
 
-HEALTH_PREFIX = "/health"
+_LIVE, _READY, _TEI = "/health/live", "/health/ready", "/health"
+_BELOW_ROLES = [f"/{role.value}{_TEI}" for role in Role]
+HEALTH_PATHS = frozenset({_LIVE, _READY, _TEI, *_BELOW_ROLES})
+"""What is open to all, and no line of the access log."""
 
 
 def router(service: EmbeddingService) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["health"])
 
-    @routes.get(f"{HEALTH_PREFIX}/live", summary="The process answers")
+    @routes.get(_LIVE, summary="The process answers")
     async def live() -> Response:
         return json_response({"status": "live"})
 
-    @routes.get(f"{HEALTH_PREFIX}/ready", summary="A forward gives a vector")
+    @routes.get(_READY, summary="A forward gives a vector")
+    @routes.get(_TEI, summary="As /health/ready, where text-embeddings-inference has it")
     async def ready() -> Response:
         await service.check()
         return json_response({"status": "ready", "embedding_space": service.space.fingerprint})
+
+    for path in _BELOW_ROLES:
+        routes.add_api_route(path, ready, include_in_schema=False)
 
     return routes

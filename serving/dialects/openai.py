@@ -43,7 +43,16 @@ class OpenAIEmbeddings(Body):
     user: StrictStr | None = Field(None, description="Not used")
     input_type: StrictStr | None = Field(None, description="query, document, passage, ...")
     task: StrictStr | None = Field(None, description="As input_type, in Jina's words")
-    truncate: StrictBool = Field(True, description="False refuses inputs that are too long")
+    truncate: StrictBool | Literal["NONE", "START", "END"] = Field(
+        True, description="False or NONE (as NIM has it) refuses inputs that are too long"
+    )
+
+    @property
+    def where(self) -> Truncate:
+        """What happens to long inputs."""
+        if isinstance(self.truncate, str):
+            return Truncate(self.truncate.lower())
+        return Truncate.END if self.truncate else Truncate.NONE
 
     @field_validator("encoding_format", mode="before")
     @classmethod
@@ -95,7 +104,7 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
             EmbedRequest(
                 _as_list(body.input),
                 role,
-                Truncate.END if body.truncate else Truncate.NONE,
+                body.where,
                 body.dimensions,
             )
         )

@@ -253,6 +253,11 @@ class TestHuggingFace:
         with InferenceClient(model=f"{endpoint.url}/embed", token=NO_KEY) as client:
             assert_same(client.feature_extraction(TEXTS[0]), expected[Role.QUERY][:1])
 
+    def test_it_finds_the_endpoint_healthy_also_where_the_address_says_the_role(self, endpoint):
+        for path in ("", "/query", "/document"):
+            with InferenceClient(model=endpoint.url + path, token=NO_KEY) as client:
+                assert client.health_check()
+
     def test_prompt_name_chooses_the_role(self, client, expected):
         found = client.feature_extraction(TEXTS, prompt_name="document", truncate=True)
         assert_same(found, expected[Role.DOCUMENT])

@@ -56,8 +56,8 @@ def test_a_request_without_a_valid_key_is_401(authorization: str | None):
         assert response.headers["www-authenticate"] == "Bearer"
         assert "wrong" not in message
     assert app.encoder.forwards == []
-    assert app.get("/health/live", headers=headers).status_code == 200
-    assert app.get("/health/ready", headers=headers).status_code == 200
+    for path in ("/health", "/health/live", "/health/ready", "/query/health", "/document/health"):
+        assert app.get(path, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("authorization", ["Bearer right", "bearer right", "Bearer  also-right "])
@@ -65,6 +65,32 @@ def test_a_request_with_a_valid_key_is_answered(authorization: str):
     app = App(api_keys=("right", "also-right"))
 
     check_vectors(app.post(V1, {"authorization": authorization}, input="a"), [vector("a")])
+
+
+def test_a_key_may_end_in_a_letter_whose_last_byte_is_a_blank_in_another_encoding():
+    app = App(api_keys=("voilà",))
+    authorization = {"authorization": "Bearer voilà".encode()}
+
+    assert app.request("POST", V1, json={"input": "a"}, headers=authorization).status_code == 200
+
+
+def test_a_slash_behind_a_path_changes_nothing_and_sends_nobody_elsewhere(app: App):
+    bodies = {V1: {"input": "a"}, V2: {"texts": ["a"]}, TEI: {"inputs": "a"}}
+    for path, body in bodies.items():
+        check_vectors(app.post(f"{path}/", **body), [vector("a")])
+    assert app.post("/document/", inputs="a").headers["x-embedding-role"] == "document"
+    assert app.get("/v1/models/").status_code == 200
+    assert app.get("/health/ready/").status_code == 200
+    refusal(app.get("/nope/"), 404)
+
+
+def test_a_body_that_an_upgrade_has_cost_is_missed_by_its_cause(app: App):
+    headers = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c"}
+
+    message = refusal(app.request("POST", V1, content=b"", headers=headers), 400)
+
+    assert "found none behind an Upgrade header" in message
+    assert app.post(V1, headers, input="a").status_code == 200
 
 
 def test_a_key_that_nobody_asked_for_does_not_matter(app: App):

@@ -157,6 +157,23 @@ def test_a_wrong_key_is_not_shown(monkeypatch: pytest.MonkeyPatch):
     assert "4711" not in str(refused.value)
 
 
+def test_a_wrong_setting_beside_keys_does_not_show_them():
+    """Serve logs why an application cannot be built, and shows it in its status."""
+    for given in ({"api_keys": "hunter2,"}, {"api_keys": ["hunter2"], "max_replicas": 0}):
+        with pytest.raises(ValidationError) as refused:
+            ServingSettings(model="x", **given)
+        assert "hunter2" not in f"{refused.value!r} {refused.value}"
+
+
+@pytest.mark.parametrize("given", ["hunter2\n", " hunter2", ["hunter2\t"], "hunter2, swordfish"])
+def test_white_space_around_a_key_is_not_of_it(given: str | list[str]):
+    keys = [key.get_secret_value() for key in ServingSettings(model="x", api_keys=given).api_keys]
+
+    assert keys == ["hunter2", "swordfish"][: len(keys)]
+    with pytest.raises(ValidationError, match="found an empty one"):
+        ServingSettings(model="x", api_keys=" \n")
+
+
 def test_several_keys_in_the_environment_are_json(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TWOFOLD_API_KEYS", '["hunter2", "swordfish"]')
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from support.replica_app import V1, WIDE, App, refusal, run_scenario
 
 
@@ -16,6 +18,20 @@ def test_liveness_needs_no_forward_and_readiness_runs_one():
     assert ready.status_code == 200
     assert ready.json() == {"status": "ready", "embedding_space": WIDE.fingerprint}
     assert app.encoder.forwards == [1]
+
+
+@pytest.mark.parametrize("path", ["/health", "/query/health", "/document/health"])
+def test_what_clients_of_text_embeddings_inference_ask_is_readiness(path: str):
+    app = App()
+    assert app.get(path).json() == app.get("/health/ready").json()
+    assert app.encoder.forwards == [1, 1]
+    assert app.access_lines() == []
+
+    def broken() -> None:
+        raise RuntimeError("device lost")
+
+    app.encoder.on_forward = broken
+    refusal(app.get(path), 503, "server_error")
 
 
 def test_an_endpoint_whose_forward_raises_is_live_but_not_ready_until_it_is_mended():

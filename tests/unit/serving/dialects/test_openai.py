@@ -163,6 +163,12 @@ def test_openai_refuses_what_is_too_long_where_the_client_wants_that(app: App):
 
     assert "at most 8 tokens, found longer ones at [1]" in message
     assert app.post(V1, input=["short"], truncate=False).status_code == 200
+    # As NIM's clients say it.
+    assert refusal(app.post(V1, input=["short", NINE], truncate="NONE"), 400) == message
+    assert app.post(V1, input=["short"], truncate="NONE").status_code == 200
+    ends = {where: app.post(V1, input=[NINE], truncate=where).json() for where in ("START", "END")}
+    assert ends["END"] == app.post(V1, input=[NINE]).json()
+    assert ends["START"]["data"][0]["embedding"] != ends["END"]["data"][0]["embedding"]
 
 
 def test_fields_of_openai_that_change_nothing_are_taken(app: App):
