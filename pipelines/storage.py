@@ -22,10 +22,10 @@ from typing import IO, Any, cast
 import fsspec
 from aiohttp import ClientError
 from botocore.exceptions import BotoCoreError
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from encoder.errors import one_line
+from encoder.file_systems import file_system_of
 from pipelines.errors import StorageError
 
 __all__ = ["STORE_ERRORS", "Storage", "store_errors"]
@@ -62,7 +62,7 @@ class Storage:
     @cached_property
     def _located(self) -> tuple[fsspec.AbstractFileSystem, str]:
         with self._explained("reach"):
-            fs, root = url_to_fs(self.uri, use_listings_cache=False)
+            fs, root = file_system_of(self.uri, use_listings_cache=False)
         return fs, root
 
     @property

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-from fsspec.core import url_to_fs
 
 from encoder.errors import ModelLoadError, one_line
+from encoder.file_systems import file_system_of
 from encoder.model.folder import is_model_file
 
 __all__ = ["download_folder", "list_model_files", "open_uri"]
@@ -38,7 +38,7 @@ def open_uri(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         ModelLoadError: The protocol is unknown, or its filesystem is not installed.
     """
     try:
-        fs, root = url_to_fs(uri)
+        fs, root = file_system_of(uri)
     except (ImportError, ValueError) as error:
         raise ModelLoadError(
             f"cannot open {uri}: {error}; expected a folder or a URI whose protocol fsspec knows "

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -165,7 +165,12 @@ def serialize_shard(table: pa.Table, footer: ShardFooter, space: EmbeddingSpace)
     """
     metadata = {_SPACE_KEY: space.to_json().encode(), _SHARD_KEY: footer.to_json().encode()}
     plain = {EMBEDDING, TEXT_HASH}
-    others = [name for name in table.column_names if name not in plain]
+    others = [
+        leaf
+        for field in table.schema
+        if field.name not in plain
+        for leaf in _leaves(field.type, field.name)
+    ]
     vector_leaf = f"{EMBEDDING}.list.element"
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
@@ -179,6 +184,21 @@ def serialize_shard(table: pa.Table, footer: ShardFooter, space: EmbeddingSpace)
     ) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
+
+
+def _leaves(data_type: pa.DataType, path: str) -> Iterator[str]:
+    """Yield the names that Parquet gives the columns of which a column consists."""
+    types = pa.types
+    if types.is_struct(data_type):
+        for field in data_type:
+            yield from _leaves(field.type, f"{path}.{field.name}")
+    elif types.is_map(data_type):
+        yield from _leaves(data_type.key_type, f"{path}.key_value.key")
+        yield from _leaves(data_type.item_type, f"{path}.key_value.value")
+    elif hasattr(data_type, "value_field"):  # lists of every sort
+        yield from _leaves(data_type.value_type, f"{path}.list.element")
+    else:
+        yield path
 
 
 def serialize_rejects(rows: list[dict[str, object]]) -> bytes:

@@ -10,7 +10,9 @@ from encoder.model.description import describe_model
 from pipelines.corpus.pin import CorpusLayout, Pin, check_pin
 from pipelines.corpus.shards import DATA, group_by_unit
 from pipelines.driver.report import installed_versions
+from pipelines.errors import LayoutMismatchError
 from pipelines.settings import EmbedCorpusSettings, OnInvalid, OnLong
+from pipelines.source.corpus_columns import CorpusColumns, kind_of
 from pipelines.source.documents import infer_columns
 from pipelines.source.plan import plan_units
 from pipelines.source.sources import list_sources
@@ -72,7 +74,7 @@ def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
         LayoutMismatchError: The output has another layout.
     """
     with store_errors("read the inputs"):
-        sources = list_sources(settings.input, settings.input_format)
+        sources = list_sources(settings.input, settings.input_format, settings.output)
         columns = infer_columns(
             sources,
             id_column=settings.id_column,
@@ -92,12 +94,27 @@ def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
         provenance={**model.provenance, **installed_versions()},
     )
     pin = check_pin(storage, wanted)
+    _check_types(columns, pin, storage.uri)
     with store_errors("plan the inputs"):
         units = units_of(sources, settings)
     committed = group_by_unit(storage.sizes(DATA))
     done = frozenset(u.key for u in units if u.key in committed and committed[u.key].complete)
     has_shards = any(unit.key in committed for unit in units)
     return Plan(sources, pin, {unit.key: unit for unit in units}, done, has_shards)
+
+
+def _check_types(columns: CorpusColumns, pin: Pin, output: str) -> None:
+    """Refuse sources whose every row would be rejected, for the output holds another kind of value.
+
+    Types of one kind may differ: those of JSON lines are inferred from whatever file comes first.
+    """
+    for name in columns.carried.names:
+        here, there = (schema.field(name).type for schema in (columns.carried, pin.carried))
+        if name not in columns.guessed and kind_of(here) != kind_of(there):
+            raise LayoutMismatchError(
+                f"column {name!r} is {here} in the inputs and {there} in {output}, where the first "
+                "run has pinned it: no row would fit. Convert it, or use another --output"
+            )
 
 
 def units_of(sources: Sequence[Source], settings: EmbedCorpusSettings) -> list[WorkUnit]:

@@ -19,7 +19,7 @@ from pipelines.corpus.index import (
 from pipelines.corpus.pin import Pin
 from pipelines.corpus.shards import DATA, REJECTS, ShardName, group_by_unit
 from pipelines.driver.report import RunReport
-from pipelines.driver.retire import Retirement, plan_retirement
+from pipelines.driver.retire import Retirement, not_listed, plan_retirement
 from pipelines.errors import ConservationError, CorpusError, DuplicateIdError
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.source.sources import current_version
@@ -85,12 +85,16 @@ def _publish_listed(
         for key, unit in units.items()
         if key not in committed or not committed[key].complete
     }
-    now = _versions_now(shards.values(), units, incomplete)
+    roots = {unit.source.root for unit in units.values()}
+    planned = {unit.source.uri for unit in units.values()}
+    # Another job may have committed what came after our plan: what is there is not gone.
+    missed = not_listed(shards.values(), planned, roots) if settings.prune else set()
+    now = _versions_now(shards.values(), units, incomplete | missed)
     retirement = plan_retirement(
         shards.values(),
         units=units,
         incomplete=incomplete,
-        roots={unit.source.root for unit in units.values()},
+        roots=roots,
         listed={shard.footer.source: shard.footer.version for shard in listed},
         now=now,
         prune_max=settings.prune_max if settings.prune else None,
@@ -134,13 +138,13 @@ def _publish_listed(
 
 
 def _versions_now(
-    shards: Iterable[IndexedShard], units: Mapping[str, WorkUnit], incomplete: Collection[str]
+    shards: Iterable[IndexedShard], units: Mapping[str, WorkUnit], others: Collection[str]
 ) -> dict[str, str]:
-    """Look up the version of planned sources that have shards of another plan, or lack some."""
+    """Look up the version of planned sources that have shards of another plan, and of others."""
     planned = {unit.source.uri for unit in units.values()}
     foreign = {shard.footer.source for shard in shards if shard.name.unit not in units}
     now = {}
-    for uri in sorted((foreign & planned) | set(incomplete)):
+    for uri in sorted((foreign & planned) | set(others)):
         with contextlib.suppress(FileNotFoundError):
             now[uri] = current_version(uri)[0]
     return now

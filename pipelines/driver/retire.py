@@ -14,7 +14,7 @@ from pipelines.corpus.index import IndexedShard
 from pipelines.errors import PruneLimitError
 from pipelines.source.units import WorkUnit
 
-__all__ = ["Retirement", "plan_retirement"]
+__all__ = ["Retirement", "not_listed", "plan_retirement"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def plan_retirement(
         roots: Inputs of this run, as sources name them.
         listed: Version of each source that the published index lists.
         now: Version that sources have by now, of those that have shards of another one than the
-            plan's: shards of a version that is newer than the plan are another job's, and stay.
+            plan's: shards of a version that is newer than the plan are another job's, and stay. Of
+            those that the plan has not (`not_listed`): they came after it was made, and stay.
         prune_max: Largest share of the sources under `roots` that may be retired because they are
             gone; None: none is.
     """
@@ -63,22 +64,23 @@ def plan_retirement(
     planned = {unit.source.uri: unit.source.version for unit in units.values()}
     live: list[IndexedShard] = []
     retired: list[IndexedShard] = []
-    under: set[str] = set()
     for uri, found in by_source.items():
-        if any(_is_under(shard, roots) for shard in found):
-            under.add(uri)
         current = [shard for shard in found if shard.name.unit in units]
         others = [shard for shard in found if shard.name.unit not in units]
-        newer = [s for s in others if planned.get(uri) != s.footer.version == now.get(uri)]
+        if uri not in planned:
+            live += _one_version(found, listed.get(uri))
+            continue
+        newer = [s for s in others if planned[uri] != s.footer.version == now.get(uri)]
         old = [shard for shard in others if shard not in newer]
         if newer and listed.get(uri) == now[uri]:
             live += newer
-        elif uri not in planned or (uri in incomplete and old):
+        elif uri in incomplete and old:
             live += _one_version(old, listed.get(uri))
         else:
             live += current
             retired += old
-    gone = sorted(under - planned.keys())
+    under = _under(by_source, roots)
+    gone = sorted(under - planned.keys() - now.keys())
     refused = None
     if prune_max is not None and gone:
         if len(gone) > prune_max * len(under):
@@ -92,6 +94,22 @@ def plan_retirement(
             live = [shard for shard in live if shard.footer.source not in gone]
             gone = []
     return Retirement(tuple(live), tuple(retired), tuple(gone), refused)
+
+
+def not_listed(
+    shards: Iterable[IndexedShard], planned: Collection[str], roots: Collection[str]
+) -> set[str]:
+    """Return the URIs under a run's inputs that have shards and were not there to be planned."""
+    by_source: dict[str, list[IndexedShard]] = defaultdict(list)
+    for shard in shards:
+        by_source[shard.footer.source].append(shard)
+    return _under(by_source, roots).difference(planned)
+
+
+def _under(by_source: Mapping[str, Sequence[IndexedShard]], roots: Collection[str]) -> set[str]:
+    return {
+        uri for uri, shards in by_source.items() if any(_is_under(shard, roots) for shard in shards)
+    }
 
 
 def _one_version(shards: Sequence[IndexedShard], listed: str | None) -> list[IndexedShard]:

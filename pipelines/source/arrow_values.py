@@ -124,6 +124,10 @@ def scalar_value(array: pa.Array, row: int) -> str | bytes | None:
     if plain_type(array.type) in (pa.string(), pa.binary()):
         value: str | bytes | None = _decoded(one.cast(pa.large_binary())[0].as_py())
         return value
+    if isinstance(array.type, pa.BaseExtensionType):
+        # Arrow casts what it is stored as: of a UUID 16 bytes, which are no text.
+        found = one[0].as_py()
+        return None if found is None else str(found)
     # Arrow's cast knows nanoseconds and decimals, for which as_py() needs pandas or loses digits.
     text: str | None = one.cast(pa.string())[0].as_py()
     return text

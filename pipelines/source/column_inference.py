@@ -14,6 +14,7 @@ import pyarrow as pa
 from encoder.errors import InvalidInputError
 from pipelines.columns import RESERVED
 from pipelines.errors import UnreadableSourceError
+from pipelines.source.arrow_values import to_array
 from pipelines.source.corpus_columns import CorpusColumns, plain_type
 from pipelines.source.readers.csv_rows import read_csv_header
 from pipelines.source.readers.files import guarded, open_parquet
@@ -25,6 +26,7 @@ from pipelines.source.units import Format, Source
 __all__ = ["infer_columns"]
 
 _SAMPLED_ROWS = 1000
+_SHOWN_CHARACTERS = 40
 _KINDS = {str: "string", bool: "bool", int: "number", float: "number", list: "list", dict: "object"}
 """What json.loads makes; int64 and double are one kind, so a column of both is double."""
 
@@ -67,11 +69,20 @@ def infer_columns(
     ]
     for source, schema in found[1:]:
         _check_agreement(found[0], (source, schema))
-    schema = found[0][1] if found else pa.schema([(name, pa.string()) for name in carried])
+    said = {
+        name: next((t for _, of in found if not pa.types.is_null(t := of.field(name).type)), None)
+        for name in carried
+    }
+    schema = pa.schema([(name, said[name] or pa.string()) for name in carried])
     _check_id(found[0][0] if found else None, schema.field(id_column))
     for name in partition:
         schema = schema.append(pa.field(name, pa.string()))
-    return CorpusColumns(id_column=id_column, text_columns=text_columns, carried=schema)
+    return CorpusColumns(
+        id_column=id_column,
+        text_columns=text_columns,
+        carried=schema,
+        guessed=frozenset(name for name in carried if said[name] is None),
+    )
 
 
 def _first(
@@ -108,10 +119,13 @@ def _parquet_schema(
 
 
 def _stored_type(data_type: pa.DataType) -> pa.DataType:
-    """Return the type in which a Parquet column is carried."""
-    if pa.types.is_dictionary(data_type):
+    """Return the type in which a Parquet column is carried; null where the file holds nothing."""
+    types = pa.types
+    if types.is_dictionary(data_type):
         return _stored_type(data_type.value_type)
-    return pa.string() if pa.types.is_null(data_type) else data_type
+    # Arrow takes no rows out of views.
+    is_view = types.is_string_view(data_type) or types.is_binary_view(data_type)
+    return plain_type(data_type) if is_view else data_type
 
 
 def _jsonl_schema(
@@ -123,7 +137,10 @@ def _jsonl_schema(
     names = dict.fromkeys(name for row in rows for name in row.values)
     _check_names(source, names, [*carried, *text_columns])
     return pa.schema(
-        [(name, _json_type([row.values.get(name) for row in rows])) for name in carried]
+        [
+            (name, _json_type(source, name, [row.values.get(name) for row in rows]))
+            for name in carried
+        ]
     )
 
 
@@ -136,18 +153,29 @@ def _sample(source: Source) -> Iterator[RawRow]:
         return
 
 
-def _json_type(values: Iterable[object]) -> pa.DataType:
+def _json_type(source: Source, name: str, values: Iterable[object]) -> pa.DataType:
     """Return the type of a JSON column; of values of several kinds the most frequent decides."""
     present = [value for value in values if value is not None]
     if not present:
-        return pa.string()
+        return pa.null()
     kinds = Counter(_KINDS[type(value)] for value in present)
     kind = kinds.most_common(1)[0][0]
     alike = [value for value in present if _KINDS[type(value)] == kind]
     try:
-        return _without_nulls(pa.infer_type(alike))
+        inferred = _without_nulls(pa.infer_type(alike))
     except (pa.ArrowException, OverflowError):
-        return _without_nulls(pa.infer_type(alike[:1]))
+        inferred = _without_nulls(pa.infer_type(alike[:1]))
+    # Arrow infers int64 of hashes of 64 bits, too, half of which are larger.
+    choices = [inferred, pa.uint64()] if pa.types.is_integer(inferred) else [inferred]
+    misfits = [len(to_array(alike, pa.field(name, choice))[1]) for choice in choices]
+    if min(misfits) == len(alike):
+        raise InvalidInputError(
+            f"{source.uri}: expected values of one type in column {name!r}, found "
+            f"{ascii(alike[0])[:_SHOWN_CHARACTERS]} and {len(alike) - 1} more, for which there is "
+            "none (an object without fields, a number beyond 64 bits): leave the column out, or "
+            "make them strings"
+        )
+    return choices[misfits.index(min(misfits))]
 
 
 def _without_nulls(data_type: pa.DataType) -> pa.DataType:
@@ -207,7 +235,8 @@ def _check_names(source: Source, found: Iterable[str], wanted: Sequence[str]) ->
 def _check_agreement(first: tuple[Source, pa.Schema], other: tuple[Source, pa.Schema]) -> None:
     """Refuse two formats that give one column two types."""
     for left, right in zip(first[1], other[1], strict=True):
-        if plain_type(left.type) != plain_type(right.type):
+        nothing_said = pa.types.is_null(left.type) or pa.types.is_null(right.type)
+        if not nothing_said and plain_type(left.type) != plain_type(right.type):
             raise InvalidInputError(
                 f"column {left.name!r} is {left.type} in {first[0].uri} and {right.type} in"
                 f" {other[0].uri}: convert one, or embed them into two outputs"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-__all__ = ["CorpusColumns", "plain_type", "same_type"]
+__all__ = ["CorpusColumns", "kind_of", "plain_type", "same_type"]
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,13 @@ class CorpusColumns:
         text_columns: Columns whose values are joined by a space and embedded.
         carried: Columns that are written beside the vectors: the id, then pass-through columns,
             then hive partition columns (string), with the types of the source.
+        guessed: Carried columns of which no source says the type; they are strings.
     """
 
     id_column: str
     text_columns: tuple[str, ...]
     carried: pa.Schema
+    guessed: frozenset[str] = frozenset()
 
     def of_file(self, partition: tuple[tuple[str, str], ...]) -> list[str]:
         """Return the columns that are looked for inside a file, each once.
@@ -52,3 +54,15 @@ def plain_type(data_type: pa.DataType) -> pa.DataType:
 def same_type(found: pa.DataType, expected: pa.DataType) -> bool:
     """Return whether values of one type can be cast to the other without changing any."""
     return bool(pa.types.is_null(found) or plain_type(found) == plain_type(expected))
+
+
+def kind_of(data_type: pa.DataType) -> str:
+    """Return what a type is for: values of one kind may fit another type of it, others never do."""
+    plain, types = plain_type(data_type), pa.types
+    if types.is_integer(plain) or types.is_floating(plain) or types.is_decimal(plain):
+        return "number"
+    if types.is_list(plain) or types.is_large_list(plain) or types.is_fixed_size_list(plain):
+        return "list"
+    if types.is_temporal(plain):
+        return "time"
+    return "object" if types.is_struct(plain) or types.is_map(plain) else str(plain)

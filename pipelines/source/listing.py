@@ -14,10 +14,10 @@ from typing import Any
 
 import fsspec
 from botocore.exceptions import BotoCoreError
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from encoder.errors import InvalidInputError, one_line
+from encoder.file_systems import file_system_of
 
 __all__ = ["files_of", "is_local", "open_filesystem"]
 
@@ -37,10 +37,9 @@ def open_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         InvalidInputError: No file system is known for the URI's protocol.
     """
     if is_local(uri):
-        # Not through `url_to_fs`, which would read "a::b" in a file's name as a chain of systems.
         return fsspec.filesystem("file"), uri
     try:
-        fs, path = url_to_fs(uri, use_listings_cache=False)
+        fs, path = file_system_of(uri, use_listings_cache=False)
     except (ValueError, ImportError) as error:
         raise InvalidInputError(f"input {uri}: {one_line(error)}") from error
     return fs, str(path)

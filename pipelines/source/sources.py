@@ -37,22 +37,28 @@ one needs --input-format."""
 _NAMED_IN_ERRORS = 3
 
 
-def list_sources(inputs: Sequence[str], input_format: Format | None) -> list[Source]:
+def list_sources(
+    inputs: Sequence[str], input_format: Format | None, output: str | None = None
+) -> list[Source]:
     """Return the files that the inputs name, sorted by URI, each once.
 
     Args:
         inputs: Files, folders or patterns; of two that hold the same file the first is its `root`.
         input_format: Format of every file; None takes it from each file's name.
+        output: Folder whose files are no input, though it lies in one.
 
     Raises:
         InvalidInputError: An input names nothing, cannot be listed, or holds files whose format
             their names do not tell.
     """
+    below_output = () if output is None else _below(output)
     sources: dict[str, Source] = {}
     unknown: list[str] = []
     for argument in inputs:
         root = normalised(argument)
         for uri, info in files_of(root).items():
+            if uri.startswith(below_output):
+                continue
             file_format, compression = _format_of(uri)
             file_format = input_format or file_format
             if file_format is None:
@@ -63,6 +69,10 @@ def list_sources(inputs: Sequence[str], input_format: Format | None) -> list[Sou
         raise InvalidInputError(
             f"expected names that end in {', '.join(_FORMATS)} (.gz, .zst); found {_some(unknown)}:"
             " give --input-format, or a pattern that leaves these files out"
+        )
+    if not sources:
+        raise InvalidInputError(
+            f"expected documents in {_some(list(inputs))}, found what was written to {output} alone"
         )
     _check_partitions(list(sources.values()))
     return [sources[uri] for uri in sorted(sources)]
@@ -93,6 +103,13 @@ def normalised(argument: str) -> str:
     if is_local(local):
         return os.path.abspath(Path(local).expanduser())  # noqa: PTH100  (resolve follows links)
     return local.rstrip("/")
+
+
+def _below(folder: str) -> tuple[str, ...]:
+    """Return how names begin of what lies below a folder; links in its path may be followed."""
+    path = normalised(folder)
+    found = {path, os.path.realpath(path)} if is_local(path) else {path}
+    return tuple(f"{one}/" for one in found)
 
 
 def _format_of(uri: str) -> tuple[Format | None, str | None]:

@@ -213,6 +213,14 @@ def test_a_path_and_its_file_uri_are_one_local_folder(tmp_path, monkeypatch):
     assert Storage("s3://bucket/out/").uri == "s3://bucket/out"
 
 
+def test_two_colons_in_a_folders_name_make_it_no_other_folder(tmp_path):
+    for root in (str(tmp_path / "vec"), f"memory://{uuid.uuid4().hex}/vec"):
+        plain, second, third = (Storage(root + name) for name in ("", "::v2", "::v3"))
+        second.create("x", b"of v2")
+        assert (plain.read("x"), second.read("x"), third.read("x")) == (None, b"of v2", None)
+    assert (tmp_path / "vec::v2/x").exists()
+
+
 def test_a_storage_travels_as_its_uri_alone(storage):
     storage.create("a", b"x")
     assert pickle.loads(pickle.dumps(storage)).read("a") == b"x"

@@ -144,8 +144,18 @@ def test_pyarrow_pandas_and_duckdb_read_equal_vectors(tmp_path, embedding_dtype)
     assert [row[2] for row in rows] == table["text_hash"].to_pylist()
 
 
+NESTED = pa.struct(
+    [
+        ("a", pa.struct([("b", pa.list_(pa.int64()))])),
+        ("m", pa.map_(pa.string(), pa.string())),
+    ]
+)
+
+
 def test_vectors_are_stored_plain_and_the_rest_compressed():
-    content = serialize_shard(a_table(), a_footer(), SPACE)
+    table = a_table()
+    nested = pa.array([{"a": {"b": [1, 2]}, "m": [("k", "v")]}] * len(table), NESTED)
+    content = serialize_shard(table.append_column("n", nested), a_footer(), SPACE)
     group = pq.read_metadata(io.BytesIO(content)).row_group(0)
     found = {
         group.column(i).path_in_schema: group.column(i).compression
@@ -154,6 +164,11 @@ def test_vectors_are_stored_plain_and_the_rest_compressed():
     assert found.pop("embedding.list.element") == "UNCOMPRESSED"
     assert found.pop("text_hash") == "UNCOMPRESSED"
     assert set(found.values()) == {"ZSTD"}
+    assert {name for name in found if name.startswith("n.")} == {
+        "n.a.b.list.element",
+        "n.m.key_value.key",
+        "n.m.key_value.value",
+    }
 
 
 def test_rejects_are_readable_with_their_nulls():

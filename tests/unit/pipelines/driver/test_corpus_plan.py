@@ -10,6 +10,7 @@ from encoder.settings import EncoderSettings
 from pipelines.corpus.pin import pin_output
 from pipelines.corpus.shards import ShardName
 from pipelines.driver.corpus_plan import Plan, plan_corpus
+from pipelines.errors import LayoutMismatchError
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.storage import Storage
 
@@ -61,3 +62,39 @@ def test_a_unit_is_done_with_its_last_shard(settings):
 def test_what_is_left_of_other_sources_has_begun_nothing(settings):
     plan = plan_beside(settings, ShardName("0" * 32, 0, last=True))
     assert (len(plan.todo), plan.done, plan.has_shards) == (2, frozenset(), False)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [("", '{"id": 7, "text": "a"}\n'), ('{"id": 7, "text": "a"}\n', '{"id": "7", "text": "a"}\n')],
+)
+def test_a_type_that_no_row_of_the_inputs_has_is_refused_and_not_every_row(settings, first, then):
+    folder = Path(settings.input[0])
+    for name in "ab":
+        (folder / f"{name}.jsonl").write_text(first)
+    plan_beside(settings)
+    for name in "ab":
+        (folder / f"{name}.jsonl").write_text(then)
+
+    with pytest.raises(LayoutMismatchError, match=r"column 'id' is (int64|string) in the inputs"):
+        plan_corpus(settings, Storage(settings.output))
+
+
+def test_inputs_that_say_nothing_of_a_type_go_on_with_the_pinned_one(settings):
+    folder = Path(settings.input[0])
+    for name in "ab":
+        (folder / f"{name}.jsonl").write_text('{"id": 7, "text": "a"}\n')
+    plan_beside(settings)
+    for name in "ab":
+        (folder / f"{name}.jsonl").write_text("")
+
+    assert plan_corpus(settings, Storage(settings.output)).pin.carried.field("id").type == "int64"
+
+
+def test_what_was_written_into_the_input_folder_is_no_document(settings):
+    inside = settings.model_copy(update={"output": f"{settings.input[0]}/vectors"})
+    before = plan_corpus(inside, Storage(inside.output))
+
+    after = plan_beside(inside, ShardName(next(iter(before.units)), 0, last=True))
+
+    assert after.sources == before.sources

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.corpus.index import IndexedShard
-from pipelines.driver.retire import Retirement, plan_retirement
+from pipelines.driver.retire import Retirement, not_listed, plan_retirement
 from pipelines.errors import PruneLimitError
 from pipelines.source.units import WorkUnit
 from support.corpora import a_source, a_unit, an_indexed_shard
@@ -103,6 +103,22 @@ def test_pruning_retires_them_within_its_bound():
     assert found.retired == tuple(ALL_TWENTY[:2])
     assert found.live == tuple(ALL_TWENTY[2:])
     assert (found.gone, found.refused) == ((), None)
+
+
+def test_what_another_job_has_committed_since_the_plan_is_not_gone():
+    late = unit_of("late")
+    shards = [*ALL_TWENTY, an_indexed_shard(late)]
+    assert not_listed(shards, [unit.source.uri for unit in TWENTY[2:]], {"/in"}) == {
+        "/in/s00",
+        "/in/s01",
+        late.source.uri,
+    }
+    for listed in ({}, {late.source.uri: "v1"}):
+        found = decide(
+            shards, TWENTY[2:], listed=listed, now={late.source.uri: "v1"}, prune_max=0.1
+        )
+        assert found.retired == tuple(ALL_TWENTY[:2])
+        assert found.live == (*ALL_TWENTY[2:], shards[-1])
 
 
 def test_beyond_its_bound_nothing_is_pruned_and_the_refusal_says_how_many():

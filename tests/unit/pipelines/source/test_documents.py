@@ -9,6 +9,7 @@ import json
 import zlib
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -104,6 +105,21 @@ def test_parquet_types_are_kept_and_dictionaries_become_their_values(tmp_path):
     )
 
 
+def test_ids_that_are_uuids_or_views_are_carried_and_named_in_rejects(tmp_path):
+    first, second = uuid4(), uuid4()
+    uuids = pa.array([first.bytes, second.bytes], pa.uuid())
+    views = pa.array(["a", "b"], pa.string_view())
+    bytes_views = pa.array([b"a", b"b"], pa.binary_view())
+    for name, ids, said in (("u", uuids, str(second)), ("v", views, "b"), ("w", bytes_views, "b")):
+        path = parquet(tmp_path / f"{name}.parquet", id=ids, text=["t", " "], x=ids)
+        columns = columns_of(path, "x")
+        batches = batches_of(path, columns)
+        (reject,) = [reject for batch in batches for reject in batch.rejects]
+        assert reject.id in (said, said.encode())
+        (kept,) = [batch.carried.column("x").to_pylist() for batch in batches]
+        assert kept == ids.slice(0, 1).to_pylist()
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -116,15 +132,36 @@ def test_parquet_types_are_kept_and_dictionaries_become_their_values(tmp_path):
         ([[1, 2], []], pa.list_(pa.int64())),
         ([[]], pa.list_(pa.string())),
         ([{"a": 1}, {"b": None}], pa.struct([("a", pa.int64()), ("b", pa.string())])),
-        ([{}], pa.string()),
+        ([[], [{"a": None}], [{}]], pa.list_(pa.struct([("a", pa.string())]))),
+        ([1, 2**63, 2**64 - 1], pa.uint64()),
+        ([-1, 2**63], pa.int64()),
         (["a", 1, 2], pa.int64()),
         ([True, 1.5, 2], pa.float64()),
-        ([2**70], pa.int64()),
+        ([2**70, 1], pa.int64()),
     ],
 )
 def test_json_types_are_inferred_from_the_values(tmp_path, values, expected):
     jsonl(tmp_path / "a.jsonl", *({"id": 1, "text": "t", "x": value} for value in values))
     assert columns_of(tmp_path, "x").carried.field("x").type == expected
+
+
+@pytest.mark.parametrize("values", [[{}], [{"k": {}}], [[{}]], [2**70], [{"k": 2**70}]])
+def test_a_json_column_that_no_type_holds_is_refused_before_every_row_is(tmp_path, values):
+    jsonl(tmp_path / "a.jsonl", *({"id": 1, "text": "t", "x": value} for value in values))
+    with pytest.raises(
+        InvalidInputError, match=r"one type in column 'x', found .* leave the column"
+    ):
+        columns_of(tmp_path, "x")
+
+
+def test_columns_of_which_no_source_says_the_type_are_guessed_strings(tmp_path):
+    jsonl(tmp_path / "a.jsonl", {"id": 1, "text": "t", "x": None, "y": "a"})
+    found = columns_of(tmp_path, "x", "y")
+    assert (found.guessed, found.carried.field("x").type) == ({"x"}, pa.string())
+    # Another format says it.
+    parquet(tmp_path / "b.parquet", id=[1], text=["t"], x=pa.array([2], pa.int64()), y=["a"])
+    found = columns_of(tmp_path, "x", "y")
+    assert (found.guessed, found.carried.field("x").type) == (set(), pa.int64())
 
 
 def test_only_the_first_thousand_json_rows_are_looked_at(tmp_path):

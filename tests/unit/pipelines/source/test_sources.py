@@ -304,6 +304,32 @@ def test_a_remote_folder_keeps_full_uris(memory):
     assert (source.version, source.size_bytes) == current_version(source.uri)
 
 
+def test_two_colons_in_a_key_are_part_of_its_name(memory):
+    memory.pipe_file("/bucket/docs/std", b"another file\n")
+    memory.pipe_file("/bucket/docs/std::vec.jsonl", b"{}\n")
+    for given in ("memory:///bucket/docs/std::vec.jsonl", "memory:///bucket/docs/std::*.jsonl"):
+        (source,) = list_sources([given], None)
+        assert source.uri == "memory:///bucket/docs/std::vec.jsonl"
+        assert current_version(source.uri)[1] == 3
+
+
+def test_what_a_job_wrote_below_its_input_is_no_input(tmp_path, memory):
+    for folder in (tmp_path / "in", tmp_path / "in/vectors/data", tmp_path / "in/vectors2"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "a.jsonl").write_text("{}\n")
+    (tmp_path / "link").symlink_to(tmp_path / "in/vectors")
+    for output in (tmp_path / "in/vectors", tmp_path / "link"):
+        found = list_sources([str(tmp_path / "in")], None, f"{output}/")
+        assert [Path(each.uri).parent.name for each in found] == ["in", "vectors2"]
+    with pytest.raises(InvalidInputError, match="found what was written to"):
+        list_sources([str(tmp_path / "in/vectors")], None, str(tmp_path / "in"))
+
+    memory.pipe_file("/bucket/docs/a.jsonl", b"{}\n")
+    memory.pipe_file("/bucket/docs/out/data/x.parquet", b"{}\n")
+    (source,) = list_sources(["memory:///bucket/docs"], None, "memory:///bucket/docs/out")
+    assert source.uri.endswith("/a.jsonl")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="bytes as file names")
 def test_a_file_name_that_is_not_utf8_is_refused(tmp_path):
     (tmp_path / os.fsdecode(b"\xff.jsonl")).touch()

@@ -1,0 +1,35 @@
+"""From a URI to a file system and the path in it."""
+
+from __future__ import annotations
+
+import fsspec
+from fsspec.core import url_to_fs
+
+__all__ = ["file_system_of"]
+
+_CHAIN = "::"
+
+
+def file_system_of(uri: str, **options: object) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the file system of a URI and the path in it, as `fsspec.core.url_to_fs` does.
+
+    A `::` behind the protocol is part of a name: fsspec would read what comes after it as another
+    file system, and `s3://bucket/std::vector.txt` as the object `bucket/std`.
+
+    Args:
+        uri: Local path, or URI of any protocol that fsspec knows.
+        **options: Of the file system.
+
+    Raises:
+        ValueError: The protocol is unknown.
+        ImportError: Its file system is not installed.
+    """
+    protocol, separator, rest = uri.partition("://")
+    if not separator:
+        protocol, rest = "file", uri
+    if _CHAIN not in rest or _CHAIN in protocol:
+        return url_to_fs(uri, **options)
+    of_protocol = fsspec.get_filesystem_class(protocol)
+    # Both are what a file system gives fsspec for this very purpose.
+    options |= of_protocol._get_kwargs_from_urls(uri)
+    return fsspec.filesystem(protocol, **options), of_protocol._strip_protocol(uri)
