@@ -28,8 +28,9 @@ def file_system_of(uri: str, **options: object) -> tuple[fsspec.AbstractFileSyst
     if not separator:
         protocol, rest = "file", uri
     if _CHAIN not in rest or _CHAIN in protocol:
-        return url_to_fs(uri, **options)
+        fs, path = url_to_fs(uri, **options)
+        return fs, str(path)
     of_protocol = fsspec.get_filesystem_class(protocol)
     # Both are what a file system gives fsspec for this very purpose.
     options |= of_protocol._get_kwargs_from_urls(uri)
-    return fsspec.filesystem(protocol, **options), of_protocol._strip_protocol(uri)
+    return fsspec.filesystem(protocol, **options), str(of_protocol._strip_protocol(uri))
