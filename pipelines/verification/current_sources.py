@@ -33,14 +33,16 @@ class CurrentSources:
     Attributes:
         units: Work units of the sources that are as they were embedded, by key.
         problems: A line for each source that is not, naming a shard of it.
+        others: Sources that are there now, under the same inputs, of which no shard was given.
     """
 
     units: dict[str, WorkUnit]
     problems: tuple[str, ...]
+    others: tuple[Source, ...]
 
 
 def plan_current_sources(
-    shards: Sequence[IndexedShard], pin: Pin, input_format: Format | None
+    shards: Sequence[IndexedShard], pin: Pin, input_format: Format | None, output: str
 ) -> CurrentSources:
     """Plan the sources of some shards as they are now.
 
@@ -48,9 +50,11 @@ def plan_current_sources(
         shards: Whose sources are wanted.
         pin: The corpus; its sharding decides the units.
         input_format: Format of every file; None takes it from each file's name.
+        output: The corpus' folder; what lies below it is no source.
     """
     wanted = {(s.footer.source, s.footer.version): s for s in sorted(shards, key=lambda s: s.name)}
-    listed, unlisted = _list_roots(sorted({s.footer.root for s in wanted.values()}), input_format)
+    roots = sorted({s.footer.root for s in wanted.values()})
+    listed, unlisted = _list_roots(roots, input_format, output)
     problems: list[str] = []
     unchanged: list[tuple[Source, IndexedShard]] = []
     for (uri, version), shard in wanted.items():
@@ -74,7 +78,9 @@ def plan_current_sources(
                 problems.append(outcome)
             else:
                 units.update((unit.key, unit) for unit in outcome)
-    return CurrentSources(units, tuple(problems))
+    known = {uri for uri, _ in wanted}
+    others = tuple(source for uri, source in sorted(listed.items()) if uri not in known)
+    return CurrentSources(units, tuple(problems), others)
 
 
 def reason_of(error: BaseException) -> str:
@@ -83,14 +89,15 @@ def reason_of(error: BaseException) -> str:
 
 
 def _list_roots(
-    roots: Sequence[str], input_format: Format | None
+    roots: Sequence[str], input_format: Format | None, output: str
 ) -> tuple[dict[str, Source], dict[str, str]]:
     """Return the sources by URI, and why which root could not be listed."""
     listed: dict[str, Source] = {}
     unlisted: dict[str, str] = {}
     for root in roots:
         try:
-            listed.update((source.uri, source) for source in list_sources([root], input_format))
+            found = list_sources([root], input_format, output)
+            listed.update((source.uri, source) for source in found)
         except InvalidInputError as error:
             unlisted[root] = reason_of(error)
     return listed, unlisted

@@ -118,7 +118,7 @@ def check_sample(
     for name, positions in choose_rows(shards, count).items():
         by_unit[name.unit] += _read(storage, pin, by_name[name], positions)
     sampled = [row.shard for rows in by_unit.values() for row in rows]
-    current = plan_current_sources(sampled, pin, input_format)
+    current = plan_current_sources(sampled, pin, input_format, storage.uri)
     texts: list[tuple[_Row, str]] = []
     problems = list(current.problems)
     for key, rows in by_unit.items():

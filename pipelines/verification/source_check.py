@@ -22,7 +22,8 @@ from pipelines.corpus.shard_file import ShardFile
 from pipelines.corpus.shards import REJECTS
 from pipelines.settings import OnInvalid, OnLong
 from pipelines.source.documents import DocumentBatch
-from pipelines.source.units import Format, WorkUnit
+from pipelines.source.plan import plan_units
+from pipelines.source.units import Format, Source, WorkUnit
 from pipelines.storage import Storage
 from pipelines.verification.current_sources import READ_ERRORS, plan_current_sources, reason_of
 
@@ -57,18 +58,33 @@ def check_sources(
     by_unit: dict[str, list[IndexedShard]] = defaultdict(list)
     for shard in sorted(shards, key=lambda shard: shard.name):
         by_unit[shard.name.unit].append(shard)
-    current = plan_current_sources(shards, pin, input_format)
+    current = plan_current_sources(shards, pin, input_format, storage.uri)
     problems = list(current.problems)
     problems += [
         f"{unit.label} has no shards; run `twofold embed`"
         for key, unit in current.units.items()
         if key not in units
     ]
+    problems += [
+        f"{source.uri} has no shards: it came after the last run, or failed in it; run "
+        "`twofold embed`"
+        for source in current.others
+        if not _has_units(source, pin, units)
+    ]
     with ThreadPoolExecutor(_THREADS) as pool:
         todo = [(unit, by_unit[key]) for key, unit in current.units.items() if key in by_unit]
         for found in pool.map(lambda one: _unit_problems(storage, pin, *one), todo):
             problems += found
     return problems
+
+
+def _has_units(source: Source, pin: Pin, units: Collection[str]) -> bool:
+    """Whether shards are there of a source, though none that can be read."""
+    try:
+        planned = plan_units([source], unit_bytes=pin.layout.unit_bytes, tolerate_unreadable=True)
+    except READ_ERRORS:
+        return False
+    return any(unit.key in units for unit in planned)
 
 
 def _unit_problems(

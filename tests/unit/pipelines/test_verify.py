@@ -521,6 +521,18 @@ def test_a_source_row_that_was_embedded_and_is_no_document_now_is_named(own):
     assert naming(shard_of(own / "out", "j3"), "is no document (text is only white", (found,))
 
 
+def test_a_source_that_no_shard_is_of_is_named_and_what_the_job_wrote_is_no_source(own, tiny_model):
+    late = own / "in" / "late.jsonl"
+    late.write_text(json.dumps({"id": "l1", "text": "a late text", "lang": None}) + "\n")
+    assert findings(own / "out") == ()
+    (found,) = findings(own / "out", source=True)
+    assert found.startswith(f"{late} has no shards: it came after the last run, or failed in it")
+
+    late.unlink()
+    (own / "out").rename(own / "in" / "vectors")
+    assert findings(own / "in" / "vectors", source=True, sample=5) == ()
+
+
 @pytest.mark.parametrize("flags", [{"source": True}, {"sample": 1000}], ids=str)
 def test_a_source_that_changed_since_is_named_with_what_to_do(own, flags):
     file = own / "in" / "b.parquet"
