@@ -30,6 +30,7 @@ OPERATIONS = [
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{model}"),
     ("GET", "/info"),
+    ("GET", "/health"),
     ("GET", "/health/live"),
     ("GET", "/health/ready"),
 ]
