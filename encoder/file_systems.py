@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import fsspec
+from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.core import url_to_fs
+from fsspec.implementations.cached import CachingFileSystem
 
 __all__ = ["file_system_of"]
 
 _CHAIN = "::"
+_CHAINED = (AbstractArchiveFileSystem, CachingFileSystem)
+"""Of these a `::` is what is asked for: `zip://::/folder/model.zip`."""
 
 
 def file_system_of(uri: str, **options: object) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -27,10 +31,11 @@ def file_system_of(uri: str, **options: object) -> tuple[fsspec.AbstractFileSyst
     protocol, separator, rest = uri.partition("://")
     if not separator:
         protocol, rest = "file", uri
-    if _CHAIN not in rest or _CHAIN in protocol:
+    is_name = _CHAIN in rest and _CHAIN not in protocol
+    of_protocol = fsspec.get_filesystem_class(protocol) if is_name else None
+    if of_protocol is None or issubclass(of_protocol, _CHAINED):
         fs, path = url_to_fs(uri, **options)
         return fs, str(path)
-    of_protocol = fsspec.get_filesystem_class(protocol)
     # Both are what a file system gives fsspec for this very purpose.
     options |= of_protocol._get_kwargs_from_urls(uri)
     return fsspec.filesystem(protocol, **options), str(of_protocol._strip_protocol(uri))

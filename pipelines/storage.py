@@ -75,6 +75,10 @@ class Storage:
         root = self._located[1]
         return f"{root}/{relative}" if relative else root
 
+    def below(self, relative: str) -> str:
+        """Return the URI of a file or folder below the folder."""
+        return f"{self.uri}/{relative}"
+
     def read(self, relative: str) -> bytes | None:
         """Return a file's bytes, or None where there is no such file."""
         with self._explained("read", relative):

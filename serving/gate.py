@@ -93,7 +93,7 @@ class Gate:
                 return
             # Serve puts its route prefix here, which what comes before Serve cannot know.
             self._root_path = scope.get("root_path", "")
-            if scope["path"].endswith("/"):
+            if scope["path"].endswith("/") or scope["path"] == self._root_path:
                 # The framework would send the client away, to an address that may leave its TLS.
                 scope = {**scope, "path": self._root_path + _path(scope, self._root_path)}
             visit = self._visit(scope, receive, send, is_within_serve=True)

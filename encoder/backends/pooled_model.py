@@ -114,6 +114,10 @@ def load_pooled_model(folder: Path) -> PooledModel:
     return PooledModel(transformer, int(config.hidden_size), pad_token_id, cls_only).eval()
 
 
+_COUNTED = ("position_ids", "token_type_ids", "inv_freq", ".attention.bias", ".masked_bias")
+"""Positions, types, frequencies, causal masks."""
+
+
 def _is_of_transformer(name: str, transformer: nn.Module) -> bool:
     """Whether a checkpoint's weight belongs to a part of the model that is used.
 
@@ -121,8 +125,7 @@ def _is_of_transformer(name: str, transformer: nn.Module) -> bool:
     """
     prefix = f"{getattr(transformer, 'base_model_prefix', '')}."
     first, _, _ = name.removeprefix(prefix).partition(".")
-    is_counted = name.endswith(("position_ids", "token_type_ids", "inv_freq"))
-    return first in dict(transformer.named_children()) and not is_counted
+    return first in dict(transformer.named_children()) and not name.endswith(_COUNTED)
 
 
 def _load(folder: Path) -> tuple[Any, set[str], set[str]]:

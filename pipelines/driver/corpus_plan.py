@@ -74,7 +74,7 @@ def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
         LayoutMismatchError: The output has another layout.
     """
     with store_errors("read the inputs"):
-        sources = list_sources(settings.input, settings.input_format, settings.output)
+        sources = list_sources(settings.input, settings.input_format, storage.below(DATA))
         columns = infer_columns(
             sources,
             id_column=settings.id_column,
@@ -94,6 +94,8 @@ def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
         provenance={**model.provenance, **installed_versions()},
     )
     pin = check_pin(storage, wanted)
+    if pin is wanted and columns.without_type:
+        raise InvalidInputError(next(iter(columns.without_type.values())))
     _check_types(columns, pin, storage.uri)
     with store_errors("plan the inputs"):
         units = units_of(sources, settings)
@@ -104,16 +106,17 @@ def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
 
 
 def _check_types(columns: CorpusColumns, pin: Pin, output: str) -> None:
-    """Refuse sources whose every row would be rejected, for the output holds another kind of value.
+    """Refuse inputs whose rows would be rejected, for the output holds another kind of value.
 
     Types of one kind may differ: those of JSON lines are inferred from whatever file comes first.
     """
-    for name in columns.carried.names:
+    for name, uri in columns.said_by.items():
         here, there = (schema.field(name).type for schema in (columns.carried, pin.carried))
-        if name not in columns.guessed and kind_of(here) != kind_of(there):
+        if kind_of(here) != kind_of(there):
             raise LayoutMismatchError(
-                f"column {name!r} is {here} in the inputs and {there} in {output}, where the first "
-                "run has pinned it: no row would fit. Convert it, or use another --output"
+                f"column {name!r} is {here} in {uri} and {there} in {output}, where the first run "
+                "has pinned it: every such row would be rejected. Convert the file, leave it out, "
+                "or use another --output"
             )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from pipelines.corpus.conservation import conservation_problems
 from pipelines.corpus.ids import find_duplicate_ids
@@ -28,6 +28,7 @@ from pipelines.storage import Storage
 
 __all__ = ["publish"]
 
+_STORE_THREADS = 16
 _LOG = logging.getLogger(__name__)
 _MOST_LOOKS = 3
 
@@ -88,7 +89,11 @@ def _publish_listed(
     roots = {unit.source.root for unit in units.values()}
     planned = {unit.source.uri for unit in units.values()}
     # Another job may have committed what came after our plan: what is there is not gone.
-    missed = not_listed(shards.values(), planned, roots) if settings.prune else set()
+    missed = {
+        uri
+        for uri in (not_listed(shards.values(), planned, roots) if settings.prune else ())
+        if not uri.startswith(storage.below(f"{DATA}/"))  # there, and no input
+    }
     now = _versions_now(shards.values(), units, incomplete | missed)
     retirement = plan_retirement(
         shards.values(),
@@ -143,11 +148,17 @@ def _versions_now(
     """Look up the version of planned sources that have shards of another plan, and of others."""
     planned = {unit.source.uri for unit in units.values()}
     foreign = {shard.footer.source for shard in shards if shard.name.unit not in units}
-    now = {}
-    for uri in sorted((foreign & planned) | set(others)):
-        with contextlib.suppress(FileNotFoundError):
-            now[uri] = current_version(uri)[0]
-    return now
+    asked = sorted((foreign & planned) | set(others))
+    with ThreadPoolExecutor(_STORE_THREADS) as pool:
+        found = pool.map(_version_now, asked)
+        return {uri: version for uri, version in zip(asked, found, strict=True) if version}
+
+
+def _version_now(uri: str) -> str | None:
+    try:
+        return current_version(uri)[0]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _published(storage: Storage) -> Index | None:

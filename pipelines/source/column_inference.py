@@ -27,6 +27,7 @@ __all__ = ["infer_columns"]
 
 _SAMPLED_ROWS = 1000
 _SHOWN_CHARACTERS = 40
+_WITHOUT_TYPE = b"without_type"
 _KINDS = {str: "string", bool: "bool", int: "number", float: "number", list: "list", dict: "object"}
 """What json.loads makes; int64 and double are one kind, so a column of both is double."""
 
@@ -69,11 +70,14 @@ def infer_columns(
     ]
     for source, schema in found[1:]:
         _check_agreement(found[0], (source, schema))
+    # Of each column the first file that says its type.
     said = {
-        name: next((t for _, of in found if not pa.types.is_null(t := of.field(name).type)), None)
-        for name in carried
+        field.name: (source, field.type)
+        for source, of_source in reversed(found)
+        for field in of_source
+        if not pa.types.is_null(field.type)
     }
-    schema = pa.schema([(name, said[name] or pa.string()) for name in carried])
+    schema = pa.schema([(n, said[n][1] if n in said else pa.string()) for n in carried])
     _check_id(found[0][0] if found else None, schema.field(id_column))
     for name in partition:
         schema = schema.append(pa.field(name, pa.string()))
@@ -81,7 +85,13 @@ def infer_columns(
         id_column=id_column,
         text_columns=text_columns,
         carried=schema,
-        guessed=frozenset(name for name in carried if said[name] is None),
+        said_by={name: source.uri for name, (source, _) in said.items()},
+        without_type={
+            name: f"{source.uri}: {field.metadata[_WITHOUT_TYPE].decode()}"
+            for source, of_source in found
+            for name, field in zip(of_source.names, of_source, strict=True)
+            if name not in said and field.metadata
+        },
     )
 
 
@@ -137,10 +147,7 @@ def _jsonl_schema(
     names = dict.fromkeys(name for row in rows for name in row.values)
     _check_names(source, names, [*carried, *text_columns])
     return pa.schema(
-        [
-            (name, _json_type(source, name, [row.values.get(name) for row in rows]))
-            for name in carried
-        ]
+        [_json_field(name, [row.values.get(name) for row in rows]) for name in carried]
     )
 
 
@@ -153,11 +160,14 @@ def _sample(source: Source) -> Iterator[RawRow]:
         return
 
 
-def _json_type(source: Source, name: str, values: Iterable[object]) -> pa.DataType:
-    """Return the type of a JSON column; of values of several kinds the most frequent decides."""
+def _json_field(name: str, values: Sequence[object]) -> pa.Field:
+    """Return a JSON column's type; of values of several kinds the most frequent decides.
+
+    Null where the values say nothing, with the reason where no type holds most of them.
+    """
     present = [value for value in values if value is not None]
     if not present:
-        return pa.null()
+        return pa.field(name, pa.null())
     kinds = Counter(_KINDS[type(value)] for value in present)
     kind = kinds.most_common(1)[0][0]
     alike = [value for value in present if _KINDS[type(value)] == kind]
@@ -168,14 +178,17 @@ def _json_type(source: Source, name: str, values: Iterable[object]) -> pa.DataTy
     # Arrow infers int64 of hashes of 64 bits, too, half of which are larger.
     choices = [inferred, pa.uint64()] if pa.types.is_integer(inferred) else [inferred]
     misfits = [len(to_array(alike, pa.field(name, choice))[1]) for choice in choices]
-    if min(misfits) == len(alike):
-        raise InvalidInputError(
-            f"{source.uri}: expected values of one type in column {name!r}, found "
-            f"{ascii(alike[0])[:_SHOWN_CHARACTERS]} and {len(alike) - 1} more, for which there is "
-            "none (an object without fields, a number beyond 64 bits): leave the column out, or "
-            "make them strings"
-        )
-    return choices[misfits.index(min(misfits))]
+    if min(misfits) < len(alike):
+        return pa.field(name, choices[misfits.index(min(misfits))])
+    if 2 * len(alike) < len(values):
+        return pa.field(name, pa.null())
+    shown = ascii(alike[0])[:_SHOWN_CHARACTERS]
+    reason = (
+        f"expected values of one type in column {name!r}, found {shown} and {len(alike) - 1} more, "
+        "for which there is none (an object without fields, a number beyond 64 bits): leave the "
+        "column out, or make them strings"
+    )
+    return pa.field(name, pa.null(), metadata={_WITHOUT_TYPE: reason.encode()})
 
 
 def _without_nulls(data_type: pa.DataType) -> pa.DataType:

@@ -5,7 +5,8 @@ Knows no file: `pipelines.source.column_inference` finds the types, the readers 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -21,13 +22,16 @@ class CorpusColumns:
         text_columns: Columns whose values are joined by a space and embedded.
         carried: Columns that are written beside the vectors: the id, then pass-through columns,
             then hive partition columns (string), with the types of the source.
-        guessed: Carried columns of which no source says the type; they are strings.
+        said_by: Carried columns of which a source says the type -> its URI. The others are strings.
+        without_type: Those of which a source has only values that no type holds -> what to do.
     """
 
     id_column: str
     text_columns: tuple[str, ...]
     carried: pa.Schema
-    guessed: frozenset[str] = frozenset()
+    # Where types come from does not make other columns.
+    said_by: Mapping[str, str] = field(default_factory=dict, compare=False)
+    without_type: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def of_file(self, partition: tuple[tuple[str, str], ...]) -> list[str]:
         """Return the columns that are looked for inside a file, each once.

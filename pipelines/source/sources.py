@@ -38,26 +38,28 @@ _NAMED_IN_ERRORS = 3
 
 
 def list_sources(
-    inputs: Sequence[str], input_format: Format | None, output: str | None = None
+    inputs: Sequence[str], input_format: Format | None, written: str | None = None
 ) -> list[Source]:
     """Return the files that the inputs name, sorted by URI, each once.
 
     Args:
         inputs: Files, folders or patterns; of two that hold the same file the first is its `root`.
         input_format: Format of every file; None takes it from each file's name.
-        output: Folder whose files are no input, though it lies in one.
+        written: Folder whose files are no input though it lies in one, unless that names it, or
+            what is in it.
 
     Raises:
         InvalidInputError: An input names nothing, cannot be listed, or holds files whose format
             their names do not tell.
     """
-    below_output = () if output is None else _below(output)
+    below_written = () if written is None else _below(written)
     sources: dict[str, Source] = {}
     unknown: list[str] = []
     for argument in inputs:
         root = normalised(argument)
+        left_out = () if f"{root}/".startswith(below_written) else below_written
         for uri, info in files_of(root).items():
-            if uri.startswith(below_output):
+            if uri.startswith(left_out):
                 continue
             file_format, compression = _format_of(uri)
             file_format = input_format or file_format
@@ -72,7 +74,8 @@ def list_sources(
         )
     if not sources:
         raise InvalidInputError(
-            f"expected documents in {_some(list(inputs))}, found what was written to {output} alone"
+            f"expected documents in {_some(list(inputs))}, found what an earlier run has written "
+            "alone"
         )
     _check_partitions(list(sources.values()))
     return [sources[uri] for uri in sorted(sources)]

@@ -42,7 +42,7 @@ class CurrentSources:
 
 
 def plan_current_sources(
-    shards: Sequence[IndexedShard], pin: Pin, input_format: Format | None, output: str
+    shards: Sequence[IndexedShard], pin: Pin, input_format: Format | None, written: str
 ) -> CurrentSources:
     """Plan the sources of some shards as they are now.
 
@@ -50,11 +50,11 @@ def plan_current_sources(
         shards: Whose sources are wanted.
         pin: The corpus; its sharding decides the units.
         input_format: Format of every file; None takes it from each file's name.
-        output: The corpus' folder; what lies below it is no source.
+        written: Folder of the corpus' shards, which are no sources.
     """
     wanted = {(s.footer.source, s.footer.version): s for s in sorted(shards, key=lambda s: s.name)}
     roots = sorted({s.footer.root for s in wanted.values()})
-    listed, unlisted = _list_roots(roots, input_format, output)
+    listed, unlisted = _list_roots(roots, input_format, written)
     problems: list[str] = []
     unchanged: list[tuple[Source, IndexedShard]] = []
     for (uri, version), shard in wanted.items():
@@ -89,14 +89,14 @@ def reason_of(error: BaseException) -> str:
 
 
 def _list_roots(
-    roots: Sequence[str], input_format: Format | None, output: str
+    roots: Sequence[str], input_format: Format | None, written: str
 ) -> tuple[dict[str, Source], dict[str, str]]:
     """Return the sources by URI, and why which root could not be listed."""
     listed: dict[str, Source] = {}
     unlisted: dict[str, str] = {}
     for root in roots:
         try:
-            found = list_sources([root], input_format, output)
+            found = list_sources([root], input_format, written)
             listed.update((source.uri, source) for source in found)
         except InvalidInputError as error:
             unlisted[root] = reason_of(error)

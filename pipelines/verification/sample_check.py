@@ -21,7 +21,7 @@ from pipelines.columns import CHAR_END, CHAR_START, EMBEDDING, TEXT_HASH
 from pipelines.corpus.corpus_model import CorpusModel
 from pipelines.corpus.index import IndexedShard
 from pipelines.corpus.pin import Pin
-from pipelines.corpus.shards import ShardName
+from pipelines.corpus.shards import DATA, ShardName
 from pipelines.corpus_blocks import read_rows
 from pipelines.settings import OnInvalid
 from pipelines.source.units import Format, WorkUnit
@@ -118,7 +118,7 @@ def check_sample(
     for name, positions in choose_rows(shards, count).items():
         by_unit[name.unit] += _read(storage, pin, by_name[name], positions)
     sampled = [row.shard for rows in by_unit.values() for row in rows]
-    current = plan_current_sources(sampled, pin, input_format, storage.uri)
+    current = plan_current_sources(sampled, pin, input_format, storage.below(DATA))
     texts: list[tuple[_Row, str]] = []
     problems = list(current.problems)
     for key, rows in by_unit.items():

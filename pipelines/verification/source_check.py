@@ -19,7 +19,7 @@ from pipelines.columns import CHAR_END, CHAR_START, CHUNK_INDEX, TEXT_HASH
 from pipelines.corpus.index import IndexedShard
 from pipelines.corpus.pin import Pin
 from pipelines.corpus.shard_file import ShardFile
-from pipelines.corpus.shards import REJECTS
+from pipelines.corpus.shards import DATA, REJECTS
 from pipelines.settings import OnInvalid, OnLong
 from pipelines.source.documents import DocumentBatch
 from pipelines.source.plan import plan_units
@@ -58,7 +58,7 @@ def check_sources(
     by_unit: dict[str, list[IndexedShard]] = defaultdict(list)
     for shard in sorted(shards, key=lambda shard: shard.name):
         by_unit[shard.name.unit].append(shard)
-    current = plan_current_sources(shards, pin, input_format, storage.uri)
+    current = plan_current_sources(shards, pin, input_format, storage.below(DATA))
     problems = list(current.problems)
     problems += [
         f"{unit.label} has no shards; run `twofold embed`"

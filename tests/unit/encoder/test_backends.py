@@ -209,7 +209,8 @@ def test_this_machine_is_looked_at() -> None:
 
     assert found.openvino
     assert found.cuda == torch.cuda.is_available()
-    assert found.openvino_bfloat16 == openvino_computes_bfloat16()
+    # With AVX-512 alone OpenVINO emulates it, and does not count that as what it can.
+    assert openvino_computes_bfloat16() or not found.openvino_bfloat16
 
 
 def openvino_computes_bfloat16() -> bool:

@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
 from support.replica_app import (
@@ -82,6 +83,18 @@ def test_a_slash_behind_a_path_changes_nothing_and_sends_nobody_elsewhere(app: A
     assert app.get("/v1/models/").status_code == 200
     assert app.get("/health/ready/").status_code == 200
     refusal(app.get("/nope/"), 404)
+
+
+def test_below_a_route_prefix_the_bare_address_may_have_a_slash_or_none():
+    app = App()
+    mounted = httpx.ASGITransport(app=app.asgi, root_path="/api")
+
+    async def post(path: str) -> httpx.Response:
+        async with httpx.AsyncClient(transport=mounted, base_url="http://replica") as client:
+            return await client.post(path, json={"inputs": "a"})
+
+    for path in ("/api", "/api/", "/api/embed/", "/api/document/"):
+        assert asyncio.run(post(path)).status_code == 200, path
 
 
 def test_a_body_that_an_upgrade_has_cost_is_missed_by_its_cause(app: App):

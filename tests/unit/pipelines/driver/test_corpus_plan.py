@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from encoder.errors import InvalidInputError
 from encoder.settings import EncoderSettings
 from pipelines.corpus.pin import pin_output
 from pipelines.corpus.shards import ShardName
@@ -76,8 +77,21 @@ def test_a_type_that_no_row_of_the_inputs_has_is_refused_and_not_every_row(setti
     for name in "ab":
         (folder / f"{name}.jsonl").write_text(then)
 
-    with pytest.raises(LayoutMismatchError, match=r"column 'id' is (int64|string) in the inputs"):
+    with pytest.raises(LayoutMismatchError, match=r"'id' is (int64|string) in .*/a\.jsonl and"):
         plan_corpus(settings, Storage(settings.output))
+
+
+def test_a_column_that_no_type_holds_is_refused_unless_the_output_has_one(settings):
+    first = Path(settings.input[0]) / "a.jsonl"
+    carrying = settings.model_copy(update={"columns": ("x",)})
+    first.write_text('{"id": "1", "text": "a", "x": {}}\n')
+    with pytest.raises(InvalidInputError, match=r"one type in column 'x', found \{\} and 0 more"):
+        plan_corpus(carrying, Storage(settings.output))
+
+    first.write_text('{"id": "1", "text": "a", "x": {"k": 1}}\n')
+    plan_beside(carrying)
+    first.write_text('{"id": "1", "text": "a", "x": {}}\n')
+    assert plan_corpus(carrying, Storage(settings.output)).todo
 
 
 def test_inputs_that_say_nothing_of_a_type_go_on_with_the_pinned_one(settings):

@@ -145,23 +145,31 @@ def test_json_types_are_inferred_from_the_values(tmp_path, values, expected):
     assert columns_of(tmp_path, "x").carried.field("x").type == expected
 
 
-@pytest.mark.parametrize("values", [[{}], [{"k": {}}], [[{}]], [2**70], [{"k": 2**70}]])
-def test_a_json_column_that_no_type_holds_is_refused_before_every_row_is(tmp_path, values):
+@pytest.mark.parametrize("values", [[{}], [{"k": {}}], [[{}], None], [2**70], [{"k": 2**70}]])
+def test_a_json_column_that_no_type_holds_says_no_type_and_why(tmp_path, values):
     jsonl(tmp_path / "a.jsonl", *({"id": 1, "text": "t", "x": value} for value in values))
-    with pytest.raises(
-        InvalidInputError, match=r"one type in column 'x', found .* leave the column"
-    ):
-        columns_of(tmp_path, "x")
+    found = columns_of(tmp_path, "x")
+    assert found.said_by.keys() == {"id"}
+    assert found.without_type.keys() == {"x"}
+    assert "a.jsonl: expected values of one type in column 'x', found" in found.without_type["x"]
+
+
+def test_a_single_value_that_no_type_holds_is_no_reason_to_refuse_the_others(tmp_path):
+    jsonl(tmp_path / "a.jsonl", *({"id": 1, "text": "t", "x": x} for x in ({}, None, None, None)))
+    found = columns_of(tmp_path, "x")
+    assert (found.without_type, found.said_by.keys()) == ({}, {"id"})
 
 
 def test_columns_of_which_no_source_says_the_type_are_guessed_strings(tmp_path):
     jsonl(tmp_path / "a.jsonl", {"id": 1, "text": "t", "x": None, "y": "a"})
     found = columns_of(tmp_path, "x", "y")
-    assert (found.guessed, found.carried.field("x").type) == ({"x"}, pa.string())
+    assert found.said_by == dict.fromkeys(("id", "y"), str(tmp_path / "a.jsonl"))
+    assert found.carried.field("x").type == pa.string()
     # Another format says it.
     parquet(tmp_path / "b.parquet", id=[1], text=["t"], x=pa.array([2], pa.int64()), y=["a"])
     found = columns_of(tmp_path, "x", "y")
-    assert (found.guessed, found.carried.field("x").type) == (set(), pa.int64())
+    assert found.said_by["x"] == str(tmp_path / "b.parquet")
+    assert found.carried.field("x").type == pa.int64()
 
 
 def test_only_the_first_thousand_json_rows_are_looked_at(tmp_path):

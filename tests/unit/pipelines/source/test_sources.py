@@ -314,19 +314,28 @@ def test_two_colons_in_a_key_are_part_of_its_name(memory):
 
 
 def test_what_a_job_wrote_below_its_input_is_no_input(tmp_path, memory):
-    for folder in (tmp_path / "in", tmp_path / "in/vectors/data", tmp_path / "in/vectors2"):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "a.jsonl").write_text("{}\n")
+    for folder in ("in", "in/vectors/data", "in/vectors/data2"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "a.jsonl").write_text("{}\n")
     (tmp_path / "link").symlink_to(tmp_path / "in/vectors")
+
+    def folders(given: Path, output: Path) -> list[str]:
+        found = list_sources([str(given)], None, f"{output}/data")
+        return [Path(each.uri).parent.name for each in found]
+
     for output in (tmp_path / "in/vectors", tmp_path / "link"):
-        found = list_sources([str(tmp_path / "in")], None, f"{output}/")
-        assert [Path(each.uri).parent.name for each in found] == ["in", "vectors2"]
-    with pytest.raises(InvalidInputError, match="found what was written to"):
-        list_sources([str(tmp_path / "in/vectors")], None, str(tmp_path / "in"))
+        assert folders(tmp_path / "in", output) == ["in", "data2"]
+    # What an input names is one, wherever the output is.
+    assert folders(tmp_path / "in/vectors/data", tmp_path / "in/vectors") == ["data"]
+    assert folders(tmp_path / "in/vectors/data/a.jsonl", tmp_path / "in/vectors") == ["data"]
+    assert folders(tmp_path / "in/vectors", tmp_path / "in") == ["data", "data2"]
+    (tmp_path / "in/vectors/data2/a.jsonl").unlink()
+    with pytest.raises(InvalidInputError, match="found what an earlier run has written alone"):
+        folders(tmp_path / "in/vectors", tmp_path / "in/vectors")
 
     memory.pipe_file("/bucket/docs/a.jsonl", b"{}\n")
     memory.pipe_file("/bucket/docs/out/data/x.parquet", b"{}\n")
-    (source,) = list_sources(["memory:///bucket/docs"], None, "memory:///bucket/docs/out")
+    (source,) = list_sources(["memory:///bucket/docs"], None, "memory:///bucket/docs/out/data")
     assert source.uri.endswith("/a.jsonl")
 
 
