@@ -338,9 +338,10 @@ def test_a_checkpoint_with_more_layers_than_its_configuration_is_refused(
     tiny_model: Path, tmp_path: Path, prefix: str
 ) -> None:
     weights = load_file(tiny_model / "model.safetensors")
-    # Heads and counted positions are no loss.
+    # Heads, counted positions and causal masks are no loss.
     weights |= {"cls.predictions.bias": torch.zeros(9), "pooler.dense.bias": torch.zeros(32)}
     weights |= {"embeddings.position_ids": torch.arange(9)[None]}
+    weights |= {"encoder.layer.0.attention.masked_bias": torch.zeros(1)}
     save_file(
         {f"{prefix}{name}": tensor for name, tensor in weights.items()},
         tmp_path / "model.safetensors",

@@ -6,7 +6,6 @@ import os
 import pickle
 import threading
 import uuid
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -15,7 +14,6 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from encoder.file_systems import file_system_of
 from pipelines.errors import StorageError
 from pipelines.storage import Storage
 
@@ -221,13 +219,6 @@ def test_two_colons_in_a_folders_name_make_it_no_other_folder(tmp_path):
         second.create("x", b"of v2")
         assert (plain.read("x"), second.read("x"), third.read("x")) == (None, b"of v2", None)
     assert (tmp_path / "vec::v2/x").exists()
-
-
-def test_two_colons_before_an_archives_folder_are_the_archive(tmp_path):
-    with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
-        archive.writestr("folder/a", "b")
-    fs, path = file_system_of(f"zip://folder::{tmp_path}/m.zip")
-    assert fs.ls(path, detail=False) == ["folder/a"]
 
 
 def test_a_storage_travels_as_its_uri_alone(storage):
