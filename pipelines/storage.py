@@ -146,7 +146,7 @@ class Storage:
             if self.exists(relative):
                 return False
             raise StorageError(
-                f"{self.uri}/{relative} could not be written: {one_line(error)}; check "
+                f"{self.below(relative)} could not be written: {one_line(error)}; check "
                 "credentials, the endpoint and free space, then start the job again: it goes on "
                 "where it stopped"
             ) from error
@@ -224,7 +224,7 @@ class Storage:
         except (FileNotFoundError, FileExistsError):
             raise
         except (*STORE_ERRORS, ImportError, ValueError) as error:
-            where = f"{self.uri}/{relative}" if relative else self.uri
+            where = self.below(relative) if relative else self.uri
             raise StorageError(f"cannot {verb} {where}: {one_line(error)}") from error
 
 

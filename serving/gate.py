@@ -13,7 +13,7 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -175,8 +175,7 @@ class Gate:
         if not visit.has_body:
             await routes(visit.scope, visit.receive, visit.response)
             return
-        with self._counted_refusals():
-            await visit.body.read(visit.receive, visit.headers)
+        await self._read(visit)
         _check_media_type(visit.headers)
         _check_not_upgraded(visit)
         if path in self._guarded_paths:
@@ -188,11 +187,10 @@ class Gate:
         _check_media_type(visit.headers)
         raise refusal
 
-    @contextlib.contextmanager
-    def _counted_refusals(self) -> Iterator[None]:
-        """Count what is refused while its body is read; what comes after counts its own."""
+    async def _read(self, visit: _Visit) -> None:
+        """Read a body; count it where it is refused meanwhile (what comes after counts its own)."""
         try:
-            yield
+            await visit.body.read(visit.receive, visit.headers)
         except tuple(_REASONS) as error:
             self._metrics.rejected(None, _REASONS[type(error)])
             raise

@@ -27,8 +27,8 @@ def _keys(value: object) -> object:
     keys = value.split(",") if isinstance(value, str) else value
     if isinstance(keys, (list, tuple)):
         keys = [key.strip() if isinstance(key, str) else key for key in keys]
-    if isinstance(keys, (list, tuple)) and any(key == "" for key in keys):
-        raise ValueError("expected keys, found an empty one; unset it to serve without keys")
+        if "" in keys:
+            raise ValueError("expected keys, found an empty one; unset it to serve without keys")
     return keys
 
 

@@ -15,14 +15,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from encoder.backends.fidelity import PROOF_LENGTHS, lowest_cosine
+from encoder.backends.fidelity import MIN_EXACT_COSINE, PROOF_LENGTHS, lowest_cosine
 from encoder.errors import one_line
 
 __all__ = ["BERT_LIKE", "ClsOnly", "cls_only_of"]
 
 BERT_LIKE = {"bert", "roberta", "xlm-roberta"}
 """`config.model_type` of those whose layers are BERT's."""
-_LEAST_COSINE = 0.99999
 
 _logger = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ def cls_only_of(transformer: Any, pad_token_id: int) -> ClsOnly | None:  # noqa:
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         _logger.info("the last layer is computed for all tokens: %s", one_line(error))
         return None
-    if lowest < _LEAST_COSINE:
+    if lowest < MIN_EXACT_COSINE:
         _logger.warning("[CLS] alone comes out otherwise (cosine %.5f): not used", lowest)
         return None
     return shorter

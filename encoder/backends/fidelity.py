@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 MIN_EXACT_COSINE = 0.99999
-"""The fidelity bar of float32 in one runtime against float32 in another."""
+"""The fidelity bar of float32 computed one way (runtime, graph, export) against another."""
 
 MIN_REDUCED_COSINE = 0.999
 """The fidelity bar of bfloat16 and float16 against float32, and of texts that share rows against

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from encoder.backends.fidelity import MIN_EXACT_COSINE
 from encoder.errors import BackendError
 from encoder.loading import PROBE_TEXTS
 from encoder.model.description import ModelDescription
 
-__all__ = ["MIN_COSINE", "Fidelity", "Vectors", "check_texts", "require_fidelity"]
-
-MIN_COSINE = 0.99999
-"""The fidelity bar of float32, as for our own backends."""
+__all__ = ["Fidelity", "Vectors", "check_texts", "require_fidelity"]
 
 Vectors = npt.NDArray[np.float32]
 
@@ -46,10 +44,10 @@ def require_fidelity(what: str, found: Fidelity) -> Fidelity:
     Raises:
         BackendError: It is below the bar.
     """
-    if found.min_cosine < MIN_COSINE:
+    if found.min_cosine < MIN_EXACT_COSINE:
         raise BackendError(
-            f"expected {what} to give the model's float32 vectors (min cosine {MIN_COSINE}), found "
-            f"{found.min_cosine:.6f} in {found.runtime}; nothing was written: another version of "
-            "that package may do better"
+            f"expected {what} to give the model's float32 vectors (min cosine {MIN_EXACT_COSINE}), "
+            f"found {found.min_cosine:.6f} in {found.runtime}; nothing was written: another "
+            "version of that package may do better"
         )
     return found

@@ -132,7 +132,7 @@ class Index:
 def read_index(storage: Storage) -> Index | None:
     """Return the published index, or None where no run has finished yet."""
     text = storage.read(INDEX_FILE)
-    return None if text is None else Index.from_json(text, f"{storage.uri}/{INDEX_FILE}")
+    return None if text is None else Index.from_json(text, storage.below(INDEX_FILE))
 
 
 def list_shards(storage: Storage) -> dict[ShardName, int]:

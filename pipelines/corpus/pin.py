@@ -158,7 +158,7 @@ class Pin:
 def read_pin(storage: Storage) -> Pin | None:
     """Return the pin of an output folder, or None where there is none yet."""
     text = storage.read(CORPUS_SPACE_FILE)
-    return None if text is None else Pin.from_json(text, f"{storage.uri}/{CORPUS_SPACE_FILE}")
+    return None if text is None else Pin.from_json(text, storage.below(CORPUS_SPACE_FILE))
 
 
 def require_pin(storage: Storage) -> Pin:

@@ -50,7 +50,7 @@ class ShardFile:
         Raises:
             CorpusError: The file is gone, or no Parquet file.
         """
-        self.where = f"{storage.uri}/{folder}/{name}"
+        self.where = storage.below(f"{folder}/{name}")
         self._stream: io.IOBase | None = None
         with self._explained():
             source, buffer_bytes = self._source(storage, f"{folder}/{name}")

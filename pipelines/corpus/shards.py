@@ -239,5 +239,5 @@ def read_footer(storage: Storage, name: ShardName) -> tuple[ShardFooter, Embeddi
             if isinstance(error, OSError) and "thrift" not in str(error).lower():
                 raise
             reason = " ".join(str(error).split())
-            raise CorpusError(f"{storage.uri}/{relative} is not readable: {reason}") from error
-    return footer_of(schema, f"{storage.uri}/{relative}")
+            raise CorpusError(f"{storage.below(relative)} is not readable: {reason}") from error
+    return footer_of(schema, storage.below(relative))

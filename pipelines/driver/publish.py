@@ -19,7 +19,7 @@ from pipelines.corpus.index import (
 from pipelines.corpus.pin import Pin
 from pipelines.corpus.shards import DATA, REJECTS, ShardName, group_by_unit
 from pipelines.driver.report import RunReport
-from pipelines.driver.retire import Retirement, not_listed, plan_retirement
+from pipelines.driver.retire import Retirement, plan_retirement, sources_under
 from pipelines.errors import ConservationError, CorpusError, DuplicateIdError
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.source.sources import current_version
@@ -88,13 +88,12 @@ def _publish_listed(
     }
     roots = {unit.source.root for unit in units.values()}
     planned = {unit.source.uri for unit in units.values()}
-    # Another job may have committed what came after our plan: what is there is not gone.
-    missed = {
-        uri
-        for uri in (not_listed(shards.values(), planned, roots) if settings.prune else ())
-        if not uri.startswith(storage.below(f"{DATA}/"))  # there, and no input
-    }
-    now = _versions_now(shards.values(), units, incomplete | missed)
+    foreign = {shard.footer.source for shard in shards.values() if shard.name.unit not in units}
+    asked = (foreign & planned) | incomplete
+    if settings.prune:
+        # Another job may have committed what came after our plan: what is there is not gone.
+        asked |= _inputs_under(storage, shards.values(), roots) - planned
+    now = _versions_now(asked)
     retirement = plan_retirement(
         shards.values(),
         units=units,
@@ -142,13 +141,17 @@ def _publish_listed(
     return problems, sizes.keys() - {shard.name for shard in retirement.retired}
 
 
-def _versions_now(
-    shards: Iterable[IndexedShard], units: Mapping[str, WorkUnit], others: Collection[str]
-) -> dict[str, str]:
-    """Look up the version of planned sources that have shards of another plan, and of others."""
-    planned = {unit.source.uri for unit in units.values()}
-    foreign = {shard.footer.source for shard in shards if shard.name.unit not in units}
-    asked = sorted((foreign & planned) | set(others))
+def _inputs_under(
+    storage: Storage, shards: Iterable[IndexedShard], roots: Collection[str]
+) -> set[str]:
+    """Return the sources under a run's inputs; the output's own shards are none, wherever it is."""
+    own = storage.below(f"{DATA}/")
+    return {uri for uri in sources_under(shards, roots) if not uri.startswith(own)}
+
+
+def _versions_now(uris: Collection[str]) -> dict[str, str]:
+    """Look up the version of sources; those that are gone are left out."""
+    asked = sorted(uris)
     with ThreadPoolExecutor(_STORE_THREADS) as pool:
         found = pool.map(_version_now, asked)
         return {uri: version for uri, version in zip(asked, found, strict=True) if version}

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from pipelines.corpus.index import IndexedShard
 from pipelines.errors import PruneLimitError
 from pipelines.source.units import WorkUnit
 
-__all__ = ["Retirement", "not_listed", "plan_retirement"]
+__all__ = ["Retirement", "plan_retirement", "sources_under"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def plan_retirement(
         listed: Version of each source that the published index lists.
         now: Version that sources have by now, of those that have shards of another one than the
             plan's: shards of a version that is newer than the plan are another job's, and stay. Of
-            those that the plan has not (`not_listed`): they came after it was made, and stay.
+            those under `roots` that the plan has not: they came after it was made, and stay.
         prune_max: Largest share of the sources under `roots` that may be retired because they are
             gone; None: none is.
     """
@@ -79,7 +80,7 @@ def plan_retirement(
         else:
             live += current
             retired += old
-    under = _under(by_source, roots)
+    under = sources_under(chain.from_iterable(by_source.values()), roots)
     gone = sorted(under - planned.keys() - now.keys())
     refused = None
     if prune_max is not None and gone:
@@ -96,20 +97,9 @@ def plan_retirement(
     return Retirement(tuple(live), tuple(retired), tuple(gone), refused)
 
 
-def not_listed(
-    shards: Iterable[IndexedShard], planned: Collection[str], roots: Collection[str]
-) -> set[str]:
-    """Return the URIs under a run's inputs that have shards and were not there to be planned."""
-    by_source: dict[str, list[IndexedShard]] = defaultdict(list)
-    for shard in shards:
-        by_source[shard.footer.source].append(shard)
-    return _under(by_source, roots).difference(planned)
-
-
-def _under(by_source: Mapping[str, Sequence[IndexedShard]], roots: Collection[str]) -> set[str]:
-    return {
-        uri for uri, shards in by_source.items() if any(_is_under(shard, roots) for shard in shards)
-    }
+def sources_under(shards: Iterable[IndexedShard], roots: Collection[str]) -> set[str]:
+    """Return the URIs of the sources of some shards that lie under some inputs."""
+    return {shard.footer.source for shard in shards if _is_under(shard, roots)}
 
 
 def _one_version(shards: Sequence[IndexedShard], listed: str | None) -> list[IndexedShard]:

@@ -39,10 +39,9 @@ def open_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if is_local(uri):
         return fsspec.filesystem("file"), uri
     try:
-        fs, path = file_system_of(uri, use_listings_cache=False)
+        return file_system_of(uri, use_listings_cache=False)
     except (ValueError, ImportError) as error:
         raise InvalidInputError(f"input {uri}: {one_line(error)}") from error
-    return fs, str(path)
 
 
 def files_of(root: str) -> dict[str, Mapping[str, Any]]:

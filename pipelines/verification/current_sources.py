@@ -19,7 +19,7 @@ from pipelines.source.plan import plan_units
 from pipelines.source.sources import list_sources
 from pipelines.source.units import Format, Source, WorkUnit
 
-__all__ = ["READ_ERRORS", "CurrentSources", "plan_current_sources", "reason_of"]
+__all__ = ["READ_ERRORS", "CurrentSources", "plan_current_sources", "reason_of", "units_of"]
 
 READ_ERRORS = (TwofoldError, OSError, BotoCoreError)
 """What reading a source again may raise; to `verify` each is something that it found."""
@@ -103,8 +103,17 @@ def _list_roots(
     return listed, unlisted
 
 
+def units_of(source: Source, pin: Pin) -> list[WorkUnit]:
+    """Return the work units of a source, as the job that wrote the corpus plans them.
+
+    Raises:
+        TwofoldError, OSError, BotoCoreError: It cannot be read (`READ_ERRORS`).
+    """
+    return plan_units([source], unit_bytes=pin.layout.unit_bytes, tolerate_unreadable=True)
+
+
 def _plan(source: Source, shard: IndexedShard, *, pin: Pin) -> list[WorkUnit] | str:
     try:
-        return plan_units([source], unit_bytes=pin.layout.unit_bytes, tolerate_unreadable=True)
+        return units_of(source, pin)
     except READ_ERRORS as error:
         return f"{shard.name}: {source.uri} cannot be read again: {reason_of(error)}"

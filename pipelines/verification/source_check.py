@@ -22,10 +22,14 @@ from pipelines.corpus.shard_file import ShardFile
 from pipelines.corpus.shards import DATA, REJECTS
 from pipelines.settings import OnInvalid, OnLong
 from pipelines.source.documents import DocumentBatch
-from pipelines.source.plan import plan_units
 from pipelines.source.units import Format, Source, WorkUnit
 from pipelines.storage import Storage
-from pipelines.verification.current_sources import READ_ERRORS, plan_current_sources, reason_of
+from pipelines.verification.current_sources import (
+    READ_ERRORS,
+    plan_current_sources,
+    reason_of,
+    units_of,
+)
 
 __all__ = ["check_sources"]
 
@@ -81,10 +85,9 @@ def check_sources(
 def _has_units(source: Source, pin: Pin, units: Collection[str]) -> bool:
     """Whether shards are there of a source, though none that can be read."""
     try:
-        planned = plan_units([source], unit_bytes=pin.layout.unit_bytes, tolerate_unreadable=True)
+        return any(unit.key in units for unit in units_of(source, pin))
     except READ_ERRORS:
         return False
-    return any(unit.key in units for unit in planned)
 
 
 def _unit_problems(
