@@ -16,12 +16,12 @@ from ray.serve.schema import LoggingConfig
 from command_line.sources import from_environment, merge
 from serving.autoscaling import ReplicasForLoad
 from serving.endpoint import QueryEndpoint
+from serving.replica_size import replica_size
 from serving.settings import ScalingSettings, ServingSettings
 
-__all__ = ["DEPLOYMENT_NAME", "build_app", "largest_node_cpus", "replica_cpus"]
+__all__ = ["DEPLOYMENT_NAME", "alive_nodes", "build_app"]
 
 DEPLOYMENT_NAME = "QueryEndpoint"
-_DEFAULT_CPUS = 4
 _MAX_ONGOING_REQUESTS = 20_000
 """More than the connections that one HAProxy takes where `ray_environment` says how many."""
 _HEALTH_CHECK_PERIOD_S = 10.0
@@ -37,41 +37,36 @@ def build_app(args: ServingSettings) -> serve.Application:
     values = from_environment(ServingSettings)
     merge(ServingSettings, values, args.model_dump(exclude_unset=True))
     args = ServingSettings(**values)
-    scaling = args.scaling
-    cpus = replica_cpus(scaling)
-    threads = max(1, int(cpus))
+    size = replica_size(args.scaling, args.encoder, alive_nodes())
+    on_device = {"device": args.encoder.device_with(size.num_gpus)}
+    args = args.model_copy(update={"encoder": args.encoder.model_copy(update=on_device)})
     # Ray's annotation of `deployment` knows its use with arguments only.
     unnamed = cast(serve.Deployment, serve.deployment(serve.ingress()(QueryEndpoint)))
     deployment = unnamed.options(
         name=DEPLOYMENT_NAME,
         ray_actor_options={
-            "num_cpus": cpus,
-            "num_gpus": scaling.num_gpus_per_replica,
-            "runtime_env": {"env_vars": {"RAYON_NUM_THREADS": str(threads)}},
+            "num_cpus": size.num_cpus,
+            "num_gpus": size.num_gpus,
+            "runtime_env": {"env_vars": {"RAYON_NUM_THREADS": str(size.threads)}},
         },
         # Above our own admission: Serve's rejection is plain text, ours is what clients can read.
         max_ongoing_requests=_MAX_ONGOING_REQUESTS,
-        graceful_shutdown_timeout_s=scaling.drain_timeout_s,
+        graceful_shutdown_timeout_s=args.scaling.drain_timeout_s,
         health_check_period_s=_HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=args.limits.request_timeout_s + _HEALTH_CHECK_PERIOD_S,
         # One line for each request is ours, with what was embedded in it.
         logging_config=LoggingConfig(enable_access_log=False),
-        **_replicas(scaling),
+        **_replicas(args.scaling),
     )
-    return deployment.bind(args, threads)
+    return deployment.bind(args, size.threads)
 
 
-def replica_cpus(scaling: ScalingSettings) -> float:
-    """Return the CPUs of a replica: as set, else 4, or all of a smaller largest node."""
-    return scaling.num_cpus_per_replica or min(_DEFAULT_CPUS, largest_node_cpus())
-
-
-def largest_node_cpus() -> float:
-    """Return the CPUs that Ray counts on its largest node; of this machine where Ray is not up."""
+def alive_nodes() -> list[dict[str, float]]:
+    """Return what Ray counts on each node that is alive; this machine's CPUs where Ray is not up."""
     if not ray.is_initialized():
-        return float(os.cpu_count() or 1)
+        return [{"CPU": float(os.cpu_count() or 1)}]
     nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's, without types
-    return max((node["Resources"].get("CPU", 0.0) for node in nodes if node["Alive"]), default=1.0)
+    return [node["Resources"] for node in nodes if node["Alive"]]
 
 
 def _replicas(scaling: ScalingSettings) -> dict[str, Any]:

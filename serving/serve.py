@@ -194,13 +194,17 @@ def _deploy(settings: ServeCommandSettings) -> None:
 
 def _check_fits(serving: ServingSettings, *, is_fixed: bool) -> None:
     """Refuse replicas that no node can hold, for which Serve would wait without a word."""
-    from serving.app import largest_node_cpus, replica_cpus
+    from serving.app import alive_nodes
+    from serving.replica_size import replica_size
 
-    cpus, largest = replica_cpus(serving.scaling), largest_node_cpus()
-    if is_fixed and cpus * serving.scaling.min_replicas > largest:
+    nodes, wanted = alive_nodes(), serving.scaling.min_replicas
+    size = replica_size(serving.scaling, serving.encoder, nodes)
+    if is_fixed and sum(size.fit(node) for node in nodes) < wanted:
+        found = {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
         raise ServeError(
-            f"expected room for {serving.scaling.min_replicas} replicas of {cpus:g} CPUs, found "
-            f"{largest:g} CPUs; lower --num-cpus-per-replica or --min-replicas, or raise --num-cpus"
+            f"expected room for {wanted} replicas of {size.num_cpus:g} CPUs and {size.num_gpus:g} "
+            f"GPUs, found {found['CPU']:g} CPUs and {found['GPU']:g} GPUs; lower "
+            "--num-cpus-per-replica, --num-gpus-per-replica or --min-replicas, or raise --num-cpus"
         )
 
 

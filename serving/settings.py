@@ -94,8 +94,11 @@ class ScalingSettings(BaseModel):
         description="CPUs of a replica, and threads of its encoder; unset: 4, or all of a "
         "smaller machine",
     )
-    num_gpus_per_replica: float = Field(
-        0.0, ge=0, description="GPUs of a replica; 0.5 puts two on one"
+    num_gpus_per_replica: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs of a replica; unset: 1 where the cluster has GPUs and device and backend "
+        "allow one, else 0; 0.25 puts four on a GPU",
     )
     target_utilization: float = Field(
         0.7,

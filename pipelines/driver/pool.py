@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from encoder.settings import BackendName, DtypeName, EncoderSettings
 from pipelines.settings import EmbedCorpusSettings
 
 __all__ = ["Pool", "plan_pool"]
@@ -61,7 +60,7 @@ def plan_pool(
     """
     gpus = settings.num_gpus_per_actor
     if gpus is None:
-        gpus = _gpus_per_actor(settings.encoder, nodes)
+        gpus = settings.encoder.gpus_wanted(nodes)
     hosts = [node for node in nodes if node.get("GPU", 0) >= gpus] if gpus else list(nodes)
     cpus = settings.num_cpus_per_actor
     if cpus is None:
@@ -79,22 +78,8 @@ def plan_pool(
         num_gpus=gpus,
         units_in_flight=settings.units_in_flight,
         fits_now=fitting > 0,
-        device=_device(settings.encoder, gpus),
+        device=settings.encoder.device_with(gpus),
     )
-
-
-def _gpus_per_actor(encoder: EncoderSettings, nodes: Sequence[Mapping[str, float]]) -> float:
-    on_cpu = (
-        encoder.device == "cpu"
-        or encoder.backend is BackendName.OPENVINO
-        or encoder.dtype is DtypeName.INT8
-    )
-    return 1.0 if not on_cpu and any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
-
-
-def _device(encoder: EncoderSettings, gpus: float) -> str:
-    # Ray hides no GPU from an actor that reserves none: left to choose, all would take the first.
-    return "cpu" if encoder.device == "auto" and not gpus else encoder.device
 
 
 def _cpu_share(node: Mapping[str, float], gpus: float) -> float:

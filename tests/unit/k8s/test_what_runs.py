@@ -16,6 +16,7 @@ from command_line.parse import parse_settings
 from pipelines.pull import PullSettings
 from pipelines.settings import EmbedCorpusSettings
 from serving import before_serve
+from serving.replica_size import replica_size
 from serving.settings import ServingSettings
 from support.manifests import (
     K8S,
@@ -108,10 +109,9 @@ def test_the_import_path_leads_to_a_builder_that_takes_the_settings(overlay: str
 
 @pytest.mark.parametrize("overlay", SERVICES)
 def test_every_replica_finds_a_worker_that_holds_it(overlay: str):
-    scaling, group = serving_settings(overlay).scaling, workers(overlay)
-    node = ray_resources(group)
-    assert scaling.num_cpus_per_replica <= node["CPU"]
-    assert scaling.num_gpus_per_replica <= node["GPU"]
+    settings, group = serving_settings(overlay), workers(overlay)
+    scaling, node = settings.scaling, ray_resources(group)
+    assert replica_size(scaling, settings.encoder, [node]).fit(node) >= 1
     assert scaling.min_replicas <= group["minReplicas"]
     assert scaling.max_replicas <= group["maxReplicas"]
 
