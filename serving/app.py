@@ -62,7 +62,7 @@ def build_app(args: ServingSettings) -> serve.Application:
 
 
 def alive_nodes() -> list[dict[str, float]]:
-    """Return what Ray counts on each node that is alive; this machine's CPUs where Ray is not up."""
+    """Return what Ray counts on each node alive; this machine's CPUs where Ray is not up."""
     if not ray.is_initialized():
         return [{"CPU": float(os.cpu_count() or 1)}]
     nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's, without types

@@ -1,4 +1,4 @@
-"""What a replica takes of the cluster, where the settings leave it open. Pure arithmetic over nodes."""
+"""What a replica takes of the cluster where settings leave it open: arithmetic over nodes."""
 
 from __future__ import annotations
 

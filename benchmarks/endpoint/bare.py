@@ -97,17 +97,20 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
 
 def main(argv: Sequence[str]) -> int:
     """Load the model, then do what stdin says until it ends."""
-    from serving.app import replica_cpus
+    from encoder.settings import EncoderSettings
+    from serving.app import alive_nodes
+    from serving.replica_size import replica_size
     from serving.settings import ScalingSettings
 
-    threads = int(argv[2]) if len(argv) > 2 else max(1, int(replica_cpus(ScalingSettings())))
+    asked = EncoderSettings(model=argv[0])
+    unset = replica_size(ScalingSettings(), asked, alive_nodes())
+    threads = int(argv[2]) if len(argv) > 2 else unset.threads
     # Ray sets the same for a replica.
     os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
     from encoder.encoder import load_encoder
-    from encoder.settings import EncoderSettings
     from encoder.space import Role
 
-    encoder = load_encoder(EncoderSettings(model=argv[0], num_threads=threads))
+    encoder = load_encoder(asked.model_copy(update={"num_threads": threads}))
     queries: list[str] = json.loads(Path(argv[1]).read_text())
     calls = _Calls(lambda texts: encoder.encode(texts, Role.QUERY), queries)
     # As the endpoint does before it is ready: a backend prepares each shape when it first meets it.
