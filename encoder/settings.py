@@ -5,7 +5,6 @@ Values left unset are read from the model's own files; a value given here overri
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from enum import Enum
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -80,23 +79,3 @@ class EncoderSettings(BaseModel):
     num_threads: int | None = Field(
         None, ge=1, description="CPU threads of tokenizer and forward; unset: all that are free"
     )
-
-    def gpus_wanted(self, nodes: Sequence[Mapping[str, float]]) -> float:
-        """Return the GPUs to reserve for one encoder: 1 where there are any and it may use one.
-
-        Args:
-            nodes: Resources of every node that is alive ({"CPU": 8.0, "GPU": 1.0}).
-        """
-        on_cpu = (
-            self.device == "cpu"
-            or self.backend is BackendName.OPENVINO
-            or self.dtype is DtypeName.INT8
-        )
-        return 1.0 if not on_cpu and any(node.get("GPU", 0) >= 1 for node in nodes) else 0.0
-
-    def device_with(self, gpus: float) -> str:
-        """Return the device of an encoder for which so many GPUs are reserved.
-
-        Ray hides no GPU from a worker that reserves none: left to choose, all would take the first.
-        """
-        return "cpu" if self.device == "auto" and not gpus else self.device

@@ -14,6 +14,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
 from command_line.sources import from_environment, merge
+from encoder.placement import device_with
 from serving.autoscaling import ReplicasForLoad
 from serving.endpoint import QueryEndpoint
 from serving.replica_size import replica_size
@@ -38,7 +39,7 @@ def build_app(args: ServingSettings) -> serve.Application:
     merge(ServingSettings, values, args.model_dump(exclude_unset=True))
     args = ServingSettings(**values)
     size = replica_size(args.scaling, args.encoder, alive_nodes())
-    on_device = {"device": args.encoder.device_with(size.num_gpus)}
+    on_device = {"device": device_with(args.encoder, size.num_gpus)}
     args = args.model_copy(update={"encoder": args.encoder.model_copy(update=on_device)})
     # Ray's annotation of `deployment` knows its use with arguments only.
     unnamed = cast(serve.Deployment, serve.deployment(serve.ingress()(QueryEndpoint)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from encoder.placement import fit, gpus_wanted
 from encoder.settings import EncoderSettings
 from serving.settings import ScalingSettings
 
@@ -32,10 +33,7 @@ class ReplicaSize:
 
     def fit(self, node: Mapping[str, float]) -> int:
         """Return how many a node with these resources ({"CPU": 8.0, "GPU": 1.0}) holds."""
-        by_cpu = int(node.get("CPU", 0.0) / self.num_cpus)
-        if not self.num_gpus:
-            return by_cpu
-        return min(by_cpu, int(node.get("GPU", 0.0) / self.num_gpus))
+        return fit(node, self.num_cpus, self.num_gpus)
 
 
 def replica_size(
@@ -52,5 +50,5 @@ def replica_size(
     gpus = scaling.num_gpus_per_replica
     return ReplicaSize(
         num_cpus=scaling.num_cpus_per_replica or min(_DEFAULT_CPUS, largest),
-        num_gpus=encoder.gpus_wanted(nodes) if gpus is None else gpus,
+        num_gpus=gpus_wanted(encoder, nodes) if gpus is None else gpus,
     )

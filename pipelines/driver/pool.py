@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from encoder.placement import device_with, fit, gpus_wanted
 from pipelines.settings import EmbedCorpusSettings
 
 __all__ = ["Pool", "plan_pool"]
@@ -60,12 +61,12 @@ def plan_pool(
     """
     gpus = settings.num_gpus_per_actor
     if gpus is None:
-        gpus = settings.encoder.gpus_wanted(nodes)
+        gpus = gpus_wanted(settings.encoder, nodes)
     hosts = [node for node in nodes if node.get("GPU", 0) >= gpus] if gpus else list(nodes)
     cpus = settings.num_cpus_per_actor
     if cpus is None:
         cpus = min((_cpu_share(node, gpus) for node in hosts if node.get("CPU")), default=1.0)
-    fitting = sum(_fit(node, cpus, gpus) for node in hosts)
+    fitting = sum(fit(node, cpus, gpus) for node in hosts)
     if settings.actors is None:
         low = high = max(1, fitting)
     else:
@@ -78,7 +79,7 @@ def plan_pool(
         num_gpus=gpus,
         units_in_flight=settings.units_in_flight,
         fits_now=fitting > 0,
-        device=settings.encoder.device_with(gpus),
+        device=device_with(settings.encoder, gpus),
     )
 
 
@@ -89,8 +90,3 @@ def _cpu_share(node: Mapping[str, float], gpus: float) -> float:
     else:
         actors = math.ceil(node["CPU"] / _MOST_CPUS_PER_CPU_ACTOR)
     return float(max(1, math.floor(node["CPU"] / max(1, actors))))
-
-
-def _fit(node: Mapping[str, float], cpus: float, gpus: float) -> int:
-    by_cpu = math.floor(node.get("CPU", 0) / cpus)
-    return min(by_cpu, math.floor(node.get("GPU", 0) / gpus)) if gpus else by_cpu

@@ -111,6 +111,7 @@ def test_the_import_path_leads_to_a_builder_that_takes_the_settings(overlay: str
 def test_every_replica_finds_a_worker_that_holds_it(overlay: str):
     settings, group = serving_settings(overlay), workers(overlay)
     scaling, node = settings.scaling, ray_resources(group)
+    assert scaling.num_cpus_per_replica <= node["CPU"]
     assert replica_size(scaling, settings.encoder, [node]).fit(node) >= 1
     assert scaling.min_replicas <= group["minReplicas"]
     assert scaling.max_replicas <= group["maxReplicas"]
