@@ -16,24 +16,13 @@ from encoder.batching import plan_batches
 from encoder.encoder import Encoder
 from encoder.model.description import describe_model
 from encoder.model.int8_record import read_int8_record
+from encoder.probe_vectors import PROBE_TEXTS
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace, Pooling, Role
 from encoder.tokenizer import Tokenizer
 
-__all__ = ["PROBE_TEXTS", "load", "open_encoder"]
+__all__ = ["load", "open_encoder"]
 
-PROBE_TEXTS = (
-    "jobs",
-    "Who wrote it?",
-    "how to reverse a list in python",
-    "Café naïve 東京 — 42 % of 3.14, e-mail: a@b.example",
-    "Which sentence talks about the skills that workers need for new kinds of work?",
-    "Return an iterator over the lines of the file; the file is closed when it is exhausted. " * 2,
-    "The economies of the region continue to adopt digital technologies, and policy makers ask how "
-    "to prepare the workforce; little is known of the skills that are needed. " * 3,
-    "0 1 2 3 5 8 13 21 34 55 89 144 233 377 610 { } [ ] ( ) < > = + - * / | & ^ % $ # @ ! " * 2,
-)
-"""Fixed texts of 3 to 130 tokens: words, a question, prose, digits, other scripts, punctuation."""
 _PROBE_BATCH_TOKENS = 512
 """Padded tokens of a forward; a forward of both poolings has each text twice."""
 _PACKAGES = ("torch", "transformers", "tokenizers", "openvino")

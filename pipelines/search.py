@@ -32,6 +32,7 @@ from encoder.space import EmbeddingSpace
 from pipelines.columns import CHAR_END, CHAR_START
 from pipelines.corpus.corpus_model import check_space, find_corpus_model
 from pipelines.corpus.pin import Pin, require_pin
+from pipelines.corpus.probe import read_probe
 from pipelines.corpus.shards import ShardName
 from pipelines.corpus_blocks import live_shards, read_rows, stream_blocks
 from pipelines.errors import CorpusError, exit_code
@@ -172,8 +173,11 @@ def _run(argv: Sequence[str] | None) -> int:
         description="Search a corpus by meaning, exactly: every vector is compared.",
     )
     started = time.perf_counter()
-    pin = require_pin(Storage(settings.corpus))
+    storage = Storage(settings.corpus)
+    pin = require_pin(storage)
     encoder = load_encoder(find_corpus_model(pin, settings.encoder).settings)
+    if probe := read_probe(storage, pin.space):
+        probe.check(encoder, storage.uri)
     loaded = time.perf_counter()
     results = search(settings.corpus, settings.query, settings.k, encoder=encoder)
     searched = time.perf_counter()

@@ -21,12 +21,14 @@ from rich.table import Table
 
 from command_line.fields import AUTO_IS_UNSET
 from command_line.parse import parse_settings, run_command
+from encoder.errors import SpaceMismatchError
 from encoder.settings import EncoderSettings
 from pipelines.corpus.conservation import conservation_problems
 from pipelines.corpus.corpus_model import CorpusModel, find_corpus_model
 from pipelines.corpus.ids import find_duplicate_ids
 from pipelines.corpus.index import IndexedShard, list_shards
 from pipelines.corpus.pin import Pin, require_pin
+from pipelines.corpus.probe import read_probe
 from pipelines.corpus.shards import DATA, REJECTS, ShardName
 from pipelines.errors import CorpusError, VerificationError, exit_code
 from pipelines.source.units import Format
@@ -130,6 +132,7 @@ def verify(settings: VerifySettings) -> VerifyReport:
     readable = [shard for shard in shards if shard.name not in unreadable]
     findings = [problem for found in checked for problem in found.problems]
     findings += _foreign_files(storage)
+    findings += _probe_problems(storage, pin)
     findings += unit_problems(list(sizes))
     findings += index_problems(storage, pin, sizes, shards)
     findings += version_problems(shards)
@@ -189,6 +192,13 @@ def _foreign_files(storage: Storage) -> Iterator[str]:
     for name in storage.sizes(DATA):
         if name.endswith(".parquet") and ShardName.parse(name) is None:
             yield f"{DATA}/{name}: is not a shard of twofold; move it elsewhere"
+
+
+def _probe_problems(storage: Storage, pin: Pin) -> Iterator[str]:
+    try:
+        read_probe(storage, pin.space)
+    except SpaceMismatchError as error:
+        yield str(error)
 
 
 def _conservation(sizes: Mapping[ShardName, int], shards: Sequence[IndexedShard]) -> list[str]:

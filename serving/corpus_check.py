@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from encoder.corpus_space import read_corpus_space
+import logging
+
+from encoder.corpus_files import PROBE_VECTORS_FILE, read_corpus_space, read_probe_vectors
+from encoder.encoder import Encoder
 from encoder.errors import SpaceMismatchError
 from encoder.space import EmbeddingSpace
 
-__all__ = ["check_corpus"]
+__all__ = ["check_corpus", "check_space"]
+
+_logger = logging.getLogger("ray.serve")
 
 
-def check_corpus(corpus: str, space: EmbeddingSpace) -> None:
+def check_corpus(corpus: str, encoder: Encoder) -> None:
+    """Check that a corpus' vectors can be compared with those that an encoder makes.
+
+    Raises:
+        SpaceMismatchError: It is of another space, or computes other vectors in the same one.
+        InvalidInputError: There is no such corpus, or it cannot be read.
+    """
+    check_space(corpus, encoder.space)
+    known = read_probe_vectors(corpus, encoder.space)
+    if known is None:
+        _logger.warning(
+            "%s has no %s: the spaces are equal, but whether this replica computes the same "
+            "vectors is not known; the next run that embeds something writes it",
+            corpus,
+            PROBE_VECTORS_FILE,
+        )
+    else:
+        known.check(encoder, corpus)
+
+
+def check_space(corpus: str, space: EmbeddingSpace) -> None:
     """Check that a corpus' vectors can be compared with those of a space.
 
     Raises:

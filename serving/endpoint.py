@@ -50,7 +50,7 @@ class QueryEndpoint:
             asked = asked.model_copy(update={"num_threads": num_threads})
         encoder = load_encoder(asked)
         if settings.corpus is not None:
-            check_corpus(settings.corpus, encoder.space)
+            check_corpus(settings.corpus, encoder)
         self.service = EmbeddingService(encoder, settings, self._metrics)
         _logger.info("serving %s in space %s", encoder.provenance, encoder.space.fingerprint)
 

@@ -165,11 +165,11 @@ def _connect(settings: ServeCommandSettings) -> None:
 def _check_here(settings: ServeCommandSettings) -> None:
     """Find out what is wrong with model or corpus before Ray is started, in one line."""
     from encoder.model.description import describe_model
-    from serving.corpus_check import check_corpus
+    from serving.corpus_check import check_space
 
     space = describe_model(settings.encoder).space
     if settings.corpus is not None:
-        check_corpus(settings.corpus, space)
+        check_space(settings.corpus, space)
 
 
 def _deploy(settings: ServeCommandSettings) -> None:

@@ -8,7 +8,9 @@ import numpy.typing as npt
 from encoder.backends.base import TokenBatch
 
 __all__ = [
+    "LEAST_COSINE",
     "MIN_EXACT_COSINE",
+    "MIN_INT8_COSINE",
     "MIN_INT8_MEAN_COSINE",
     "MIN_REDUCED_COSINE",
     "PROOF_LENGTHS",
@@ -27,6 +29,18 @@ the same texts alone."""
 MIN_INT8_MEAN_COSINE = 0.98
 """The fidelity bar of int8 against float32, for the mean of several texts. MiniLM reaches 0.99735
 on 100 scientific abstracts."""
+
+MIN_INT8_COSINE = 0.95
+"""The bar of int8 against float32 for any text. Far below what good graphs give: it finds another
+text or model, whose cosines are lower still."""
+
+LEAST_COSINE = {
+    "float32": MIN_EXACT_COSINE,
+    "bfloat16": MIN_REDUCED_COSINE,
+    "float16": MIN_REDUCED_COSINE,
+    "int8": MIN_INT8_COSINE,
+}
+"""By precision: the fidelity bar of any text's vector against float32."""
 
 PROOF_LENGTHS = ((12,), (12, 7, 3, 1))
 """Tokens of the texts of each batch: one text alone, and several of which some are padded."""

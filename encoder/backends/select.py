@@ -19,9 +19,9 @@ import numpy.typing as npt
 from encoder.backends.base import Backend, TokenBatch
 from encoder.backends.choice import Choice, Hardware, choose, detect_hardware
 from encoder.backends.fidelity import (
+    LEAST_COSINE,
     MIN_EXACT_COSINE,
     MIN_INT8_MEAN_COSINE,
-    MIN_REDUCED_COSINE,
     cosines,
 )
 from encoder.errors import ModelLoadError
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
     from encoder.backends.pooled_model import PooledModel
 
 __all__ = ["cosines_of", "open_backend"]
-
-_LEAST_COSINE = {
-    "float32": MIN_EXACT_COSINE,
-    "bfloat16": MIN_REDUCED_COSINE,
-    "float16": MIN_REDUCED_COSINE,
-}
 
 _logger = logging.getLogger(__name__)
 
@@ -84,7 +78,7 @@ def open_backend(
     while not _is_reference(choice):
         backend = _build(model, folder, choice, settings, max_seq_length)
         lowest = float(cosines_of(backend, probe, reference).min(initial=1.0))
-        if lowest >= _LEAST_COSINE[choice.dtype]:
+        if lowest >= LEAST_COSINE[choice.dtype]:
             _log(choice, f"min cosine to float32 {lowest:.5f}")
             return backend
         backend.close()

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from encoder.backends.fidelity import MIN_EXACT_COSINE
 from encoder.errors import BackendError
-from encoder.loading import PROBE_TEXTS
 from encoder.model.description import ModelDescription
+from encoder.probe_vectors import PROBE_TEXTS
 
 __all__ = ["Fidelity", "Vectors", "check_texts", "require_fidelity"]
 

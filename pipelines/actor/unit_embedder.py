@@ -26,6 +26,7 @@ from pipelines.actor.prepare import PreparedBatch, prepare
 from pipelines.actor.shard_stream import bad_row_error, check_version, cut_into_shards, documents_of
 from pipelines.actor.shard_writer import ShardWriter
 from pipelines.actor.unit_job import UnitJob
+from pipelines.corpus.probe import agree_on_probe_vectors
 from pipelines.corpus.shards import DATA, ShardName, UnitShards, group_by_unit, read_footer
 from pipelines.errors import SourceChangedError, StorageError
 from pipelines.read_ahead import ReadAhead, StageClock
@@ -159,22 +160,29 @@ class UnitEmbedder:
             if self._loaded is None:
                 job = self._job
                 try:
-                    encoder = load_encoder(job.encoder)
+                    encoder = self._open_encoder()
                 except (RuntimeError, MemoryError) as error:
                     raise BackendError(f"the model does not load here: {error}") from error
-                differences = job.pin.space.differences(encoder.space)
-                if differences:
-                    raise SpaceMismatchError(
-                        f"the model {job.encoder.model} on this worker is not the driver's: "
-                        f"{differences} (driver, worker); mirror it with `twofold pull` and give "
-                        "the mirror to all of them"
-                    )
                 self._loaded = _Loaded(
                     encoder,
                     Forward(encoder, job.role, batch_timeout_s=job.batch_timeout_s),
                     ShardWriter(job, encoder.provenance),
                 )
             return self._loaded
+
+    def _open_encoder(self) -> Encoder:
+        """Load the model, which must be the driver's and compute what the corpus' first one did."""
+        job = self._job
+        encoder = load_encoder(job.encoder)
+        differences = job.pin.space.differences(encoder.space)
+        if differences:
+            raise SpaceMismatchError(
+                f"the model {job.encoder.model} on this worker is not the driver's: "
+                f"{differences} (driver, worker); mirror it with `twofold pull` and give "
+                "the mirror to all of them"
+            )
+        agree_on_probe_vectors(self._storage, encoder)
+        return encoder
 
 
 @dataclass(frozen=True)

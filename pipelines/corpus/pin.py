@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from encoder.corpus_space import CORPUS_SPACE_FILE
+from encoder.corpus_files import CORPUS_SPACE_FILE
 from encoder.errors import InvalidInputError, SpaceMismatchError
 from encoder.space import EmbeddingSpace
 from pipelines.corpus.shards import DATA

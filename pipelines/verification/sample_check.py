@@ -13,7 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from encoder.model_card import load_model_card
+from encoder.backends.fidelity import LEAST_COSINE, MIN_REDUCED_COSINE
+from encoder.corpus_files import PROBE_VECTORS_FILE
+from encoder.errors import SpaceMismatchError
+from encoder.model_card import ModelCard, load_model_card
 from encoder.space import Role
 from pipelines.actor.prepare import text_hash
 from pipelines.actor.shard_stream import documents_of
@@ -21,6 +24,7 @@ from pipelines.columns import CHAR_END, CHAR_START, EMBEDDING, TEXT_HASH
 from pipelines.corpus.corpus_model import CorpusModel
 from pipelines.corpus.index import IndexedShard
 from pipelines.corpus.pin import Pin
+from pipelines.corpus.probe import read_probe
 from pipelines.corpus.shards import DATA, ShardName
 from pipelines.corpus_blocks import read_rows
 from pipelines.settings import OnInvalid
@@ -31,9 +35,6 @@ from pipelines.verification.current_sources import READ_ERRORS, plan_current_sou
 __all__ = ["SampleCheck", "check_sample", "choose_rows"]
 
 _SEED = 20
-_LEAST_COSINE = {"float32": 0.99999, "reduced": 0.999, "int8": 0.95}
-"""The encoder's own bars, by the precision of the forward and of what is stored. That of int8 is
-far below what good graphs give: it finds another text or model, whose cosines are lower still."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,10 @@ def check_sample(
             found, missing = _texts(current.units[key], pin, rows)
             texts += found
             problems += missing
-    cosines = _cosines(texts, pin, model)
+    card = load_model_card(model.folder, pin.space.max_seq_length)
+    cosines = _cosines(texts, pin, card)
     problems += _below(texts, cosines, pin)
+    problems += _probe_problems(storage, pin, card)
     return SampleCheck(cosines, tuple(problems))
 
 
@@ -194,11 +197,10 @@ def _matching(
 
 
 def _cosines(
-    texts: Sequence[tuple[_Row, str]], pin: Pin, model: CorpusModel
+    texts: Sequence[tuple[_Row, str]], pin: Pin, card: ModelCard
 ) -> npt.NDArray[np.float64]:
     if not texts:
         return np.zeros(0)
-    card = load_model_card(model.folder, pin.space.max_seq_length)
     role = Role(pin.layout.role)
     expected = card.embed([text for _, text in texts], pin.space, role).astype(np.float64)  # (N, D)
     stored = np.stack([row.vector for row, _ in texts]).astype(np.float64)  # (N, D)
@@ -223,8 +225,20 @@ def _below(
             )
 
 
+def _probe_problems(storage: Storage, pin: Pin, card: ModelCard) -> Iterator[str]:
+    """Yield where the probe vectors, with which encoders are compared, are not the card's."""
+    try:
+        probe = read_probe(storage, pin.space)
+    except SpaceMismatchError:
+        return  # told without a sample, too
+    if probe is None:
+        return
+    for role in Role:
+        expected = card.embed(probe.texts, pin.space, role)
+        if unlike := probe.unlike(role, expected, "float32"):
+            yield f"{PROBE_VECTORS_FILE}: {unlike}, with the model card in float32"
+
+
 def _least_cosine(computed: str, stored: str) -> float:
     """Return the bar of a precision of the forward and one of storage."""
-    if computed == "int8":
-        return _LEAST_COSINE["int8"]
-    return _LEAST_COSINE["float32" if computed == stored == "float32" else "reduced"]
+    return min(LEAST_COSINE.get(computed, MIN_REDUCED_COSINE), LEAST_COSINE[stored])

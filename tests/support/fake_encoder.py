@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from encoder.encoder import Encoded, EncodedVectors
+from encoder.probe_vectors import PROBE_TEXTS
 from encoder.space import EmbeddingSpace, Pooling, Role, RoleEncoding
 from encoder.tokenizer import Tokenized
 
@@ -86,8 +87,9 @@ class FakeEncoder:
         heartbeat: Callable[[], None] | None = None,
     ) -> EncodedVectors:
         each = [roles] * len(tokenized) if isinstance(roles, Role) else roles
-        self.forwards.append(len(tokenized))
-        self.on_forward()
+        if not _is_probe(tokenized):
+            self.forwards.append(len(tokenized))
+            self.on_forward()
         if any(_POISON in ids for ids in tokenized.input_ids):
             raise RuntimeError("a kernel said no\n  and more lines")
         vectors = [_vector(ids, role) for ids, role in zip(tokenized.input_ids, each, strict=True)]
@@ -118,6 +120,12 @@ def _vector(ids: np.ndarray, role: Role) -> np.ndarray:
 
 def _word_id(word: str) -> int:
     return zlib.crc32(word.encode()) & 0x7FFFFFFF
+
+
+def _is_probe(tokenized: Tokenized) -> bool:
+    """Whether it is what is compared when an encoder is loaded; tests mean their own texts."""
+    probe = [row.tolist() for row in FakeEncoder().tokenize(PROBE_TEXTS, Role.QUERY).input_ids]
+    return [row.tolist() for row in tokenized.input_ids] == probe
 
 
 _POISON = _word_id("poison")

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from encoder.corpus_space import CORPUS_SPACE_FILE
-from encoder.space import EmbeddingSpace, Pooling, RoleEncoding
+from encoder.corpus_files import CORPUS_SPACE_FILE
+from encoder.encoder import Encoded
+from encoder.space import EmbeddingSpace, Pooling, Role, RoleEncoding
 from pipelines.columns import shard_schema
 from pipelines.corpus.index import INDEX_FILE, Index, collect_shards, list_shards
 from pipelines.corpus.pin import CorpusLayout, Pin
@@ -32,11 +33,16 @@ class VectorRow:
 
 
 class FixedEncoder:
-    """Stands in for `encoder.Encoder`: the vectors of texts are given."""
+    """Stands in for `encoder.Encoder`: the vectors of texts are given, those of others are one."""
 
     def __init__(self, space: EmbeddingSpace, vectors: dict[str, Sequence[float]]) -> None:
         self.space = space
+        self.provenance = {"model": "/nowhere", "dtype": "float32"}
         self._vectors = vectors
+
+    def encode(self, texts: Sequence[str], role: Role) -> Encoded:
+        vectors = np.eye(1, self.space.dimension, dtype=np.float32).repeat(len(texts), axis=0)
+        return Encoded(vectors, np.ones(len(texts), np.int32), np.zeros(len(texts), np.bool_), 0)
 
     def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
         rows = [self._vectors[text] for text in texts]

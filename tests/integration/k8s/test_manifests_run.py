@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from encoder.corpus_space import read_corpus_space
+from encoder.corpus_files import read_corpus_space
 from encoder.encoder import load_encoder
 from encoder.settings import EncoderSettings
 from serving.settings import LimitSettings

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from encoder.corpus_files import PROBE_VECTORS_FILE
 from encoder.errors import InvalidInputError, SpaceMismatchError
+from encoder.probe_vectors import ProbeVectors
 from pipelines import corpus_blocks, search
 from pipelines.errors import CorpusError
 from pipelines.search import Hit
@@ -220,6 +222,24 @@ def test_the_command_does_not_hand_control_characters_of_the_corpus_to_the_termi
     assert code == 0
     assert "\x1b" not in output
     assert "red" in output
+
+
+@pytest.mark.parametrize("cosine", [1.0, 0.9])
+def test_the_command_refuses_a_model_that_computes_other_vectors_than_the_corpus(
+    tmp_path, monkeypatch, capsys, cosine
+):
+    write_vectors(tmp_path, PIN, [[VectorRow("a", UP)]])
+    probe = ProbeVectors.of(FixedEncoder(SPACE, {}))
+    for vectors in probe.vectors.values():
+        vectors[0, :2] = cosine, (1 - cosine**2) ** 0.5
+    (tmp_path / PROBE_VECTORS_FILE).write_text(probe.to_json())
+    code, output = command(tmp_path, monkeypatch, capsys, "--query", "up")
+    if cosine == 1:
+        assert code == 0
+        return
+    assert code == 3
+    assert "has cosine 0.9000" in output
+    assert output.count("\n") == 1
 
 
 def test_the_command_says_that_a_corpus_is_empty(tmp_path, monkeypatch, capsys):

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from encoder.corpus_files import PROBE_VECTORS_FILE
 from encoder.errors import ModelLoadError, SpaceMismatchError
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace
@@ -553,6 +554,25 @@ def test_a_source_that_is_gone_is_named(own, flags, gone):
     assert len(found) == (1 if gone == "in/b.parquet" else 2)
     assert all("cannot be read again" in line for line in found)
     assert any(str(own / "in" / "b.parquet") in line for line in found)
+
+
+# The probe vectors
+
+
+def test_probe_vectors_that_are_damaged_are_named(output):
+    (output / PROBE_VECTORS_FILE).write_text("{")
+    (found,) = findings(output)
+    assert found.startswith(f"{output}/{PROBE_VECTORS_FILE} does not hold")
+
+
+@pytest.mark.parametrize("role", ["query", "document"])
+def test_probe_vectors_that_are_not_the_cards_are_named_with_their_text(output, role):
+    probe = json.loads((output / PROBE_VECTORS_FILE).read_text())
+    probe[role][2] = probe[role][3]
+    (output / PROBE_VECTORS_FILE).write_text(json.dumps(probe))
+    assert findings(output) == ()
+    (found,) = findings(output, sample=1)
+    assert found.startswith(f"{PROBE_VECTORS_FILE}: {probe['texts'][2]!r} as {role} has cosine")
 
 
 # What is no finding but an error

@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import weakref
+from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -14,6 +15,9 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
+from encoder.corpus_files import CORPUS_SPACE_FILE, PROBE_VECTORS_FILE
+from encoder.errors import SpaceMismatchError
+from encoder.probe_vectors import ProbeVectors
 from serving import endpoint as module
 from serving import metrics
 from serving.access_log import AccessLog
@@ -21,7 +25,7 @@ from serving.before_serve import BeforeServe
 from serving.endpoint import QueryEndpoint
 from serving.errors import OverloadedError
 from serving.settings import ServingSettings
-from support.replica_app import NAME, V1, WideEncoder, refusal, run_scenario
+from support.replica_app import NAME, V1, WIDE, WideEncoder, refusal, run_scenario
 
 
 @pytest.fixture
@@ -30,6 +34,45 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> QueryEndpoint:
     monkeypatch.setattr(module, "load_encoder", lambda _: WideEncoder())
     monkeypatch.setattr(module, "_collect_garbage_seldom", lambda: None)  # for the tests after this
     return QueryEndpoint(ServingSettings(model=NAME), num_threads=1)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A folder that is as much of a corpus as an endpoint looks at, of the fake encoder's space."""
+    made = ProbeVectors.of(WideEncoder())
+    (tmp_path / CORPUS_SPACE_FILE).write_text(json.dumps({"space": WIDE.to_dict()}))
+    (tmp_path / PROBE_VECTORS_FILE).write_text(made.to_json())
+    return tmp_path
+
+
+def replica_of(corpus: Path) -> QueryEndpoint:
+    return QueryEndpoint(ServingSettings(model=NAME, corpus=str(corpus)), num_threads=1)
+
+
+def test_a_replica_that_computes_what_its_corpus_holds_starts(
+    endpoint: QueryEndpoint, corpus: Path, caplog: pytest.LogCaptureFixture
+):
+    replica_of(corpus)
+    assert "whether this replica computes the same" not in caplog.text
+
+
+def test_a_replica_that_computes_other_vectors_than_its_corpus_does_not_start(
+    endpoint: QueryEndpoint, corpus: Path
+):
+    known = json.loads((corpus / PROBE_VECTORS_FILE).read_text())
+    known["query"].reverse()
+    (corpus / PROBE_VECTORS_FILE).write_text(json.dumps(known))
+    with pytest.raises(SpaceMismatchError, match=f"other vectors than those of {corpus}.*as query"):
+        replica_of(corpus)
+
+
+def test_a_replica_beside_a_corpus_without_probe_vectors_says_what_is_not_known(
+    endpoint: QueryEndpoint, corpus: Path, caplog: pytest.LogCaptureFixture
+):
+    (corpus / PROBE_VECTORS_FILE).unlink()
+    caplog.set_level(logging.WARNING, "ray.serve")
+    replica_of(corpus)
+    assert f"{corpus} has no {PROBE_VECTORS_FILE}" in caplog.text
 
 
 def test_while_a_replica_runs_its_gate_is_asked_before_serve(endpoint: QueryEndpoint):

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from encoder.corpus_files import PROBE_VECTORS_FILE
 from encoder.encoder import Encoder
 from encoder.errors import ModelLoadError
 from encoder.settings import BackendName, EncoderSettings
@@ -356,7 +357,7 @@ def test_rejects_are_written_before_the_data_and_in_the_order_of_the_source(benc
     patch_create(monkeypatch, record)
     events = bench.embed(a_job(bench.folder / "out", rows_per_shard=10))
     (name,) = bench.names()
-    assert written == [f"{REJECTS}/{name}", f"{DATA}/{name}"]
+    assert written == [PROBE_VECTORS_FILE, f"{REJECTS}/{name}", f"{DATA}/{name}"]
     footer = shards_of(events)[0].footer
     assert (footer.documents, footer.rejected, footer.row_stop) == (2, 2, 4)
     rejects = bench.table(name, REJECTS).to_pylist()
@@ -421,6 +422,35 @@ def test_a_model_of_another_space_than_the_drivers_is_fatal(bench):
     assert event.ending is Ending.FATAL
     assert "'max_seq_length': (8, 99)" in event.message
     assert bench.storage.sizes(DATA) == {}
+
+
+def test_a_model_that_computes_other_vectors_than_the_corpus_first_one_is_fatal(bench):
+    """Of the same files: the space is the same, and only what comes out says so."""
+    other = FakeEncoder()
+    other.encode = lambda texts, role: FakeEncoder().encode([f"{t} {t}" for t in texts], role)
+    bench.encoders = [FakeEncoder(), other]
+    assert ending(bench.embed()) is Ending.DONE
+    shards = bench.storage.sizes(DATA)
+    jsonl(bench.source, ["changed", *TEXTS])
+    (event,) = bench.embed()
+    assert event.ending is Ending.FATAL
+    assert f"other vectors than those of {bench.storage.uri}" in event.message
+    assert bench.storage.sizes(DATA) == shards
+
+
+def test_a_device_that_fails_at_the_probe_texts_breaks_its_worker(bench):
+    broken = FakeEncoder()
+
+    def lost(*_: object) -> None:
+        raise RuntimeError("device lost")
+
+    broken.encode = lost
+    bench.encoders = [broken]
+    (event,) = bench.embed()
+    assert (event.ending, event.message) == (
+        Ending.BROKEN,
+        "the model does not load here: device lost",
+    )
 
 
 def test_a_model_that_does_not_load_is_fatal(bench, monkeypatch):

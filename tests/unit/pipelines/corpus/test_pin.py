@@ -10,7 +10,7 @@ from threading import Barrier
 import pyarrow as pa
 import pytest
 
-from encoder.corpus_space import CORPUS_SPACE_FILE
+from encoder.corpus_files import CORPUS_SPACE_FILE
 from encoder.errors import SpaceMismatchError
 from encoder.space import EmbeddingSpace, Pooling, RoleEncoding
 from pipelines.corpus.pin import (

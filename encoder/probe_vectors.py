@@ -1,0 +1,176 @@
+"""What an encoder makes of a few fixed texts: whether two encoders compute the same.
+
+Two encoders of one embedding space were given the same files and settings. That they compute the
+same of them no fingerprint can say: a config.json may have been edited, a library may have changed,
+a device may be broken. So a corpus keeps the vectors of its first encoder in
+`<corpus>/_probe_vectors.json`, and every later one is compared with them.
+
+The file is for other programs, too: it holds texts and their vectors in plain JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from encoder.backends.fidelity import LEAST_COSINE, cosines
+from encoder.encoder import Encoder
+from encoder.errors import SpaceMismatchError, one_line
+from encoder.space import EmbeddingSpace, Role
+
+__all__ = ["PROBE_TEXTS", "ProbeVectors", "least_cosine_between"]
+
+PROBE_TEXTS = (
+    "jobs",
+    "Who wrote it?",
+    "how to reverse a list in python",
+    "Café naïve 東京 — 42 % of 3.14, e-mail: a@b.example",
+    "Which sentence talks about the skills that workers need for new kinds of work?",
+    "Return an iterator over the lines of the file; the file is closed when it is exhausted. " * 2,
+    "The economies of the region continue to adopt digital technologies, and policy makers ask how "
+    "to prepare the workforce; little is known of the skills that are needed. " * 3,
+    "0 1 2 3 5 8 13 21 34 55 89 144 233 377 610 { } [ ] ( ) < > = + - * / | & ^ % $ # @ ! " * 2,
+)
+"""Fixed texts of 3 to 130 tokens: words, a question, prose, digits, other scripts, punctuation."""
+
+_FORMAT = 1
+_SHOWN_CHARACTERS = 40
+
+
+@dataclass(frozen=True)
+class ProbeVectors:
+    """Some texts, and what an encoder made of them.
+
+    Attributes:
+        fingerprint: Of the embedding space.
+        texts: The texts, N of them.
+        vectors: Of each role, float32 (N, D).
+        provenance: Of the encoder: its model, backend, dtype, device and versions.
+    """
+
+    fingerprint: str
+    texts: tuple[str, ...]
+    vectors: Mapping[Role, npt.NDArray[np.float32]]
+    provenance: Mapping[str, str]
+
+    @classmethod
+    def of(cls, encoder: Encoder, texts: tuple[str, ...] = PROBE_TEXTS) -> ProbeVectors:
+        """Encode texts in both roles.
+
+        Raises:
+            BackendError: The forward failed.
+        """
+        vectors = {role: encoder.encode(texts, role).vectors for role in Role}
+        return cls(encoder.space.fingerprint, texts, vectors, encoder.provenance)
+
+    def check(self, encoder: Encoder, where: str) -> None:
+        """Check that an encoder of the same space makes the same vectors of the same texts.
+
+        Args:
+            encoder: The encoder.
+            where: The corpus that these vectors belong to, for the error.
+
+        Raises:
+            SpaceMismatchError: It makes others.
+            BackendError: The forward failed.
+        """
+        here = ProbeVectors.of(encoder, self.texts)
+        for role in Role:
+            if unlike := self.unlike(role, here.vectors[role], here.provenance["dtype"]):
+                raise SpaceMismatchError(
+                    f"{platform.node()} computes other vectors than those of {where}, of the same "
+                    f"files in the same space: {unlike}; "
+                    f"{_difference(self.provenance, here.provenance)}. Compare config.json and "
+                    "the versions, or embed the corpus again into another output"
+                )
+
+    def unlike(self, role: Role, vectors: npt.NDArray[np.float32], dtype: str) -> str | None:
+        """Say which text's vectors differ most, or None where precision explains how they differ.
+
+        Args:
+            role: As which the texts were encoded.
+            vectors: Of the same texts, float32 (N, D).
+            dtype: Precision in which they were computed.
+        """
+        found = cosines(vectors, self.vectors[role])  # (N,)
+        least = least_cosine_between(self.provenance["dtype"], dtype)
+        if found.min() >= least:
+            return None
+        text = self.texts[int(found.argmin())][:_SHOWN_CHARACTERS]
+        return f"{text!r} as {role.value} has cosine {found.min():.4f}, expected {least:.4f}"
+
+    def to_json(self) -> str:
+        """Return the file's text; numbers have 7 digits, about those of a float32."""
+        return json.dumps(
+            {
+                "format": _FORMAT,
+                "fingerprint": self.fingerprint,
+                "provenance": dict(self.provenance),
+                "texts": self.texts,
+                **{role.value: _rounded(self.vectors[role]) for role in Role},
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes, space: EmbeddingSpace, where: str) -> ProbeVectors:
+        """Rebuild them from a file.
+
+        Args:
+            text: The file's text.
+            space: The embedding space that they must be of.
+            where: The file, for the error.
+
+        Raises:
+            SpaceMismatchError: The file is of another space, or damaged, so that nobody can know.
+        """
+        try:
+            data = json.loads(text)
+            if data["format"] != _FORMAT:
+                raise ValueError(f"format {data['format']}, expected {_FORMAT}")
+            if data["fingerprint"] != space.fingerprint:
+                raise ValueError(f"space {data['fingerprint']}, expected {space.fingerprint}")
+            texts = tuple(map(str, data["texts"]))
+            vectors = {role: np.array(data[role.value], np.float32) for role in Role}
+            if shapes := {v.shape for v in vectors.values()} - {(len(texts), space.dimension)}:
+                raise ValueError(f"vectors {shapes}, expected {(len(texts), space.dimension)}")
+            if not texts or data["provenance"]["dtype"] not in LEAST_COSINE:
+                raise ValueError("no texts, or a precision that is not known")
+            return cls(data["fingerprint"], texts, vectors, data["provenance"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise SpaceMismatchError(
+                f"{where} does not hold the probe vectors of its corpus ({one_line(error)}); "
+                "restore the file, or delete it: the next run that embeds something writes those "
+                "of its encoder"
+            ) from error
+
+
+def least_cosine_between(one: str, other: str) -> float:
+    """Return the cosine that vectors of one text have at least, each computed in a precision.
+
+    Each may be so far from float32 as its own bar lets it, in opposite directions.
+
+    Args:
+        one: A precision ("bfloat16").
+        other: Another, or the same.
+    """
+    return math.cos(math.acos(LEAST_COSINE[one]) + math.acos(LEAST_COSINE[other]))
+
+
+def _difference(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    names = sorted(there.keys() | here.keys())
+    said = [
+        f"{name} there {there.get(name)}, here {here.get(name)}"
+        for name in names
+        if there.get(name) != here.get(name)
+    ]
+    return ", ".join(said) or "versions and precision are the same"
+
+
+def _rounded(vectors: npt.NDArray[np.float32]) -> list[list[float]]:
+    return [[float(f"{value:.7g}") for value in row] for row in vectors]

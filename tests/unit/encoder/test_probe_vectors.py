@@ -1,0 +1,171 @@
+"""Two encoders of one space are told apart by what they compute, and only where they do."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from encoder.encoder import load_encoder
+from encoder.errors import SpaceMismatchError
+from encoder.probe_vectors import PROBE_TEXTS, ProbeVectors, least_cosine_between
+from encoder.settings import EncoderSettings
+from encoder.space import Role
+from support.fake_encoder import SPACE, FakeEncoder
+
+WHERE = "s3://lake/vectors"
+BARS = [
+    ("float32", "float32", 0.9999),
+    ("float32", "bfloat16", 0.998),
+    ("float16", "bfloat16", 0.995),
+    ("bfloat16", "int8", 0.93),
+]
+
+
+def of_fake(**provenance: str) -> ProbeVectors:
+    encoder = FakeEncoder()
+    encoder.provenance = {**encoder.provenance, **provenance}
+    return ProbeVectors.of(encoder)
+
+
+def turned(encoder: FakeEncoder, cosine: float, role: Role) -> FakeEncoder:
+    """Return an encoder whose vectors of a role have this cosine with those of `encoder`."""
+
+    class Turned(FakeEncoder):
+        def encode(self, texts, asked):
+            found = encoder.encode(texts, asked)
+            if asked is not role:
+                return found
+            vectors = found.vectors
+            other = np.roll(vectors, 1, axis=1)
+            other -= (other * vectors).sum(axis=1, keepdims=True) * vectors
+            other /= np.linalg.norm(other, axis=1, keepdims=True)
+            return replace(found, vectors=cosine * vectors + math.sqrt(1 - cosine**2) * other)
+
+    return Turned()
+
+
+def test_an_encoder_computes_what_it_computed_before_it_was_written_down():
+    text = ProbeVectors.of(FakeEncoder()).to_json()
+    known = ProbeVectors.from_json(text, SPACE, "file")
+    assert known.texts == PROBE_TEXTS
+    for role in Role:
+        expected = FakeEncoder().encode(PROBE_TEXTS, role).vectors
+        np.testing.assert_allclose(known.vectors[role], expected, rtol=1e-6)
+    known.check(FakeEncoder(), WHERE)
+
+
+def test_the_file_is_plain_json_of_texts_and_their_vectors_by_role():
+    data = json.loads(of_fake().to_json())
+    assert data["fingerprint"] == SPACE.fingerprint
+    assert data["provenance"]["dtype"] == "float32"
+    for role in ("query", "document"):
+        assert len(data[role]) == len(data["texts"])
+        assert {len(vector) for vector in data[role]} == {SPACE.dimension}
+
+
+@pytest.mark.parametrize("role", list(Role), ids=str)
+@pytest.mark.parametrize(("there", "here", "bar"), BARS)
+def test_what_precision_explains_is_no_other_vector_and_what_it_does_not_is(role, there, here, bar):
+    known = of_fake(dtype=there)
+    for cosine, is_same in ((bar + 0.8 * (1 - bar), True), (bar - 0.05, False)):
+        encoder = turned(FakeEncoder(), cosine, role)
+        encoder.provenance = {**encoder.provenance, "dtype": here}
+        if is_same:
+            known.check(encoder, WHERE)
+            continue
+        with pytest.raises(SpaceMismatchError) as refused:
+            known.check(encoder, WHERE)
+        assert f"as {role.value} has cosine {cosine:.4f}" in str(refused.value)
+
+
+@pytest.mark.parametrize(("there", "here", "bar"), BARS)
+def test_bars_are_those_of_both_precisions_together_whichever_comes_first(there, here, bar):
+    least = least_cosine_between(there, here)
+    assert least == least_cosine_between(here, there)
+    assert bar < least < bar + (1 - bar)
+
+
+def test_the_error_names_the_corpus_the_text_and_what_differs_there_and_here():
+    known = of_fake(torch="2.13.0", device="cuda")
+    with pytest.raises(SpaceMismatchError) as refused:
+        known.check(turned(FakeEncoder(), 0.5, Role.QUERY), WHERE)
+    said = str(refused.value)
+    assert f"other vectors than those of {WHERE}" in said
+    assert "device there cuda, here cpu" in said
+    assert "torch there 2.13.0, here None" in said
+    assert "backend there" not in said, "it is the same"
+
+
+def test_vectors_that_are_not_finite_are_others():
+    vectors = np.full((len(PROBE_TEXTS), SPACE.dimension), np.nan, np.float32)
+    assert of_fake().unlike(Role.QUERY, vectors, "float32") is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2},
+        {"fingerprint": "0" * 16},
+        {"texts": []},
+        {"texts": ["one"]},
+        {"query": [[1.0]]},
+        {"query": "nonsense"},
+        {"document": [[1.0, None]]},
+        {"provenance": {}},
+        {"provenance": {"dtype": "float8"}},
+    ],
+    ids=str,
+)
+def test_a_damaged_file_is_refused_with_its_name(change):
+    data = {**json.loads(of_fake().to_json()), **change}
+    with pytest.raises(SpaceMismatchError, match=r"^the-file does not hold the probe vectors"):
+        ProbeVectors.from_json(json.dumps(data), SPACE, "the-file")
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff"])
+def test_what_is_not_its_json_is_refused_with_its_name(text):
+    with pytest.raises(SpaceMismatchError, match=r"^the-file does not hold the probe vectors"):
+        ProbeVectors.from_json(text, SPACE, "the-file")
+
+
+# With a model
+
+
+def settings(folder: Path, **changes: str) -> EncoderSettings:
+    given = {"backend": "torch", "dtype": "float32", "query_pooling": "mean"}
+    return EncoderSettings(
+        **{"model": str(folder), "document_pooling": "cls", **given, **changes}, num_threads=1
+    )
+
+
+def edited(model: Path, copy: Path, **changes: object) -> Path:
+    """Return a copy of a model whose config.json says something else."""
+    shutil.copytree(model, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, **changes}))
+    return copy
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_attention_heads": 1}, {"hidden_act": "relu"}, {"layer_norm_eps": 0.5}],
+    ids=str,
+)
+def test_an_edited_configuration_is_the_same_space_and_other_vectors(tiny_model, tmp_path, changes):
+    known = ProbeVectors.of(load_encoder(settings(tiny_model)))
+    other = load_encoder(settings(edited(tiny_model, tmp_path / "other", **changes)))
+    assert other.space.fingerprint == known.fingerprint
+    with pytest.raises(SpaceMismatchError, match="config"):
+        known.check(other, WHERE)
+
+
+@pytest.mark.parametrize("changes", [{"backend": "openvino"}, {"dtype": "bfloat16"}], ids=str)
+def test_another_backend_or_precision_computes_the_same(tiny_model, changes):
+    known = ProbeVectors.of(load_encoder(settings(tiny_model)))
+    known.check(load_encoder(settings(tiny_model, **changes)), WHERE)
