@@ -84,8 +84,8 @@ class ProbeVectors:
         for role in Role:
             if unlike := self.unlike(role, here.vectors[role], here.provenance["dtype"]):
                 raise SpaceMismatchError(
-                    f"{platform.node()} computes other vectors than those of {where}, of the same "
-                    f"files in the same space: {unlike}; "
+                    f"{platform.node()} computes other vectors than {where} holds, though weights "
+                    f"and settings are the same: {unlike}; "
                     f"{_difference(self.provenance, here.provenance)}. Compare config.json and "
                     "the versions, or embed the corpus again into another output"
                 )
@@ -103,7 +103,9 @@ class ProbeVectors:
         if found.min() >= least:
             return None
         text = self.texts[int(found.argmin())][:_SHOWN_CHARACTERS]
-        return f"{text!r} as {role.value} has cosine {found.min():.4f}, expected {least:.4f}"
+        return (
+            f"{text!r} as {role.value} has cosine {found.min():.5f}, expected {least:.5f} or more"
+        )
 
     def to_json(self) -> str:
         """Return the file's text; numbers have 7 digits, about those of a float32."""

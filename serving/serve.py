@@ -186,10 +186,29 @@ def _deploy(settings: ServeCommandSettings) -> None:
         )
         serve.run(build_app(serving), name=_APP_NAME, route_prefix="/")
     except Exception as error:
-        # Serve raises RuntimeError with the whole story of a replica that did not start.
         raise ServeError(
-            f"expected the endpoint to start, found {one_line(error)[-1500:]}"
+            f"expected the endpoint to start, found {_why_not_started(error)[-1500:]}"
         ) from error
+
+
+def _why_not_started(error: Exception) -> str:
+    """Return what a replica said that did not start; Serve's own error only names its deployment.
+
+    Args:
+        error: What Serve raised.
+    """
+    from ray import serve
+
+    from serving.app import DEPLOYMENT_NAME
+
+    try:
+        deployments = serve.status().applications[_APP_NAME].deployments
+        said = deployments[DEPLOYMENT_NAME].message.strip()
+    except Exception:
+        # Whatever Ray raises of a cluster that is gone: then `error` is the story.
+        return one_line(error)
+    # A traceback of tracebacks, with the replica's own error at its end.
+    return said.rpartition("\n")[2] or one_line(error)
 
 
 def _check_fits(serving: ServingSettings, *, is_fixed: bool) -> None:

@@ -6,6 +6,7 @@ And an endpoint that is told which corpus it serves refuses to start where they 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 
 import httpx
@@ -14,12 +15,14 @@ import pytest
 from rich.console import Console
 
 from command_line.parse import parse_settings
+from encoder.errors import ModelLoadError
 from pipelines.embed_corpus import embed_corpus
 from pipelines.settings import EmbedCorpusSettings
 from serving.serve import main
 from support.answers import assert_error
 from support.endpoints import Endpoint, serving
 from support.jobs import arguments, embed, error_lines
+from support.models import minilm_folder
 from support.outputs import OutputFolder
 from support.processes import run_module
 
@@ -134,6 +137,25 @@ def test_info_names_the_corpus_and_its_space(beside_corpus, corpora):
     space = corpora["document"].json("_space.json")
     assert info["corpus"] == corpora["document"].uri
     assert info["embedding_space"] == {"fingerprint": space["fingerprint"], **space["space"]}
+
+
+def test_a_worker_that_computes_other_vectors_of_the_same_files_ends_the_job(
+    corpora, minilm, tmp_path
+):
+    """Half the heads: a field of config.json that neither weights nor settings know."""
+    edited = shutil.copytree(minilm_folder(), tmp_path / "edited")
+    config = json.loads((edited / "config.json").read_text())
+    (edited / "config.json").write_text(json.dumps({**config, "num_attention_heads": 6}))
+    more = tmp_path / "more.jsonl"
+    more.write_text(json.dumps({"id": "new", "text": "a text that is not in it"}) + "\n")
+    corpus = corpora["document"]
+    given = [*arguments(more, corpus.uri, edited), *POOLINGS, "--backend", "auto"]
+    settings = parse_settings(EmbedCorpusSettings, given, prog="twofold embed", description="")
+    before = corpus.names()
+
+    with pytest.raises(ModelLoadError, match=f"computes other vectors than {corpus.uri} holds"):
+        embed_corpus(settings, Console(quiet=True))
+    assert corpus.names() == before
 
 
 def test_another_pooling_than_the_corpus_is_refused_with_both_values(

@@ -81,7 +81,7 @@ def test_what_precision_explains_is_no_other_vector_and_what_it_does_not_is(role
             continue
         with pytest.raises(SpaceMismatchError) as refused:
             known.check(encoder, WHERE)
-        assert f"as {role.value} has cosine {cosine:.4f}" in str(refused.value)
+        assert f"as {role.value} has cosine {cosine:.5f}" in str(refused.value)
 
 
 @pytest.mark.parametrize(("there", "here", "bar"), BARS)
@@ -96,7 +96,7 @@ def test_the_error_names_the_corpus_the_text_and_what_differs_there_and_here():
     with pytest.raises(SpaceMismatchError) as refused:
         known.check(turned(FakeEncoder(), 0.5, Role.QUERY), WHERE)
     said = str(refused.value)
-    assert f"other vectors than those of {WHERE}" in said
+    assert f"other vectors than {WHERE} holds" in said
     assert "device there cuda, here cpu" in said
     assert "torch there 2.13.0, here None" in said
     assert "backend there" not in said, "it is the same"

@@ -238,7 +238,7 @@ def test_the_command_refuses_a_model_that_computes_other_vectors_than_the_corpus
         assert code == 0
         return
     assert code == 3
-    assert "has cosine 0.9000" in output
+    assert "has cosine 0.90000" in output
     assert output.count("\n") == 1
 
 

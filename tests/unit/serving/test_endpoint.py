@@ -62,7 +62,7 @@ def test_a_replica_that_computes_other_vectors_than_its_corpus_does_not_start(
     known = json.loads((corpus / PROBE_VECTORS_FILE).read_text())
     known["query"].reverse()
     (corpus / PROBE_VECTORS_FILE).write_text(json.dumps(known))
-    with pytest.raises(SpaceMismatchError, match=f"other vectors than those of {corpus}.*as query"):
+    with pytest.raises(SpaceMismatchError, match=f"other vectors than {corpus} holds.*as query"):
         replica_of(corpus)
 
 

@@ -434,7 +434,7 @@ def test_a_model_that_computes_other_vectors_than_the_corpus_first_one_is_fatal(
     jsonl(bench.source, ["changed", *TEXTS])
     (event,) = bench.embed()
     assert event.ending is Ending.FATAL
-    assert f"other vectors than those of {bench.storage.uri}" in event.message
+    assert f"other vectors than {bench.storage.uri} holds" in event.message
     assert bench.storage.sizes(DATA) == shards
 
 

@@ -38,7 +38,7 @@ def test_the_first_encoder_writes_and_an_equal_one_changes_nothing(storage):
 def test_an_encoder_that_computes_others_is_refused_and_changes_nothing(storage):
     agree_on_probe_vectors(storage, FakeEncoder())
     written = storage.read(PROBE_VECTORS_FILE)
-    with pytest.raises(SpaceMismatchError, match=f"other vectors than those of {storage.uri}"):
+    with pytest.raises(SpaceMismatchError, match=f"other vectors than {storage.uri} holds"):
         agree_on_probe_vectors(storage, OtherEncoder())
     assert storage.read(PROBE_VECTORS_FILE) == written
 
