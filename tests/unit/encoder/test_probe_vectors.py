@@ -102,6 +102,20 @@ def test_the_error_names_the_corpus_the_text_and_what_differs_there_and_here():
     assert "backend there" not in said, "it is the same"
 
 
+@pytest.mark.parametrize("number", range(len(PROBE_TEXTS)))
+def test_one_text_that_differs_is_enough_and_is_named(number):
+    known = of_fake()
+    vectors = known.vectors[Role.QUERY].copy()
+    vectors[number] = (
+        turned(FakeEncoder(), 0.99, Role.QUERY).encode(PROBE_TEXTS, Role.QUERY).vectors[number]
+    )
+    said = known.unlike(Role.QUERY, vectors, "float32")
+    assert (
+        said
+        == f"{PROBE_TEXTS[number][:40]!r} as query has cosine 0.99000, expected 0.99996 or more"
+    )
+
+
 def test_vectors_that_are_not_finite_are_others():
     vectors = np.full((len(PROBE_TEXTS), SPACE.dimension), np.nan, np.float32)
     assert of_fake().unlike(Role.QUERY, vectors, "float32") is not None
