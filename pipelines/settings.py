@@ -121,7 +121,9 @@ class JobSettings(BaseModel):
         description="A forward that takes longer counts as stuck: its worker is ended",
     )
     shared_filesystem: bool = Field(
-        False, description="A local output on several Ray nodes is one shared folder"
+        False,
+        description="Local inputs and a local output on a cluster of several nodes are folders "
+        "that all of them mount at the same place; without it they are refused there",
     )
 
 

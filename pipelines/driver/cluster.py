@@ -30,17 +30,13 @@ def start_ray(settings: EmbedCorpusSettings, storage: Storage, *, units: int) ->
         The actor pool that suits the cluster.
 
     Raises:
-        InvalidInputError: The output is a folder of one of several nodes, or an actor asks for
-            more than this machine has.
+        InvalidInputError: Input or output is a folder of one of several nodes, or an actor asks
+            for more than this machine has.
     """
     joined = _connect()
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    if storage.is_local and len(alive) > 1 and not settings.shared_filesystem:
-        raise InvalidInputError(
-            f"--output {storage.uri} is a local folder and the cluster has {len(alive)} nodes: "
-            "each would write its own; give an object-store URI, or --shared-filesystem if all "
-            "nodes mount the same folder there"
-        )
+    if len(alive) > 1 and not settings.shared_filesystem:
+        _check_reached_by_all(settings, storage, len(alive))
     pool = plan_pool(settings, [node["Resources"] for node in alive], units=units)
     wanted = f"{pool.num_cpus:g} CPUs and {pool.num_gpus:g} GPUs"
     if not pool.fits_now and not joined:
@@ -58,6 +54,19 @@ def start_ray(settings: EmbedCorpusSettings, storage: Storage, *, units: int) ->
         )
     _LOG.info("%d to %d actors of %s", pool.min_actors, pool.max_actors, wanted)
     return pool
+
+
+def _check_reached_by_all(settings: EmbedCorpusSettings, storage: Storage, nodes: int) -> None:
+    """Refuse folders of this machine on a cluster of several."""
+    local = [f"--input {uri}" for uri in settings.input if Storage(uri).is_local]
+    if storage.is_local:
+        local.append(f"--output {storage.uri}")
+    if local:
+        raise InvalidInputError(
+            f"expected an object-store URI on a cluster of {nodes} nodes, found a local folder: "
+            f"{', '.join(local)}; each node would look into its own. Give --shared-filesystem if "
+            "all nodes mount the same folder there"
+        )
 
 
 def _connect() -> bool:

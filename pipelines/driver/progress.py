@@ -31,8 +31,15 @@ class Progress:
             console: Where a terminal shows the live line.
         """
         self._units = dict(units)
-        self._rows_done: dict[str, int] = {}
+        self._total_bytes = _bytes_of(units.values())
         self._ended: set[str] = set()
+        self._ended_bytes = 0
+        # Of units that have begun and not ended: a line looks at no others, of which there are
+        # a hundred thousand.
+        self._rows_done: dict[str, int] = {}
+        # Of units that ended: compressed files do not say how far one is, but for their rows.
+        self._counted_rows = 0
+        self._counted_bytes = 0
         self._rows = 0
         self._tokens = 0
         self._started = time.monotonic()
@@ -66,6 +73,9 @@ class Progress:
             if versions.get(unit.source.uri, unit.source.version) == unit.source.version
         }
         self._units = {**kept, **added}
+        self._total_bytes = _bytes_of(self._units.values())
+        self._ended &= self._units.keys()
+        self._ended_bytes = _bytes_of(self._units[key] for key in self._ended)
 
     def add(self, event: Event) -> None:
         """Count an event and show the line."""
@@ -74,13 +84,13 @@ class Progress:
             self._tokens += event.footer.tokens
             self._rows_done[event.unit] = event.footer.row_stop
         elif isinstance(event, UnitEvent) and event.ending is Ending.DONE:
-            self._ended.add(event.unit)
+            self._end(event.unit)
         self._show()
 
     def line(self) -> str:
         """Return the progress as text."""
         elapsed_s = max(time.monotonic() - self._started, 1e-9)
-        total = sum(unit.size_bytes for unit in self._units.values())
+        total = self._total_bytes
         done = min(self._done_bytes() / total, 1.0) if total else 1.0
         left = f"{elapsed_s * (1 - done) / done:,.0f} s left" if done > 0 else "time left unknown"
         return (
@@ -88,23 +98,30 @@ class Progress:
             f"{done:.0%} of {total / 1e6:,.1f} MB, {left}"
         )
 
-    def _done_bytes(self) -> float:
-        bytes_per_row = self._bytes_per_row()
-        return sum(self._bytes_of(key, unit, bytes_per_row) for key, unit in self._units.items())
+    def _end(self, key: str) -> None:
+        rows = self._rows_done.pop(key, None)
+        if key in self._ended or key not in self._units:
+            return
+        size = self._units[key].size_bytes
+        self._ended.add(key)
+        self._ended_bytes += size
+        if rows is not None:
+            self._counted_rows += rows
+            self._counted_bytes += size
 
-    def _bytes_of(self, key: str, unit: WorkUnit, bytes_per_row: float) -> float:
-        if key in self._ended:
-            return unit.size_bytes
-        rows = self._rows_done.get(key, 0)
+    def _done_bytes(self) -> float:
+        begun = (
+            (self._units[key], rows) for key, rows in self._rows_done.items() if key in self._units
+        )
+        return self._ended_bytes + sum(self._bytes_of_rows(unit, rows) for unit, rows in begun)
+
+    def _bytes_of_rows(self, unit: WorkUnit, rows: int) -> float:
+        """Return how far a unit is; 0 where no unit has ended that could tell."""
         if unit.rows:
             return unit.size_bytes * rows / unit.rows
-        return min(unit.size_bytes, rows * bytes_per_row)
-
-    def _bytes_per_row(self) -> float:
-        """Mean of the units that ended; 0 before: compressed files do not say how far one is."""
-        ended = {k: u for k, u in self._units.items() if k in self._ended and k in self._rows_done}
-        rows = sum(self._rows_done[key] for key in ended)
-        return sum(unit.size_bytes for unit in ended.values()) / rows if rows else 0.0
+        if not self._counted_rows:
+            return 0.0
+        return min(unit.size_bytes, rows * self._counted_bytes / self._counted_rows)
 
     def _show(self) -> None:
         if self._live:
@@ -114,3 +131,7 @@ class Progress:
         if now - self._logged >= _LOG_EVERY_S:
             self._logged = now
             _LOG.info("%s", self.line())
+
+
+def _bytes_of(units: Iterable[WorkUnit]) -> int:
+    return sum(unit.size_bytes for unit in units)

@@ -45,6 +45,7 @@ def test_the_loss_of_a_node_costs_the_units_that_it_was_at_work_on_and_nothing_e
             tmp_path / "in",
             output.uri,
             tiny_model,
+            "--shared-filesystem",
             "--actors",
             "2",
             environment={

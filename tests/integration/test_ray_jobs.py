@@ -112,7 +112,7 @@ def test_the_result_is_read_without_ray_and_equals_the_encoders(read, output, re
 
 
 @pytest.mark.usefixtures("submitted")
-def test_a_local_output_is_refused_on_a_cluster_of_two_nodes(
+def test_local_folders_are_refused_on_a_cluster_of_two_nodes(
     nodes: RayNodes, model: str, tmp_path: Path
 ):
     (tmp_path / "a.txt").write_text("one line\n")
@@ -123,6 +123,6 @@ def test_a_local_output_is_refused_on_a_cluster_of_two_nodes(
 
     joined.kill_tree()
     assert finished.returncode != 0
-    assert "is a local folder and the cluster has 2 nodes" in finished.stdout
+    assert "a cluster of 2 nodes, found a local folder" in finished.stdout
     assert "Traceback" not in finished.stdout
     assert not list(tmp_path.glob("out/data/*"))

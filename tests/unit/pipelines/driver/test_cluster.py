@@ -24,8 +24,11 @@ ELASTIC = "an elastic cluster needs --actors MIN:MAX"
 class FakeRay:
     """A Ray of 4 CPUs that is connected, that waits to be joined, or that is not there."""
 
-    def __init__(self, *, connected: bool = False, refusal: Exception | None = None) -> None:
+    def __init__(
+        self, *, connected: bool = False, refusal: Exception | None = None, alive: int = 1
+    ) -> None:
         self.connected = connected
+        self._alive = alive
         self.started = False
         self._refusal = refusal
 
@@ -40,8 +43,9 @@ class FakeRay:
         self.started = self._refusal is None
 
     def nodes(self) -> list[dict[str, Any]]:
+        alive = {"Alive": True, "Resources": {"CPU": 4.0}}
         dead = {"Alive": False, "Resources": {"CPU": 64.0}}
-        return [{"Alive": True, "Resources": {"CPU": 4.0}}, dead] if self.connected else []
+        return [*([alive] * self._alive), dead] if self.connected else []
 
 
 THERE = [
@@ -58,7 +62,8 @@ def messages_are_seen(caplog: pytest.LogCaptureFixture) -> None:
 
 def start(fake: FakeRay, monkeypatch: pytest.MonkeyPatch, folder: Path, **settings: object) -> Pool:
     monkeypatch.setattr(cluster, "ray", fake)
-    chosen = EmbedCorpusSettings(input=("x",), output=str(folder), **settings)
+    given = {"input": ("x",), "output": str(folder), **settings}
+    chosen = EmbedCorpusSettings(**given)
     return start_ray(chosen, Storage(chosen.output), units=9)
 
 
@@ -81,6 +86,35 @@ def test_where_no_cluster_is_one_is_started_and_what_does_not_fit_is_refused(
     assert ELASTIC not in caplog.text
     with pytest.raises(InvalidInputError, match="this machine has not as much"):
         start(FakeRay(), monkeypatch, tmp_path, num_cpus_per_actor=8)
+
+
+@pytest.mark.parametrize(
+    ("places", "named"),
+    [
+        (
+            {"input": ("s3://b/in", "/in"), "output": "s3://b/out"},
+            "found a local folder: --input /in;",
+        ),
+        ({"input": ("file:///in",), "output": "s3://b/out"}, "--input file:///in"),
+        ({"input": ("s3://b/in",), "output": "/out"}, "found a local folder: --output /out;"),
+        ({"input": ("/in/*.csv",), "output": "/out"}, "--input /in/*.csv, --output /out"),
+    ],
+    ids=["one-input", "a-file-uri", "output", "both"],
+)
+def test_a_folder_of_this_machine_is_refused_on_several_nodes_unless_all_mount_it(
+    monkeypatch, tmp_path, places, named
+):
+    with pytest.raises(InvalidInputError, match="a cluster of 3 nodes") as refused:
+        start(FakeRay(connected=True, alive=3), monkeypatch, tmp_path, **places)
+    assert named in str(refused.value)
+    start(FakeRay(connected=True, alive=1), monkeypatch, tmp_path, **places)
+    fake = FakeRay(connected=True, alive=3)
+    start(fake, monkeypatch, tmp_path, **places, shared_filesystem=True)
+
+
+def test_object_stores_are_reached_from_every_node(monkeypatch, tmp_path):
+    places = {"input": ("s3://b/in",), "output": "s3://b/out"}
+    start(FakeRay(connected=True, alive=3), monkeypatch, tmp_path, **places)
 
 
 def test_who_fixed_the_actors_is_not_told_to(monkeypatch, caplog, tmp_path):

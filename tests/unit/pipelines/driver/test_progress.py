@@ -113,6 +113,36 @@ def test_events_of_units_that_nobody_announced_are_counted_by_their_rows(hands):
     assert ", 0% of 3.0 MB" in progress.line()
 
 
+def test_a_unit_that_ends_twice_counts_once(hands):
+    progress, _ = a_progress(KNOWN, STREAM)
+    for _ in range(2):
+        progress.add(UnitEvent(STREAM.key, Ending.DONE))
+    assert "25% of 4.0 MB" in progress.line()
+
+
+def test_units_that_ended_stay_done_when_another_source_is_planned_again(hands):
+    progress, _ = a_progress(KNOWN, STREAM)
+    progress.add(UnitEvent(STREAM.key, Ending.DONE))
+    newer = replace(KNOWN, source=replace(KNOWN.source, version="newer"))
+    progress.add_units([newer])
+    assert "25% of 4.0 MB" in progress.line()
+
+
+def test_a_line_looks_at_no_unit_that_has_ended_or_not_begun(hands):
+    """Else a driver of 100,000 units would spend hours on its progress."""
+    units = [replace(a_unit(a_source(f"/in/{n}.csv")), size_bytes=100) for n in range(50)]
+    progress, _ = a_progress(*units)
+    for unit in units[:20]:
+        progress.add(a_shard(unit))
+        progress.add(UnitEvent(unit.key, Ending.DONE))
+    progress.add(a_shard(units[20]))
+    looked_at = []
+    count = progress._bytes_of_rows
+    progress._bytes_of_rows = lambda unit, rows: (looked_at.append(unit), count(unit, rows))[1]
+    assert "42% of" in progress.line()
+    assert looked_at == [units[20]]
+
+
 def test_empty_inputs_are_done(hands):
     progress, _ = a_progress(replace(STREAM, size_bytes=0))
     assert "100% of 0.0 MB" in progress.line()
