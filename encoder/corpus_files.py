@@ -16,8 +16,8 @@ from encoder.space import EmbeddingSpace
 __all__ = [
     "CORPUS_SPACE_FILE",
     "PROBE_VECTORS_FILE",
+    "read_corpus_probe",
     "read_corpus_space",
-    "read_probe_vectors",
 ]
 
 CORPUS_SPACE_FILE = "_space.json"
@@ -50,7 +50,7 @@ def read_corpus_space(corpus: str) -> EmbeddingSpace:
     return EmbeddingSpace.from_dict(space)
 
 
-def read_probe_vectors(corpus: str, space: EmbeddingSpace) -> ProbeVectors | None:
+def read_corpus_probe(corpus: str, space: EmbeddingSpace) -> ProbeVectors | None:
     """Return what a corpus' first encoder made of some texts, or None where it says nothing.
 
     Args:
@@ -81,6 +81,7 @@ def _read(corpus: str, name: str) -> bytes | None:
         # Each store's client raises classes of its own.
         raise InvalidInputError(
             f"{_below(corpus, name)} cannot be read ({one_line(error)}); check the address, the "
-            "credentials and the endpoint (AWS_ENDPOINT_URL)"
+            "endpoint (AWS_ENDPOINT_URL) and the credentials: without the right to list, a file "
+            "that is not there is forbidden"
         ) from error
     return found

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from encoder.backends.fidelity import LEAST_COSINE, cosines
 from encoder.encoder import Encoder
-from encoder.errors import SpaceMismatchError, one_line
+from encoder.errors import BackendError, NonFiniteVectorsError, SpaceMismatchError, one_line
 from encoder.space import EmbeddingSpace, Role
 
 __all__ = ["PROBE_TEXTS", "ProbeVectors", "least_cosine_between"]
@@ -49,45 +49,73 @@ class ProbeVectors:
 
     Attributes:
         fingerprint: Of the embedding space.
+        host: Name of the machine.
         texts: The texts, N of them.
         vectors: Of each role, float32 (N, D).
         provenance: Of the encoder: its model, backend, dtype, device and versions.
     """
 
     fingerprint: str
+    host: str
     texts: tuple[str, ...]
     vectors: Mapping[Role, npt.NDArray[np.float32]]
     provenance: Mapping[str, str]
 
     @classmethod
-    def of(cls, encoder: Encoder, texts: tuple[str, ...] = PROBE_TEXTS) -> ProbeVectors:
-        """Encode texts in both roles.
+    def of(cls, encoder: Encoder, texts: Sequence[str] = PROBE_TEXTS) -> ProbeVectors:
+        """Encode texts in both roles, without those of which the encoder makes no usable vector.
 
         Raises:
-            BackendError: The forward failed.
+            BackendError: The forward failed, or no text is left.
         """
-        vectors = {role: encoder.encode(texts, role).vectors for role in Role}
-        return cls(encoder.space.fingerprint, texts, vectors, encoder.provenance)
+        kept: list[str] = []
+        vectors: dict[Role, list[npt.NDArray[np.float32]]] = {role: [] for role in Role}
+        for text in texts:
+            # One by one: of many together a backend may need graphs that nobody has use for yet.
+            try:
+                found = {role: encoder.encode([text], role).vectors[0] for role in Role}
+            except NonFiniteVectorsError:
+                continue  # such a row is rejected wherever it comes, so it is never stored
+            if all(vector.any() for vector in found.values()):
+                kept.append(text)
+                for role in Role:
+                    vectors[role].append(found[role])
+        if not kept:
+            raise BackendError(
+                f"expected vectors of {len(texts)} texts, found none that are finite and not zero; "
+                "use dtype float32, or another device"
+            )
+        return cls(
+            encoder.space.fingerprint,
+            platform.node(),
+            tuple(kept),
+            {role: np.stack(rows) for role, rows in vectors.items()},
+            encoder.provenance,
+        )
 
     def check(self, encoder: Encoder, where: str) -> None:
         """Check that an encoder of the same space makes the same vectors of the same texts.
 
         Args:
             encoder: The encoder.
-            where: The corpus that these vectors belong to, for the error.
+            where: The file that these vectors are from, for the error.
 
         Raises:
             SpaceMismatchError: It makes others.
-            BackendError: The forward failed.
+            BackendError: The forward failed, or makes no usable vector of any text.
         """
         here = ProbeVectors.of(encoder, self.texts)
+        rows = [self.texts.index(text) for text in here.texts]
         for role in Role:
-            if unlike := self.unlike(role, here.vectors[role], here.provenance["dtype"]):
+            vectors = self.vectors[role].copy()
+            vectors[rows] = here.vectors[role]
+            if unlike := self.unlike(role, vectors, here.provenance["dtype"]):
                 raise SpaceMismatchError(
-                    f"{platform.node()} computes other vectors than {where} holds, though weights "
-                    f"and settings are the same: {unlike}; "
+                    f"{here.host} computes other vectors than {self.host or 'the host'} did that "
+                    f"wrote {where}, though weights and settings are the same: {unlike}; "
                     f"{_difference(self.provenance, here.provenance)}. Compare config.json and "
-                    "the versions, or embed the corpus again into another output"
+                    "the versions; `twofold verify --sample 1` says whether the file is right. If "
+                    "it is, use what made it, or another output; if not, delete it"
                 )
 
     def unlike(self, role: Role, vectors: npt.NDArray[np.float32], dtype: str) -> str | None:
@@ -98,14 +126,27 @@ class ProbeVectors:
             vectors: Of the same texts, float32 (N, D).
             dtype: Precision in which they were computed.
         """
-        found = cosines(vectors, self.vectors[role])  # (N,)
         least = least_cosine_between(self.provenance["dtype"], dtype)
-        if found.min() >= least:
-            return None
-        text = self.texts[int(found.argmin())][:_SHOWN_CHARACTERS]
-        return (
-            f"{text!r} as {role.value} has cosine {found.min():.5f}, expected {least:.5f} or more"
-        )
+        found = cosines(vectors, self.vectors[role])  # (N,)
+        if found.min() < least:
+            return (
+                f"{self._shown(found.argmin())} as {role.value} has cosine {found.min():.5f}, "
+                f"expected {least:.5f} or more"
+            )
+        # A cosine does not see lengths, and where vectors are not normalized they count. As far
+        # apart as unit vectors of that cosine are.
+        most = math.sqrt(2 * (1 - least))
+        lengths = np.linalg.norm(vectors, axis=1) / np.linalg.norm(self.vectors[role], axis=1)
+        off = np.abs(lengths - 1)  # (N,)
+        if off.max() > most:
+            return (
+                f"{self._shown(off.argmax())} as {role.value} is {lengths[off.argmax()]:.3f} times "
+                f"as long, expected {1 - most:.3f} to {1 + most:.3f}"
+            )
+        return None
+
+    def _shown(self, row: np.intp) -> str:
+        return repr(self.texts[int(row)][:_SHOWN_CHARACTERS])
 
     def to_json(self) -> str:
         """Return the file's text; numbers have 7 digits, about those of a float32."""
@@ -113,6 +154,7 @@ class ProbeVectors:
             {
                 "format": _FORMAT,
                 "fingerprint": self.fingerprint,
+                "host": self.host,
                 "provenance": dict(self.provenance),
                 "texts": self.texts,
                 **{role.value: _rounded(self.vectors[role]) for role in Role},
@@ -138,13 +180,16 @@ class ProbeVectors:
             if data["fingerprint"] != space.fingerprint:
                 raise ValueError(f"space {data['fingerprint']}, expected {space.fingerprint}")
             texts = tuple(map(str, data["texts"]))
-            vectors = {role: np.array(data[role.value], np.float32) for role in Role}
+            with np.errstate(over="ignore"):  # to infinity, which is refused below
+                vectors = {role: np.float32(np.array(data[role.value], float)) for role in Role}
             if shapes := {v.shape for v in vectors.values()} - {(len(texts), space.dimension)}:
                 raise ValueError(f"vectors {shapes}, expected {(len(texts), space.dimension)}")
+            if not all(np.isfinite(v).all() and v.any(axis=1).all() for v in vectors.values()):
+                raise ValueError("vectors that are zero or not finite")
             if not texts or data["provenance"]["dtype"] not in LEAST_COSINE:
                 raise ValueError("no texts, or a precision that is not known")
-            return cls(data["fingerprint"], texts, vectors, data["provenance"])
-        except (KeyError, TypeError, ValueError) as error:
+            return cls(space.fingerprint, str(data["host"]), texts, vectors, data["provenance"])
+        except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise SpaceMismatchError(
                 f"{where} does not hold the probe vectors of its corpus ({one_line(error)}); "
                 "restore the file, or delete it: the next run that embeds something writes those "

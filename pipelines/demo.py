@@ -25,6 +25,7 @@ from command_line.parse import parse_settings, run_command
 from encoder.encoder import load_encoder
 from encoder.errors import InvalidInputError, ModelLoadError
 from encoder.settings import EncoderSettings
+from pipelines.corpus.probe_vectors import check_probe_vectors
 from pipelines.docstrings import (
     collect_docstrings,
     docstring_table,
@@ -36,6 +37,7 @@ from pipelines.embed_corpus import embed_corpus
 from pipelines.errors import exit_code
 from pipelines.search import Hit, search
 from pipelines.settings import EmbedCorpusSettings
+from pipelines.storage import Storage
 
 __all__ = ["QUERIES", "DemoSettings", "main"]
 
@@ -148,6 +150,7 @@ def _embedded(report: RunReport, folder: Path) -> str:
 def _ask(corpus: str, k: int, console: Console) -> None:
     started = time.perf_counter()
     encoder = load_encoder(_MODEL)
+    check_probe_vectors(Storage(corpus), encoder)
     _say(console, "model", f"{_MODEL.model}, {encoder.space.dimension} dimensions", started)
     for query in QUERIES:
         started = time.perf_counter()

@@ -32,7 +32,7 @@ from encoder.space import EmbeddingSpace
 from pipelines.columns import CHAR_END, CHAR_START
 from pipelines.corpus.corpus_model import check_space, find_corpus_model
 from pipelines.corpus.pin import Pin, require_pin
-from pipelines.corpus.probe import read_probe
+from pipelines.corpus.probe_vectors import check_probe_vectors
 from pipelines.corpus.shards import ShardName
 from pipelines.corpus_blocks import live_shards, read_rows, stream_blocks
 from pipelines.errors import CorpusError, exit_code
@@ -176,8 +176,7 @@ def _run(argv: Sequence[str] | None) -> int:
     storage = Storage(settings.corpus)
     pin = require_pin(storage)
     encoder = load_encoder(find_corpus_model(pin, settings.encoder).settings)
-    if probe := read_probe(storage, pin.space):
-        probe.check(encoder, storage.uri)
+    check_probe_vectors(storage, encoder)
     loaded = time.perf_counter()
     results = search(settings.corpus, settings.query, settings.k, encoder=encoder)
     searched = time.perf_counter()

@@ -22,13 +22,14 @@ from rich.table import Table
 from command_line.fields import AUTO_IS_UNSET
 from command_line.parse import parse_settings, run_command
 from encoder.errors import SpaceMismatchError
+from encoder.probe_vectors import ProbeVectors
 from encoder.settings import EncoderSettings
 from pipelines.corpus.conservation import conservation_problems
 from pipelines.corpus.corpus_model import CorpusModel, find_corpus_model
 from pipelines.corpus.ids import find_duplicate_ids
 from pipelines.corpus.index import IndexedShard, list_shards
 from pipelines.corpus.pin import Pin, require_pin
-from pipelines.corpus.probe import read_probe
+from pipelines.corpus.probe_vectors import read_probe_vectors
 from pipelines.corpus.shards import DATA, REJECTS, ShardName
 from pipelines.errors import CorpusError, VerificationError, exit_code
 from pipelines.source.units import Format
@@ -132,7 +133,8 @@ def verify(settings: VerifySettings) -> VerifyReport:
     readable = [shard for shard in shards if shard.name not in unreadable]
     findings = [problem for found in checked for problem in found.problems]
     findings += _foreign_files(storage)
-    findings += _probe_problems(storage, pin)
+    probe, problems = _probe_vectors(storage, pin)
+    findings += problems
     findings += unit_problems(list(sizes))
     findings += index_problems(storage, pin, sizes, shards)
     findings += version_problems(shards)
@@ -147,6 +149,7 @@ def verify(settings: VerifySettings) -> VerifyReport:
             readable,
             count=settings.sample,
             model=model,
+            probe=probe,
             input_format=settings.input_format,
         )
         cosines = sample.cosines.tolist()
@@ -194,11 +197,12 @@ def _foreign_files(storage: Storage) -> Iterator[str]:
             yield f"{DATA}/{name}: is not a shard of twofold; move it elsewhere"
 
 
-def _probe_problems(storage: Storage, pin: Pin) -> Iterator[str]:
+def _probe_vectors(storage: Storage, pin: Pin) -> tuple[ProbeVectors | None, tuple[str, ...]]:
+    """Return what the corpus keeps, and what is wrong with the file."""
     try:
-        read_probe(storage, pin.space)
+        return read_probe_vectors(storage, pin.space), ()
     except SpaceMismatchError as error:
-        yield str(error)
+        return None, (str(error),)
 
 
 def _conservation(sizes: Mapping[ShardName, int], shards: Sequence[IndexedShard]) -> list[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from encoder.corpus_files import PROBE_VECTORS_FILE, read_corpus_space, read_probe_vectors
+from encoder.corpus_files import PROBE_VECTORS_FILE, read_corpus_probe, read_corpus_space
 from encoder.encoder import Encoder
 from encoder.errors import SpaceMismatchError
 from encoder.space import EmbeddingSpace
 
-__all__ = ["check_corpus", "check_space"]
+__all__ = ["check_corpus", "check_corpus_space"]
 
 _logger = logging.getLogger("ray.serve")
 
@@ -21,8 +21,8 @@ def check_corpus(corpus: str, encoder: Encoder) -> None:
         SpaceMismatchError: It is of another space, or computes other vectors in the same one.
         InvalidInputError: There is no such corpus, or it cannot be read.
     """
-    check_space(corpus, encoder.space)
-    known = read_probe_vectors(corpus, encoder.space)
+    check_corpus_space(corpus, encoder.space)
+    known = read_corpus_probe(corpus, encoder.space)
     if known is None:
         _logger.warning(
             "%s has no %s: the spaces are equal, but whether this replica computes the same "
@@ -31,10 +31,10 @@ def check_corpus(corpus: str, encoder: Encoder) -> None:
             PROBE_VECTORS_FILE,
         )
     else:
-        known.check(encoder, corpus)
+        known.check(encoder, f"{corpus.rstrip('/')}/{PROBE_VECTORS_FILE}")
 
 
-def check_space(corpus: str, space: EmbeddingSpace) -> None:
+def check_corpus_space(corpus: str, space: EmbeddingSpace) -> None:
     """Check that a corpus' vectors can be compared with those of a space.
 
     Raises:

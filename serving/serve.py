@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from itertools import dropwhile
 from types import FrameType
 from typing import Any, Literal
 
@@ -165,11 +166,11 @@ def _connect(settings: ServeCommandSettings) -> None:
 def _check_here(settings: ServeCommandSettings) -> None:
     """Find out what is wrong with model or corpus before Ray is started, in one line."""
     from encoder.model.description import describe_model
-    from serving.corpus_check import check_space
+    from serving.corpus_check import check_corpus_space
 
     space = describe_model(settings.encoder).space
     if settings.corpus is not None:
-        check_space(settings.corpus, space)
+        check_corpus_space(settings.corpus, space)
 
 
 def _deploy(settings: ServeCommandSettings) -> None:
@@ -187,7 +188,7 @@ def _deploy(settings: ServeCommandSettings) -> None:
         serve.run(build_app(serving), name=_APP_NAME, route_prefix="/")
     except Exception as error:
         raise ServeError(
-            f"expected the endpoint to start, found {_why_not_started(error)[-1500:]}"
+            f"expected the endpoint to start, found {_why_not_started(error)[:1500]}"
         ) from error
 
 
@@ -203,12 +204,17 @@ def _why_not_started(error: Exception) -> str:
 
     try:
         deployments = serve.status().applications[_APP_NAME].deployments
-        said = deployments[DEPLOYMENT_NAME].message.strip()
+        lines = deployments[DEPLOYMENT_NAME].message.splitlines()
     except Exception:
         # Whatever Ray raises of a cluster that is gone: then `error` is the story.
         return one_line(error)
-    # A traceback of tracebacks, with the replica's own error at its end.
-    return said.rpartition("\n")[2] or one_line(error)
+    # A traceback of tracebacks. The replica's own error, of one line or of several, comes behind
+    # the last frame, whose lines are indented.
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    if not frames:
+        return one_line(error)
+    said = list(dropwhile(lambda line: line.startswith(" "), lines[frames[-1] :]))
+    return " ".join(" ".join(said).split()) or one_line(error)
 
 
 def _check_fits(serving: ServingSettings, *, is_fixed: bool) -> None:

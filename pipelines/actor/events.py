@@ -35,6 +35,9 @@ class Ending(str, Enum):
     """Its source is not the version that was planned."""
     FATAL = "fatal"
     """No unit can be done (the model does not load here)."""
+    MISMATCH = "mismatch"
+    """The model here is of another space than the corpus, or computes other vectors: the run ends,
+    for units would come to this worker faster than to any that works."""
 
 
 @dataclass(frozen=True)

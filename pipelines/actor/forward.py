@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import faulthandler
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +18,7 @@ from pipelines.actor.prepare import PreparedBatch
 from pipelines.source.documents import Reject
 from pipelines.source.text_rules import id_text
 
-__all__ = ["Embedded", "Forward"]
+__all__ = ["Embedded", "Forward", "deadline"]
 
 _STDERR = 2
 
@@ -78,12 +80,26 @@ class Forward:
         return Embedded(kept, encoded.vectors[keep], encoded.padded_tokens)
 
     def _arm(self) -> None:
-        """Start the deadline anew: a stuck forward ends the process, tracebacks on its stderr.
+        _arm(self._timeout_s)
 
-        A thread inside C code cannot be interrupted and may hold the GIL; faulthandler's watchdog
-        is a C thread that needs neither. Ray then sees a dead worker and the driver counts a try.
-        """
-        faulthandler.dump_traceback_later(self._timeout_s, exit=True, file=_STDERR)
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """End the process if what is done meanwhile takes longer; one deadline at a time."""
+    _arm(seconds)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _arm(seconds: float) -> None:
+    """Start the deadline anew: a stuck forward ends the process, tracebacks on its stderr.
+
+    A thread inside C code cannot be interrupted and may hold the GIL; faulthandler's watchdog
+    is a C thread that needs neither. Ray then sees a dead worker and the driver counts a try.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
 
 
 def _rejects(batch: PreparedBatch, failures: dict[int, Exception]) -> list[Reject]:

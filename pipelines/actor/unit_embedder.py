@@ -21,12 +21,12 @@ import numpy as np
 from encoder.encoder import Encoder, load_encoder
 from encoder.errors import BackendError, ModelLoadError, SpaceMismatchError, TwofoldError
 from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEvent, event_to_row
-from pipelines.actor.forward import Embedded, Forward
+from pipelines.actor.forward import Embedded, Forward, deadline
 from pipelines.actor.prepare import PreparedBatch, prepare
 from pipelines.actor.shard_stream import bad_row_error, check_version, cut_into_shards, documents_of
 from pipelines.actor.shard_writer import ShardWriter
 from pipelines.actor.unit_job import UnitJob
-from pipelines.corpus.probe import agree_on_probe_vectors
+from pipelines.corpus.probe_vectors import agree_on_probe_vectors
 from pipelines.corpus.shards import DATA, ShardName, UnitShards, group_by_unit, read_footer
 from pipelines.errors import SourceChangedError, StorageError
 from pipelines.read_ahead import ReadAhead, StageClock
@@ -181,7 +181,8 @@ class UnitEmbedder:
                 f"{differences} (driver, worker); mirror it with `twofold pull` and give "
                 "the mirror to all of them"
             )
-        agree_on_probe_vectors(self._storage, encoder)
+        with deadline(job.batch_timeout_s):
+            agree_on_probe_vectors(self._storage, encoder)
         return encoder
 
 
@@ -223,7 +224,9 @@ def _ending(unit: WorkUnit, error: Exception) -> UnitEvent:
     message = " ".join(str(error).split())
     if isinstance(error, SourceChangedError):
         return UnitEvent(unit.key, Ending.CHANGED, message)
-    if isinstance(error, (ModelLoadError, SpaceMismatchError)):
+    if isinstance(error, SpaceMismatchError):
+        return UnitEvent(unit.key, Ending.MISMATCH, message)
+    if isinstance(error, ModelLoadError):
         return UnitEvent(unit.key, Ending.FATAL, message)
     if isinstance(error, BackendError):
         return UnitEvent(unit.key, Ending.BROKEN, message)

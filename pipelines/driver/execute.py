@@ -21,7 +21,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.exceptions import RayError
 
-from encoder.errors import BackendError, ModelLoadError, TwofoldError
+from encoder.errors import BackendError, ModelLoadError, SpaceMismatchError, TwofoldError
 from pipelines.actor.events import (
     BeginEvent,
     Ending,
@@ -93,6 +93,7 @@ def run_units(
 
     Raises:
         ModelLoadError: No unit can be embedded (the model does not load on a worker).
+        SpaceMismatchError: The model on a worker is of another space, or computes other vectors.
         BackendError: Nothing was ever committed, and the model fails on worker after worker.
         ClusterError: Ray cannot start the workers; or as before, and they die.
     """
@@ -178,6 +179,8 @@ def _run_round(
         if isinstance(event, BeginEvent):
             begun += 1
         elif isinstance(event, UnitEvent):
+            if event.ending is Ending.MISMATCH:
+                raise SpaceMismatchError(event.message)
             if event.ending is Ending.FATAL and not has_worked:
                 raise ModelLoadError(event.message)
             endings[event.unit] = event

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from encoder.backends.fidelity import LEAST_COSINE, MIN_REDUCED_COSINE
 from encoder.corpus_files import PROBE_VECTORS_FILE
-from encoder.errors import SpaceMismatchError
 from encoder.model_card import ModelCard, load_model_card
+from encoder.probe_vectors import ProbeVectors
 from encoder.space import Role
 from pipelines.actor.prepare import text_hash
 from pipelines.actor.shard_stream import documents_of
@@ -24,7 +24,6 @@ from pipelines.columns import CHAR_END, CHAR_START, EMBEDDING, TEXT_HASH
 from pipelines.corpus.corpus_model import CorpusModel
 from pipelines.corpus.index import IndexedShard
 from pipelines.corpus.pin import Pin
-from pipelines.corpus.probe import read_probe
 from pipelines.corpus.shards import DATA, ShardName
 from pipelines.corpus_blocks import read_rows
 from pipelines.settings import OnInvalid
@@ -98,9 +97,10 @@ def check_sample(
     *,
     count: int,
     model: CorpusModel,
+    probe: ProbeVectors | None,
     input_format: Format | None,
 ) -> SampleCheck:
-    """Embed some rows again and compare.
+    """Embed some rows, and the texts of the probe vectors, again and compare.
 
     Args:
         storage: The output folder.
@@ -108,6 +108,7 @@ def check_sample(
         shards: Readable shards.
         count: Rows to look at.
         model: The corpus' model.
+        probe: What the corpus keeps of its first encoder; None for nothing.
         input_format: Of the sources, where their names do not tell.
 
     Raises:
@@ -130,7 +131,8 @@ def check_sample(
     card = load_model_card(model.folder, pin.space.max_seq_length)
     cosines = _cosines(texts, pin, card)
     problems += _below(texts, cosines, pin)
-    problems += _probe_problems(storage, pin, card)
+    if probe is not None:
+        problems += _probe_problems(probe, pin, card)
     return SampleCheck(cosines, tuple(problems))
 
 
@@ -225,18 +227,15 @@ def _below(
             )
 
 
-def _probe_problems(storage: Storage, pin: Pin, card: ModelCard) -> Iterator[str]:
+def _probe_problems(probe: ProbeVectors, pin: Pin, card: ModelCard) -> Iterator[str]:
     """Yield where the probe vectors, with which encoders are compared, are not the card's."""
-    try:
-        probe = read_probe(storage, pin.space)
-    except SpaceMismatchError:
-        return  # told without a sample, too
-    if probe is None:
-        return
     for role in Role:
         expected = card.embed(probe.texts, pin.space, role)
         if unlike := probe.unlike(role, expected, "float32"):
-            yield f"{PROBE_VECTORS_FILE}: {unlike}, with the model card in float32"
+            yield (
+                f"{PROBE_VECTORS_FILE}: {unlike}, with the model card in float32; delete it if the "
+                "rows are right, and the next run that embeds something writes another"
+            )
 
 
 def _least_cosine(computed: str, stored: str) -> float:

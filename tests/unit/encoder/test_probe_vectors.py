@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from encoder.backends.choice import detect_hardware
 from encoder.encoder import load_encoder
-from encoder.errors import SpaceMismatchError
+from encoder.errors import BackendError, NonFiniteVectorsError, SpaceMismatchError
 from encoder.probe_vectors import PROBE_TEXTS, ProbeVectors, least_cosine_between
 from encoder.settings import EncoderSettings
 from encoder.space import Role
 from support.fake_encoder import SPACE, FakeEncoder
 
-WHERE = "s3://lake/vectors"
+WHERE = "s3://lake/vectors/_probe_vectors.json"
+REMOVED = object()
 BARS = [
     ("float32", "float32", 0.9999),
     ("float32", "bfloat16", 0.998),
@@ -96,7 +98,7 @@ def test_the_error_names_the_corpus_the_text_and_what_differs_there_and_here():
     with pytest.raises(SpaceMismatchError) as refused:
         known.check(turned(FakeEncoder(), 0.5, Role.QUERY), WHERE)
     said = str(refused.value)
-    assert f"other vectors than {WHERE} holds" in said
+    assert f"other vectors than {known.host} did that wrote {WHERE}" in said
     assert "device there cuda, here cpu" in said
     assert "torch there 2.13.0, here None" in said
     assert "backend there" not in said, "it is the same"
@@ -131,13 +133,19 @@ def test_vectors_that_are_not_finite_are_others():
         {"query": [[1.0]]},
         {"query": "nonsense"},
         {"document": [[1.0, None]]},
+        {"document": [[0.0] * 4] * 8},
+        {"document": [[10**400] * 4] * 8},
+        {"document": [[1e300] * 4] * 8},
+        {"query": [[math.nan] * 4] * 8},
+        {"host": REMOVED},
         {"provenance": {}},
         {"provenance": {"dtype": "float8"}},
     ],
-    ids=str,
+    ids=lambda change: f"{str(change)[:40]}",
 )
 def test_a_damaged_file_is_refused_with_its_name(change):
     data = {**json.loads(of_fake().to_json()), **change}
+    data = {name: value for name, value in data.items() if value is not REMOVED}
     with pytest.raises(SpaceMismatchError, match=r"^the-file does not hold the probe vectors"):
         ProbeVectors.from_json(json.dumps(data), SPACE, "the-file")
 
@@ -146,6 +154,43 @@ def test_a_damaged_file_is_refused_with_its_name(change):
 def test_what_is_not_its_json_is_refused_with_its_name(text):
     with pytest.raises(SpaceMismatchError, match=r"^the-file does not hold the probe vectors"):
         ProbeVectors.from_json(text, SPACE, "the-file")
+
+
+@pytest.mark.parametrize("times", [2.0, 0.5, 1e-6])
+def test_vectors_of_another_length_are_others(times):
+    """A cosine does not see it, and inner products of vectors that are not normalized do."""
+    known = of_fake(dtype="bfloat16")
+    vectors = known.vectors[Role.QUERY]
+    assert known.unlike(Role.QUERY, vectors * np.float32(1.03), "bfloat16") is None
+    assert "times as long" in known.unlike(Role.QUERY, vectors * np.float32(times), "bfloat16")
+
+
+class Overflowing(FakeEncoder):
+    """Makes no usable vector of texts that hold any of these words."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__()
+        self._words = words
+
+    def encode(self, texts, role):
+        if any(word in text for word in self._words for text in texts):
+            raise NonFiniteVectorsError([0])
+        return super().encode(texts, role)
+
+
+def test_a_text_that_overflows_in_a_precision_is_left_out_and_no_reason_to_refuse():
+    """A job rejects such a row, so no vector of it is stored."""
+    made = ProbeVectors.of(Overflowing("Fibonacci", "Who wrote it?"))
+    assert made.texts == tuple(text for text in PROBE_TEXTS if text != "Who wrote it?")
+    made.check(FakeEncoder(), WHERE)
+    of_fake().check(Overflowing("Who wrote it?"), WHERE)
+    with pytest.raises(SpaceMismatchError):
+        made.check(turned(FakeEncoder(), 0.9, Role.QUERY), WHERE)
+
+
+def test_an_encoder_that_makes_no_usable_vector_of_any_text_has_failed():
+    with pytest.raises(BackendError, match="found none that are finite"):
+        ProbeVectors.of(Overflowing(""))
 
 
 # With a model
@@ -183,3 +228,14 @@ def test_an_edited_configuration_is_the_same_space_and_other_vectors(tiny_model,
 def test_another_backend_or_precision_computes_the_same(tiny_model, changes):
     known = ProbeVectors.of(load_encoder(settings(tiny_model)))
     known.check(load_encoder(settings(tiny_model, **changes)), WHERE)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_graph_is_compiled_for_it_that_nobody_else_has_use_for(tiny_model, dtype):
+    """That of [CLS] alone holds weights of its own, and an endpoint would keep it."""
+    if dtype == "bfloat16" and not detect_hardware().openvino_bfloat16:
+        pytest.skip("OpenVINO has no bfloat16 on this CPU")
+    encoder = load_encoder(settings(tiny_model, backend="openvino", dtype=dtype))
+    ProbeVectors.of(encoder)
+    assert encoder._backend._many is None
+    assert encoder._backend._many_cls is None

@@ -23,6 +23,18 @@ encoder.errors.SpaceMismatchError: one line that says why
 """
 
 
+OF_SEVERAL_LINES = """The deployment failed to start 3 times in a row. [...] Error:
+RuntimeError: Traceback (most recent call last):
+  File "/work/encoder/backends/torch_backend.py", line 80, in __init__
+    self._model = model.to(device)
+                  ^^^^^^^^^^^^^^^^
+torch.AcceleratorError: CUDA error: device busy
+CUDA kernel errors might be reported at some other API call.
+
+Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.
+"""
+
+
 def says(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
     deployments = {DEPLOYMENT_NAME: SimpleNamespace(message=message)}
     applications = {"twofold": SimpleNamespace(deployments=deployments)}
@@ -35,8 +47,17 @@ def test_the_replicas_own_error_is_told_and_not_serves(monkeypatch: pytest.Monke
     assert _why_not_started(SERVES_ERROR) == expected
 
 
-def test_where_the_deployment_says_nothing_serves_error_is_told(monkeypatch: pytest.MonkeyPatch):
-    says(monkeypatch, "")
+def test_of_an_error_of_several_lines_the_first_is_not_lost(monkeypatch: pytest.MonkeyPatch):
+    says(monkeypatch, OF_SEVERAL_LINES)
+    expected = "torch.AcceleratorError: CUDA error: device busy CUDA kernel errors might be"
+    assert _why_not_started(SERVES_ERROR).startswith(expected)
+
+
+@pytest.mark.parametrize("message", ["", "Upscaling from 1 to 2 replicas.", '  File "x", line 1'])
+def test_where_no_replica_says_anything_serves_error_is_told(
+    monkeypatch: pytest.MonkeyPatch, message: str
+):
+    says(monkeypatch, message)
     assert _why_not_started(SERVES_ERROR) == f"RuntimeError: {SERVES_ERROR}"
 
 

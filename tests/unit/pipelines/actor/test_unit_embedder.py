@@ -6,6 +6,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -416,15 +417,15 @@ def test_a_row_that_makes_the_model_raise_fails_the_unit_where_none_is_tolerated
 # --- The model, and what nobody expects
 
 
-def test_a_model_of_another_space_than_the_drivers_is_fatal(bench):
+def test_a_model_of_another_space_than_the_drivers_is_a_mismatch(bench):
     bench.encoders = [FakeEncoder(replace(SPACE, max_seq_length=99))]
     (event,) = bench.embed()
-    assert event.ending is Ending.FATAL
+    assert event.ending is Ending.MISMATCH
     assert "'max_seq_length': (8, 99)" in event.message
     assert bench.storage.sizes(DATA) == {}
 
 
-def test_a_model_that_computes_other_vectors_than_the_corpus_first_one_is_fatal(bench):
+def test_a_model_that_computes_other_vectors_than_the_corpus_first_one_is_a_mismatch(bench):
     """Of the same files: the space is the same, and only what comes out says so."""
     other = FakeEncoder()
     other.encode = lambda texts, role: FakeEncoder().encode([f"{t} {t}" for t in texts], role)
@@ -433,8 +434,8 @@ def test_a_model_that_computes_other_vectors_than_the_corpus_first_one_is_fatal(
     shards = bench.storage.sizes(DATA)
     jsonl(bench.source, ["changed", *TEXTS])
     (event,) = bench.embed()
-    assert event.ending is Ending.FATAL
-    assert f"other vectors than {bench.storage.uri} holds" in event.message
+    assert event.ending is Ending.MISMATCH
+    assert f"wrote {bench.storage.uri}/{PROBE_VECTORS_FILE}" in event.message
     assert bench.storage.sizes(DATA) == shards
 
 
@@ -451,6 +452,24 @@ def test_a_device_that_fails_at_the_probe_texts_breaks_its_worker(bench):
         Ending.BROKEN,
         "the model does not load here: device lost",
     )
+
+
+def test_the_probe_texts_have_the_deadline_of_a_forward(bench, monkeypatch):
+    deadlines: list[float] = []
+
+    @contextmanager
+    def record(seconds: float) -> Iterator[None]:
+        deadlines.append(seconds)
+        yield
+        deadlines.append(0)
+
+    encoder = FakeEncoder()
+    encoder.encode = lambda texts, role: (seen.append(deadlines[-1]), whole(texts, role))[1]
+    seen, whole = [], FakeEncoder().encode
+    monkeypatch.setattr(unit_embedder, "deadline", record)
+    bench.encoders = [encoder]
+    assert ending(bench.embed()) is Ending.DONE
+    assert set(seen) == {60.0}
 
 
 def test_a_model_that_does_not_load_is_fatal(bench, monkeypatch):

@@ -8,7 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from encoder.errors import BackendError, InvalidInputError, ModelLoadError
+from encoder.errors import (
+    BackendError,
+    InvalidInputError,
+    ModelLoadError,
+    SpaceMismatchError,
+)
 from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEvent
 from pipelines.driver import execute
 from pipelines.driver.execute import MOST_TRIES, Outcome, run_units
@@ -209,6 +214,13 @@ def test_a_unit_that_fails_is_named_and_not_tried_again(run):
 def test_a_model_that_does_not_load_ends_the_run(run):
     rounds = Rounds(lambda _: [UnitEvent(A.key, Ending.FATAL, "no such model"), done(B)])
     with pytest.raises(ModelLoadError, match="no such model"):
+        run(rounds, [A, B])
+
+
+def test_a_worker_that_computes_other_vectors_ends_the_run_however_late(run):
+    """Units would come to it faster than to any that works."""
+    rounds = Rounds(lambda _: [done(B), UnitEvent(A.key, Ending.MISMATCH, "others, here")])
+    with pytest.raises(SpaceMismatchError, match="others, here"):
         run(rounds, [A, B])
 
 

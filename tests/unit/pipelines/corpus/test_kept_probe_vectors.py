@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from encoder.corpus_files import PROBE_VECTORS_FILE, read_probe_vectors
+from encoder.corpus_files import PROBE_VECTORS_FILE, read_corpus_probe
 from encoder.errors import SpaceMismatchError
 from encoder.probe_vectors import ProbeVectors
-from pipelines.corpus.probe import agree_on_probe_vectors, read_probe
+from pipelines.corpus.probe_vectors import agree_on_probe_vectors, read_probe_vectors
 from pipelines.storage import Storage
 from support.fake_encoder import SPACE, FakeEncoder
 
@@ -28,7 +28,7 @@ def storage(tmp_path) -> Storage:
 
 
 def test_the_first_encoder_writes_and_an_equal_one_changes_nothing(storage):
-    assert read_probe(storage, SPACE) is None
+    assert read_probe_vectors(storage, SPACE) is None
     agree_on_probe_vectors(storage, FakeEncoder())
     written = storage.read(PROBE_VECTORS_FILE)
     agree_on_probe_vectors(storage, FakeEncoder())
@@ -38,7 +38,9 @@ def test_the_first_encoder_writes_and_an_equal_one_changes_nothing(storage):
 def test_an_encoder_that_computes_others_is_refused_and_changes_nothing(storage):
     agree_on_probe_vectors(storage, FakeEncoder())
     written = storage.read(PROBE_VECTORS_FILE)
-    with pytest.raises(SpaceMismatchError, match=f"other vectors than {storage.uri} holds"):
+    with pytest.raises(
+        SpaceMismatchError, match=f"other vectors than .* wrote {storage.uri}/{PROBE_VECTORS_FILE}"
+    ):
         agree_on_probe_vectors(storage, OtherEncoder())
     assert storage.read(PROBE_VECTORS_FILE) == written
 
@@ -76,7 +78,7 @@ def test_a_damaged_file_is_refused_with_its_address(storage):
 
 
 def test_an_endpoint_reads_what_the_job_wrote(storage):
-    assert read_probe_vectors(storage.uri, SPACE) is None
+    assert read_corpus_probe(storage.uri, SPACE) is None
     agree_on_probe_vectors(storage, FakeEncoder())
-    known = read_probe_vectors(storage.uri, SPACE)
+    known = read_corpus_probe(storage.uri, SPACE)
     assert known.to_json() == json.dumps(json.loads(storage.read(PROBE_VECTORS_FILE)))

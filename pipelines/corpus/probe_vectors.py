@@ -11,7 +11,7 @@ from encoder.probe_vectors import ProbeVectors
 from encoder.space import EmbeddingSpace
 from pipelines.storage import Storage
 
-__all__ = ["agree_on_probe_vectors", "read_probe"]
+__all__ = ["agree_on_probe_vectors", "check_probe_vectors", "read_probe_vectors"]
 
 
 def agree_on_probe_vectors(storage: Storage, encoder: Encoder) -> None:
@@ -26,17 +26,32 @@ def agree_on_probe_vectors(storage: Storage, encoder: Encoder) -> None:
             damaged.
         StorageError: The store does not answer.
     """
-    known = read_probe(storage, encoder.space)
+    if check_probe_vectors(storage, encoder):
+        return
+    made = ProbeVectors.of(encoder)
+    if not storage.create(PROBE_VECTORS_FILE, made.to_json().encode()):
+        check_probe_vectors(storage, encoder)
+
+
+def check_probe_vectors(storage: Storage, encoder: Encoder) -> bool:
+    """Compare an encoder with what a corpus keeps; return whether it keeps anything.
+
+    Args:
+        storage: The output folder.
+        encoder: Of the corpus' space.
+
+    Raises:
+        SpaceMismatchError: As in `agree_on_probe_vectors`.
+        StorageError: The store does not answer.
+    """
+    known = read_probe_vectors(storage, encoder.space)
     if known is None:
-        made = ProbeVectors.of(encoder)
-        if storage.create(PROBE_VECTORS_FILE, made.to_json().encode()):
-            return
-        known = read_probe(storage, encoder.space)
-    if known is not None:
-        known.check(encoder, storage.uri)
+        return False
+    known.check(encoder, storage.below(PROBE_VECTORS_FILE))
+    return True
 
 
-def read_probe(storage: Storage, space: EmbeddingSpace) -> ProbeVectors | None:
+def read_probe_vectors(storage: Storage, space: EmbeddingSpace) -> ProbeVectors | None:
     """Return the probe vectors of an output folder, or None where it has none.
 
     Raises:
