@@ -139,6 +139,7 @@ def test_info_names_the_corpus_and_its_space(beside_corpus, corpora):
     assert info["embedding_space"] == {"fingerprint": space["fingerprint"], **space["space"]}
 
 
+@pytest.mark.slow
 def test_a_worker_that_computes_other_vectors_of_the_same_files_ends_the_job(
     corpora, minilm, tmp_path
 ):
