@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import numpy.typing as npt
 
+from encoder.backends.fidelity import MIN_INT8_COSINE, lowest_cosine
 from encoder.encoder import Encoder
 from encoder.errors import InvalidInputError, one_line
 from encoder.isolation import encode_each
@@ -87,6 +88,7 @@ class EmbeddingService:
             load=self.load,
         )
         self._spaces = {encoder.space.dimension: encoder.space}
+        self._known_vector: npt.NDArray[np.float32] | None = None
 
     def check_room(self, body_bytes: int) -> None:
         """Refuse a request by its size alone, where reading it would only end in a refusal.
@@ -164,22 +166,35 @@ class EmbeddingService:
         """Run a forward, past the queue's limit, as the readiness and health checks do.
 
         Raises:
-            ServeError: The model did not answer with a vector.
+            ServeError: The model did not answer with a vector, or with another one than when it
+                was warmed up, as a broken device does.
         """
         deadline_s = self._limits.request_timeout_s
         if self._batcher.forward_age_s > deadline_s:
             raise ServeError(f"not ready: a forward has not ended after {deadline_s:g} s")
         if self._batcher.forward_age_s and self._batcher.failure is None:
             return  # a forward is under way, and the last one did not fail
-        tokenized = self.encoder.tokenize([_HEALTH_TEXT], Role.QUERY)
         try:
-            forward = self._batcher.submit(tokenized, Role.QUERY, is_admitted=True)
-            await within(deadline_s, forward)
+            found = await within(deadline_s, self._health_vector())
         except Exception as error:
             raise ServeError(f"not ready: a forward raised {one_line(error)}") from error
+        known = found if self._known_vector is None else self._known_vector
+        cosine = lowest_cosine(found, known)
+        if cosine < MIN_INT8_COSINE:
+            raise ServeError(
+                f"not ready: the vector of a fixed text has cosine {cosine:.4f} with its vector "
+                f"when this replica started, expected {MIN_INT8_COSINE} or more; the device or its "
+                "memory is broken"
+            )
+
+    async def _health_vector(self) -> npt.NDArray[np.float32]:
+        tokenized = self.encoder.tokenize([_HEALTH_TEXT], Role.QUERY)
+        batched = await self._batcher.submit(tokenized, Role.QUERY, is_admitted=True)
+        return batched.vectors
 
     async def warm_up(self) -> None:
         """Prepare the shapes that short queries have, and measure a full forward."""
+        self._known_vector = await self._health_vector()
         await warm_up(self.encoder, self._batcher, self._thread, self.load)
 
     async def close(self) -> None:

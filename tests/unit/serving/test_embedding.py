@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -172,6 +173,28 @@ def test_a_model_that_does_not_answer_is_found_whatever_is_being_tokenized():
         app.service.load.enter(100)
         with pytest.raises(ServeError, match="ZeroDivisionError"):
             await app.service.check()
+        await app.service.close()
+
+    run_scenario(scenario())
+
+
+def test_a_model_that_begins_to_give_other_vectors_is_not_healthy(monkeypatch):
+    async def scenario() -> None:
+        app = App()
+        await app.service.warm_up()
+        await app.service.check()
+        encode = app.encoder.encode_tokenized
+
+        def broken(*given: object, **options: object) -> EncodedVectors:
+            found = encode(*given, **options)
+            return replace(found, vectors=np.roll(found.vectors, 1, axis=1))
+
+        monkeypatch.setattr(app.encoder, "encode_tokenized", broken)
+        with pytest.raises(ServeError, match="a fixed text has cosine"):
+            await app.service.check()
+        async with app.client() as client:
+            ready = await client.get("/health/ready")
+        assert "the device or its memory is broken" in refusal(ready, 503, "server_error")
         await app.service.close()
 
     run_scenario(scenario())
