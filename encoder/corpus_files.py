@@ -16,6 +16,7 @@ from encoder.space import EmbeddingSpace
 __all__ = [
     "CORPUS_SPACE_FILE",
     "PROBE_VECTORS_FILE",
+    "file_of_corpus",
     "read_corpus_probe",
     "read_corpus_space",
 ]
@@ -33,7 +34,7 @@ def read_corpus_space(corpus: str) -> EmbeddingSpace:
     Raises:
         InvalidInputError: There is no such corpus, or its file cannot be read.
     """
-    where = _below(corpus, CORPUS_SPACE_FILE)
+    where = file_of_corpus(corpus, CORPUS_SPACE_FILE)
     text = _read(corpus, CORPUS_SPACE_FILE)
     if text is None:
         raise InvalidInputError(
@@ -64,10 +65,11 @@ def read_corpus_probe(corpus: str, space: EmbeddingSpace) -> ProbeVectors | None
     text = _read(corpus, PROBE_VECTORS_FILE)
     if text is None:
         return None
-    return ProbeVectors.from_json(text, space, _below(corpus, PROBE_VECTORS_FILE))
+    return ProbeVectors.from_json(text, space, file_of_corpus(corpus, PROBE_VECTORS_FILE))
 
 
-def _below(corpus: str, name: str) -> str:
+def file_of_corpus(corpus: str, name: str) -> str:
+    """Return the address of a file of a corpus."""
     return f"{corpus.rstrip('/')}/{name}"
 
 
@@ -80,8 +82,8 @@ def _read(corpus: str, name: str) -> bytes | None:
     except Exception as error:
         # Each store's client raises classes of its own.
         raise InvalidInputError(
-            f"{_below(corpus, name)} cannot be read ({one_line(error)}); check the address, the "
-            "endpoint (AWS_ENDPOINT_URL) and the credentials: without the right to list, a file "
-            "that is not there is forbidden"
+            f"{file_of_corpus(corpus, name)} cannot be read ({one_line(error)}); check the "
+            "address, the endpoint (AWS_ENDPOINT_URL) and the credentials: without the right to "
+            "list, a file that is not there is forbidden"
         ) from error
     return found

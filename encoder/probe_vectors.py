@@ -107,6 +107,7 @@ class ProbeVectors:
         here = ProbeVectors.of(encoder, self.texts)
         rows = [self.texts.index(text) for text in here.texts]
         for role in Role:
+            # A text of which it makes no usable vector counts as the same: no such row is stored.
             vectors = self.vectors[role].copy()
             vectors[rows] = here.vectors[role]
             if unlike := self.unlike(role, vectors, here.provenance["dtype"]):

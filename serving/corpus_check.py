@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from encoder.corpus_files import PROBE_VECTORS_FILE, read_corpus_probe, read_corpus_space
+from encoder.corpus_files import (
+    PROBE_VECTORS_FILE,
+    file_of_corpus,
+    read_corpus_probe,
+    read_corpus_space,
+)
 from encoder.encoder import Encoder
 from encoder.errors import SpaceMismatchError
 from encoder.space import EmbeddingSpace
@@ -31,7 +36,7 @@ def check_corpus(corpus: str, encoder: Encoder) -> None:
             PROBE_VECTORS_FILE,
         )
     else:
-        known.check(encoder, f"{corpus.rstrip('/')}/{PROBE_VECTORS_FILE}")
+        known.check(encoder, file_of_corpus(corpus, PROBE_VECTORS_FILE))
 
 
 def check_corpus_space(corpus: str, space: EmbeddingSpace) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class Forward:
                     self._encoder,
                     batch.tokenized,
                     [self._role] * len(batch.rows),
-                    heartbeat=self._arm,
+                    heartbeat=partial(_arm, self._timeout_s),
                 )
             finally:
                 faulthandler.cancel_dump_traceback_later()
@@ -78,9 +79,6 @@ class Forward:
         kept = batch.without(list(encoded.failures), _rejects(batch, encoded.failures))
         keep = np.isin(batch.rows, kept.rows)
         return Embedded(kept, encoded.vectors[keep], encoded.padded_tokens)
-
-    def _arm(self) -> None:
-        _arm(self._timeout_s)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ import ray
 from encoder.errors import InvalidInputError
 from pipelines.driver.pool import Pool, plan_pool
 from pipelines.settings import EmbedCorpusSettings
+from pipelines.source.listing import is_local
+from pipelines.source.sources import normalised
 from pipelines.storage import Storage
 
 __all__ = ["start_ray"]
@@ -58,7 +60,7 @@ def start_ray(settings: EmbedCorpusSettings, storage: Storage, *, units: int) ->
 
 def _check_reached_by_all(settings: EmbedCorpusSettings, storage: Storage, nodes: int) -> None:
     """Refuse folders of this machine on a cluster of several."""
-    local = [f"--input {uri}" for uri in settings.input if Storage(uri).is_local]
+    local = [f"--input {uri}" for uri in settings.input if is_local(normalised(uri))]
     if storage.is_local:
         local.append(f"--output {storage.uri}")
     if local:

@@ -17,7 +17,7 @@ AS_SERVE_TELLS_IT = """The deployment failed to start 3 times in a row. [...] Er
 \x1b[36mray::ServeReplica:twofold:QueryEndpoint.initialize_and_get_metadata()\x1b[39m (pid=1)
     await self._replica_impl.initialize(deployment_config, rank, gang_context)
 RuntimeError: Traceback (most recent call last):
-  File "/work/serving/endpoint.py", line 53, in __init__
+  File "/app/serving/endpoint.py", line 53, in __init__
     check_corpus(settings.corpus, encoder)
 encoder.errors.SpaceMismatchError: one line that says why
 """
@@ -25,7 +25,7 @@ encoder.errors.SpaceMismatchError: one line that says why
 
 OF_SEVERAL_LINES = """The deployment failed to start 3 times in a row. [...] Error:
 RuntimeError: Traceback (most recent call last):
-  File "/work/encoder/backends/torch_backend.py", line 80, in __init__
+  File "/app/encoder/backends/torch_backend.py", line 80, in __init__
     self._model = model.to(device)
                   ^^^^^^^^^^^^^^^^
 torch.AcceleratorError: CUDA error: device busy

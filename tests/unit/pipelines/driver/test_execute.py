@@ -8,12 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from encoder.errors import (
-    BackendError,
-    InvalidInputError,
-    ModelLoadError,
-    SpaceMismatchError,
-)
+from encoder.errors import BackendError, InvalidInputError, ModelLoadError, SpaceMismatchError
 from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEvent
 from pipelines.driver import execute
 from pipelines.driver.execute import MOST_TRIES, Outcome, run_units
