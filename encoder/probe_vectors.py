@@ -93,12 +93,15 @@ class ProbeVectors:
             encoder.provenance,
         )
 
-    def check(self, encoder: Encoder, where: str) -> None:
+    def check(self, encoder: Encoder, where: str) -> ProbeVectors:
         """Check that an encoder of the same space makes the same vectors of the same texts.
 
         Args:
             encoder: The encoder.
             where: The file that these vectors are from, for the error.
+
+        Returns:
+            What it makes of them.
 
         Raises:
             SpaceMismatchError: It makes others.
@@ -118,6 +121,7 @@ class ProbeVectors:
                     "the versions; `twofold verify --sample 1` says whether the file is right. If "
                     "it is, use what made it, or another output; if not, delete it"
                 )
+        return here
 
     def unlike(self, role: Role, vectors: npt.NDArray[np.float32], dtype: str) -> str | None:
         """Say which text's vectors differ most, or None where precision explains how they differ.

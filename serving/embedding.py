@@ -162,8 +162,12 @@ class EmbeddingService:
             batched.forward_s,
         )
 
-    async def check(self) -> None:
+    async def check(self, *, waits: bool) -> None:
         """Run a forward, past the queue's limit, as the readiness and health checks do.
+
+        Args:
+            waits: For what is under way and queued, too. Otherwise a forward under way after one
+                that went well is answer enough, and the answer comes at once under any load.
 
         Raises:
             ServeError: The model did not answer with a vector, or with another one than when it
@@ -172,8 +176,8 @@ class EmbeddingService:
         deadline_s = self._limits.request_timeout_s
         if self._batcher.forward_age_s > deadline_s:
             raise ServeError(f"not ready: a forward has not ended after {deadline_s:g} s")
-        if self._batcher.forward_age_s and self._batcher.failure is None:
-            return  # a forward is under way, and the last one did not fail
+        if self._batcher.forward_age_s and self._batcher.failure is None and not waits:
+            return
         try:
             found = await within(deadline_s, self._health_vector())
         except Exception as error:

@@ -80,7 +80,7 @@ class QueryEndpoint:
 
     async def check_health(self) -> None:
         """Run a forward; what it raises makes Serve replace this replica."""
-        await self.service.check()
+        await self.service.check(waits=True)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return the load of this replica; see `LoadMeter.report`."""

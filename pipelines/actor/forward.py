@@ -1,4 +1,4 @@
-"""The forward of a shard, guarded against a stuck batch and against rows that make it raise."""
+"""The forward of a shard, guarded: stuck batches, rows that make it raise, a device that breaks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from encoder.encoder import Encoder
 from encoder.errors import one_line
 from encoder.isolation import encode_each
 from encoder.space import Role
+from encoder.tokenizer import Tokenized
+from pipelines.actor.canaries import Canaries
 from pipelines.actor.prepare import PreparedBatch
 from pipelines.source.documents import Reject
 from pipelines.source.text_rules import id_text
@@ -31,7 +33,7 @@ class Embedded:
     Attributes:
         batch: The rows that were embedded; rows that made the backend raise are among its rejects.
         vectors: (m, D) float32.
-        padded_tokens: Tokens that the forward computed, padding included.
+        padded_tokens: Tokens that the forward computed of them, padding included.
     """
 
     batch: PreparedBatch
@@ -42,16 +44,20 @@ class Embedded:
 class Forward:
     """The encoder's forward, one shard at a time, with a deadline for every batch in it."""
 
-    def __init__(self, encoder: Encoder, role: Role, *, batch_timeout_s: float) -> None:
+    def __init__(
+        self, encoder: Encoder, role: Role, canaries: Canaries, *, batch_timeout_s: float
+    ) -> None:
         """Wrap an encoder.
 
         Args:
             encoder: The model.
             role: Role of all rows.
+            canaries: What goes with every shard.
             batch_timeout_s: Seconds without a finished batch after which the process ends itself.
         """
         self._encoder = encoder
         self._role = role
+        self._canaries = canaries
         self._timeout_s = batch_timeout_s
         self._lock = threading.Lock()
 
@@ -62,23 +68,34 @@ class Forward:
         error as their reason.
 
         Raises:
-            BackendError: The forward fails for every text, so no row is to blame.
+            BackendError: The forward fails for every text, or gives known texts other vectors than
+                before, so no row is to blame.
         """
+        rows = len(batch.rows)
+        canaries = self._canaries.beside(rows)
         with self._lock:
             try:
                 encoded = encode_each(
                     self._encoder,
-                    batch.tokenized,
-                    [self._role] * len(batch.rows),
+                    Tokenized.join([batch.tokenized, canaries]),
+                    [self._role] * (rows + len(canaries)),
                     heartbeat=partial(_arm, self._timeout_s),
                 )
             finally:
                 faulthandler.cancel_dump_traceback_later()
-        if not encoded.failures:
-            return Embedded(batch, encoded.vectors, encoded.padded_tokens)
-        kept = batch.without(list(encoded.failures), _rejects(batch, encoded.failures))
-        keep = np.isin(batch.rows, kept.rows)
-        return Embedded(kept, encoded.vectors[keep], encoded.padded_tokens)
+        failed = encoded.failures
+        self._canaries.check(
+            encoded.vectors[rows:],
+            {place - rows: error for place, error in failed.items() if place >= rows},
+        )
+        vectors, padded_tokens = (
+            encoded.vectors[:rows],
+            encoded.padded_tokens - canaries.total_tokens,
+        )
+        if not failed:
+            return Embedded(batch, vectors, padded_tokens)
+        kept = batch.without(list(failed), _rejects(batch, failed))
+        return Embedded(kept, vectors[np.isin(batch.rows, kept.rows)], padded_tokens)
 
 
 @contextmanager

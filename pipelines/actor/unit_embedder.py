@@ -20,6 +20,8 @@ import numpy as np
 
 from encoder.encoder import Encoder, load_encoder
 from encoder.errors import BackendError, ModelLoadError, SpaceMismatchError, TwofoldError
+from encoder.probe_vectors import ProbeVectors
+from pipelines.actor.canaries import Canaries
 from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEvent, event_to_row
 from pipelines.actor.forward import Embedded, Forward, deadline
 from pipelines.actor.prepare import PreparedBatch, prepare
@@ -160,18 +162,23 @@ class UnitEmbedder:
             if self._loaded is None:
                 job = self._job
                 try:
-                    encoder = self._open_encoder()
+                    encoder, known = self._open_encoder()
                 except (RuntimeError, MemoryError) as error:
                     raise BackendError(f"the model does not load here: {error}") from error
+                canaries = Canaries(encoder, known, job.role)
                 self._loaded = _Loaded(
                     encoder,
-                    Forward(encoder, job.role, batch_timeout_s=job.batch_timeout_s),
+                    Forward(encoder, job.role, canaries, batch_timeout_s=job.batch_timeout_s),
                     ShardWriter(job, encoder.provenance),
                 )
             return self._loaded
 
-    def _open_encoder(self) -> Encoder:
-        """Load the model, which must be the driver's and compute what the corpus' first one did."""
+    def _open_encoder(self) -> tuple[Encoder, ProbeVectors]:
+        """Load the model, which must be the driver's and compute what the corpus' first one did.
+
+        Returns:
+            The encoder, and what it computes.
+        """
         job = self._job
         encoder = load_encoder(job.encoder)
         differences = job.pin.space.differences(encoder.space)
@@ -182,8 +189,7 @@ class UnitEmbedder:
                 "the mirror to all of them"
             )
         with deadline(job.batch_timeout_s):
-            agree_on_probe_vectors(self._storage, encoder)
-        return encoder
+            return encoder, agree_on_probe_vectors(self._storage, encoder)
 
 
 @dataclass(frozen=True)

@@ -14,41 +14,45 @@ from pipelines.storage import Storage
 __all__ = ["agree_on_probe_vectors", "check_probe_vectors", "read_probe_vectors"]
 
 
-def agree_on_probe_vectors(storage: Storage, encoder: Encoder) -> None:
+def agree_on_probe_vectors(storage: Storage, encoder: Encoder) -> ProbeVectors:
     """Leave an encoder's probe vectors with a corpus that has none, and compare them otherwise.
 
     Args:
         storage: The output folder.
         encoder: Of the corpus' space.
 
+    Returns:
+        What the encoder computes.
+
     Raises:
         SpaceMismatchError: It computes other vectors than those of the corpus, or the file is
             damaged.
         StorageError: The store does not answer.
     """
-    if check_probe_vectors(storage, encoder):
-        return
+    if made := check_probe_vectors(storage, encoder):
+        return made
     made = ProbeVectors.of(encoder)
-    if not storage.create(PROBE_VECTORS_FILE, made.to_json().encode()):
-        check_probe_vectors(storage, encoder)
+    if storage.create(PROBE_VECTORS_FILE, made.to_json().encode()):
+        return made
+    return check_probe_vectors(storage, encoder) or made
 
 
-def check_probe_vectors(storage: Storage, encoder: Encoder) -> bool:
-    """Compare an encoder with what a corpus keeps; return whether it keeps anything.
+def check_probe_vectors(storage: Storage, encoder: Encoder) -> ProbeVectors | None:
+    """Compare an encoder with what a corpus keeps.
 
     Args:
         storage: The output folder.
         encoder: Of the corpus' space.
+
+    Returns:
+        What the encoder computes; None where the corpus keeps nothing.
 
     Raises:
         SpaceMismatchError: As in `agree_on_probe_vectors`.
         StorageError: The store does not answer.
     """
     known = read_probe_vectors(storage, encoder.space)
-    if known is None:
-        return False
-    known.check(encoder, storage.below(PROBE_VECTORS_FILE))
-    return True
+    return known and known.check(encoder, storage.below(PROBE_VECTORS_FILE))
 
 
 def read_probe_vectors(storage: Storage, space: EmbeddingSpace) -> ProbeVectors | None:

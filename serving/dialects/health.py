@@ -30,7 +30,7 @@ def router(service: EmbeddingService) -> APIRouter:
     @routes.get(_READY, summary="A forward gives a vector")
     @routes.get(_TEI, summary="As /health/ready, where text-embeddings-inference has it")
     async def ready() -> Response:
-        await service.check()
+        await service.check(waits=False)
         return json_response({"status": "ready", "embedding_space": service.space.fingerprint})
 
     for path in _BELOW_ROLES:

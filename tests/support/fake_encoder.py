@@ -36,8 +36,9 @@ class FakeEncoder:
     """One token a word, cut at 8; texts that hold the word "poison" make the forward raise.
 
     Attributes:
-        forwards: Number of texts of each forward.
+        forwards: Number of texts of each forward, known ones left out.
         on_forward: Called before every forward; may raise or wait.
+        is_broken: Whether it gives other vectors than before, without a word.
     """
 
     max_batch_tokens = 1024
@@ -48,6 +49,7 @@ class FakeEncoder:
         self.provenance = {"model": "fake", "backend": "fake", "dtype": "float32", "device": "cpu"}
         self.forwards: list[int] = []
         self.on_forward: Callable[[], None] = lambda: None
+        self.is_broken = False
 
     def tokenize(self, texts: Sequence[str], role: Role, *, keep_end: bool = False) -> Tokenized:
         words = [text.split() for text in texts]
@@ -87,17 +89,19 @@ class FakeEncoder:
         heartbeat: Callable[[], None] | None = None,
     ) -> EncodedVectors:
         each = [roles] * len(tokenized) if isinstance(roles, Role) else roles
-        if not _is_probe(tokenized):
-            self.forwards.append(len(tokenized))
+        is_known = [row.tolist() in _PROBE_ROWS for row in tokenized.input_ids]
+        if not all(is_known) or not is_known:
+            self.forwards.append(len(tokenized) - sum(is_known))
             self.on_forward()
         if any(_POISON in ids for ids in tokenized.input_ids):
             raise RuntimeError("a kernel said no\n  and more lines")
         vectors = [_vector(ids, role) for ids, role in zip(tokenized.input_ids, each, strict=True)]
         if heartbeat is not None:
             heartbeat()
+        found = np.array(vectors, np.float32).reshape(-1, DIMENSION)
         return EncodedVectors(
-            np.array(vectors, np.float32).reshape(-1, DIMENSION),
-            padded_tokens=2 * int(tokenized.n_tokens.sum()),
+            -found if self.is_broken else found,
+            padded_tokens=int(tokenized.n_tokens @ (2 - np.array(is_known, np.int32))),
         )
 
     def expect_short_texts(self) -> None:
@@ -122,13 +126,6 @@ def _word_id(word: str) -> int:
     return zlib.crc32(word.encode()) & 0x7FFFFFFF
 
 
-def _is_probe(tokenized: Tokenized) -> bool:
-    """Whether it is what is compared when an encoder is loaded; tests mean their own texts."""
-    return [row.tolist() for row in tokenized.input_ids] in _PROBE_ROWS
-
-
 _POISON = _word_id("poison")
-_PROBE_ROWS = [
-    [row.tolist() for row in FakeEncoder().tokenize([text], Role.QUERY).input_ids]
-    for text in PROBE_TEXTS
-]
+_PROBE_ROWS = [row.tolist() for row in FakeEncoder().tokenize(PROBE_TEXTS, Role.QUERY).input_ids]
+"""Texts that are compared when an encoder is loaded, and go with shards; tests mean their own."""

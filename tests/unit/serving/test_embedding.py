@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -168,33 +167,49 @@ def test_a_request_without_vectors_in_time_is_504_and_the_next_is_answered():
 def test_a_model_that_does_not_answer_is_found_whatever_is_being_tokenized():
     async def scenario() -> None:
         app = App()
-        await app.service.check()
+        await app.service.check(waits=True)
         app.encoder.on_forward = lambda: 1 / 0
         app.service.load.enter(100)
         with pytest.raises(ServeError, match="ZeroDivisionError"):
-            await app.service.check()
+            await app.service.check(waits=True)
         await app.service.close()
 
     run_scenario(scenario())
 
 
-def test_a_model_that_begins_to_give_other_vectors_is_not_healthy(monkeypatch):
+def test_a_model_that_begins_to_give_other_vectors_is_not_healthy():
     async def scenario() -> None:
         app = App()
         await app.service.warm_up()
-        await app.service.check()
-        encode = app.encoder.encode_tokenized
-
-        def broken(*given: object, **options: object) -> EncodedVectors:
-            found = encode(*given, **options)
-            return replace(found, vectors=np.roll(found.vectors, 1, axis=1))
-
-        monkeypatch.setattr(app.encoder, "encode_tokenized", broken)
+        await app.service.check(waits=True)
+        app.encoder.is_broken = True
         with pytest.raises(ServeError, match="a fixed text has cosine"):
-            await app.service.check()
+            await app.service.check(waits=True)
         async with app.client() as client:
             ready = await client.get("/health/ready")
         assert "the device or its memory is broken" in refusal(ready, 503, "server_error")
+        await app.service.close()
+
+    run_scenario(scenario())
+
+
+def test_a_busy_model_is_ready_at_once_and_checked_when_its_forward_has_ended():
+    async def scenario() -> None:
+        app = App()
+        await app.service.warm_up()
+        app.encoder.forwards.clear()
+        async with app.client() as client:
+            with app.held_up():
+                working = asyncio.create_task(client.post(V1, json={"input": "a"}))
+                await app.a_forward_has_begun()
+                assert (await client.get("/health/ready")).status_code == 200
+                checking = asyncio.create_task(app.service.check(waits=True))
+                await asyncio.sleep(0.05)
+                assert not checking.done()
+                app.encoder.is_broken = True
+            with pytest.raises(ServeError, match="a fixed text has cosine"):
+                await checking
+            assert (await working).status_code == 200
         await app.service.close()
 
     run_scenario(scenario())

@@ -13,8 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from encoder.encoder import EncodedVectors
 from encoder.errors import BackendError
+from encoder.probe_vectors import ProbeVectors
 from encoder.space import Role
+from encoder.tokenizer import Tokenized
+from pipelines.actor.canaries import Canaries
 from pipelines.actor.forward import Forward
 from pipelines.actor.prepare import LongTexts, PreparedBatch, prepare
 from pipelines.settings import OnLong
@@ -33,8 +37,9 @@ def prepared(texts: Sequence[str], policy: OnLong = OnLong.TRUNCATE) -> Prepared
     return prepare(batch, FakeEncoder(), Role.DOCUMENT, LongTexts(policy))
 
 
-def forward_of(encoder: FakeEncoder) -> Forward:
-    return Forward(encoder, Role.DOCUMENT, batch_timeout_s=60.0)
+def forward_of(encoder: FakeEncoder, batch_timeout_s: float = 60.0) -> Forward:
+    canaries = Canaries(encoder, ProbeVectors.of(encoder), Role.DOCUMENT)
+    return Forward(encoder, Role.DOCUMENT, canaries, batch_timeout_s=batch_timeout_s)
 
 
 def test_rows_get_their_vectors_in_order_in_one_call():
@@ -114,16 +119,55 @@ def test_a_backend_that_fails_once_loses_no_row():
     assert embedded.batch.rejects == []
 
 
+def test_a_device_that_begins_to_give_other_vectors_gives_none():
+    encoder = FakeEncoder()
+    forward = forward_of(encoder)
+    forward.embed(prepared(["before"]))
+    encoder.is_broken = True
+    with pytest.raises(BackendError, match=r"when the model was loaded, found another: 'jobs' as"):
+        forward.embed(prepared(["after"]))
+
+
+def test_a_device_on_which_a_known_text_begins_to_raise_gives_no_vectors():
+    encoder = FakeEncoder()
+    forward = forward_of(encoder)
+    encode, known = encoder.encode_tokenized, encoder.tokenize(["jobs"], Role.DOCUMENT)
+
+    def raising(tokenized: Tokenized, *given: object, **options: object) -> EncodedVectors:
+        if any(np.array_equal(ids, known.input_ids[0]) for ids in tokenized.input_ids):
+            raise RuntimeError("a row is gone")
+        return encode(tokenized, *given, **options)
+
+    encoder.encode_tokenized = raising
+    with pytest.raises(BackendError, match="found that 'jobs' raises RuntimeError: a row is gone"):
+        forward.embed(prepared(["a", "b"]))
+
+
+@pytest.mark.parametrize(("rows", "count"), [(0, 0), (1, 1), (100, 1), (101, 2), (5_000, 8)])
+def test_a_shard_has_a_known_text_for_every_hundred_rows(rows: int, count: int):
+    encoder = FakeEncoder()
+    forward, texts = forward_of(encoder), []
+    encode = encoder.encode_tokenized
+
+    def counting(tokenized: Tokenized, *given: object, **options: object) -> EncodedVectors:
+        texts.append(len(tokenized))
+        return encode(tokenized, *given, **options)
+
+    encoder.encode_tokenized = counting
+    embedded = forward.embed(prepared([f"text {n}" for n in range(rows)]))
+    assert texts == [rows + count]
+    assert embedded.vectors.shape == (rows, 4)
+    assert embedded.padded_tokens == 4 * rows, "the known texts are not the shard's"
+
+
 HANGS = """
 import time
-from encoder.space import Role
-from pipelines.actor.forward import Forward
 from support.fake_encoder import FakeEncoder
-from test_forward import prepared
+from test_forward import forward_of, prepared
 
 encoder = FakeEncoder()
 encoder.on_forward = lambda: time.sleep({sleep_s})
-forward = Forward(encoder, Role.DOCUMENT, batch_timeout_s={timeout_s})
+forward = forward_of(encoder, {timeout_s})
 for _ in range(2):
     forward.embed(prepared(["a"]))
     time.sleep({idle_s})
@@ -175,7 +219,7 @@ def test_the_deadline_starts_anew_with_every_finished_batch(monkeypatch):
 
 def test_a_row_that_fails_for_a_passing_reason_is_not_rejected():
     class Flaky(FakeEncoder):
-        failed = 0
+        failed = 2
 
         def encode_tokenized(self, tokenized, roles, *, heartbeat=None):
             if self.failed < 2:
@@ -183,6 +227,9 @@ def test_a_row_that_fails_for_a_passing_reason_is_not_rejected():
                 raise RuntimeError("out of memory for once")
             return super().encode_tokenized(tokenized, roles, heartbeat=heartbeat)
 
-    embedded = forward_of(Flaky()).embed(prepared(["one"]))
+    encoder = Flaky()
+    forward = forward_of(encoder)
+    encoder.failed = 0
+    embedded = forward.embed(prepared(["one"]))
     assert embedded.batch.rejects == []
     np.testing.assert_array_equal(embedded.vectors, [vector_of("one")])

@@ -439,6 +439,21 @@ def test_a_model_that_computes_other_vectors_than_the_corpus_first_one_is_a_mism
     assert bench.storage.sizes(DATA) == shards
 
 
+def test_a_device_that_breaks_in_the_middle_of_a_unit_commits_no_vector_of_after_it(bench):
+    encoder = FakeEncoder()
+    waiting = [nothing, lambda: setattr(encoder, "is_broken", True)]
+    encoder.on_forward = lambda: waiting.pop(0)() if waiting else None
+    bench.encoders = [encoder]
+    events = bench.embed()
+    assert ordinals(events) == [0]
+    assert ending(events) is Ending.BROKEN
+    assert "this device or its memory is broken" in events[-1].message
+    assert bench.ids() == ["0", "1", "2"]
+
+    assert ending(bench.embed()) is Ending.DONE, "another worker"
+    assert bench.ids() == [str(n) for n in range(7)]
+
+
 def test_a_device_that_fails_at_the_probe_texts_breaks_its_worker(bench):
     broken = FakeEncoder()
 
