@@ -88,10 +88,8 @@ class Forward:
             encoded.vectors[rows:],
             {place - rows: error for place, error in failed.items() if place >= rows},
         )
-        vectors, padded_tokens = (
-            encoded.vectors[:rows],
-            encoded.padded_tokens - canaries.total_tokens,
-        )
+        vectors = encoded.vectors[:rows]
+        padded_tokens = encoded.padded_tokens - canaries.total_tokens
         if not failed:
             return Embedded(batch, vectors, padded_tokens)
         kept = batch.without(list(failed), _rejects(batch, failed))

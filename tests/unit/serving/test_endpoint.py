@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from starlette.responses import PlainTextResponse
 from encoder.corpus_files import CORPUS_SPACE_FILE, PROBE_VECTORS_FILE
 from encoder.errors import SpaceMismatchError
 from encoder.probe_vectors import ProbeVectors
+from encoder.space import Role
 from serving import endpoint as module
 from serving import metrics
 from serving.access_log import AccessLog
 from serving.before_serve import BeforeServe
+from serving.embed_request import EmbedRequest
 from serving.endpoint import QueryEndpoint
-from serving.errors import OverloadedError
+from serving.errors import OverloadedError, ServeError
 from serving.settings import ServingSettings
 from support.replica_app import NAME, V1, WIDE, WideEncoder, refusal, run_scenario
 
@@ -110,6 +113,30 @@ def test_a_replica_is_warm_when_it_starts_and_frees_its_model_when_it_stops(
             assert closed == []
             await asyncio.wait_for(endpoint.check_health(), 10)
         assert closed == [True]
+
+    run_scenario(scenario())
+
+
+def test_serves_health_check_compares_a_vector_however_busy_the_replica_is(
+    endpoint: QueryEndpoint,
+):
+    encoder, may_go_on = endpoint.service.encoder, threading.Event()
+
+    async def scenario() -> None:
+        app = endpoint.__serve_build_asgi_app__()
+        async with app.router.lifespan_context(app):
+            encoder.forwards.clear()
+            encoder.on_forward = lambda: may_go_on.wait(20) and None
+            working = asyncio.create_task(endpoint.service.embed(EmbedRequest(["a"], Role.QUERY)))
+            while not encoder.forwards:  # noqa: ASYNC110 - in another thread
+                await asyncio.sleep(0.001)
+            checking = asyncio.create_task(endpoint.check_health())
+            await asyncio.sleep(0.05)
+            encoder.is_broken = True
+            may_go_on.set()
+            with pytest.raises(ServeError, match="a fixed text has cosine"):
+                await asyncio.wait_for(checking, 10)
+            await working
 
     run_scenario(scenario())
 
