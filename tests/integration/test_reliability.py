@@ -9,6 +9,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -92,6 +93,24 @@ def test_a_job_whose_actor_is_killed_finishes_by_itself(
 
     assert faults.happened(fault) == 1
     OutputFolder(tmp_path / "out").check(corpus)
+
+
+@pytest.mark.slow
+def test_a_device_that_breaks_in_the_middle_leaves_no_vector_in_the_corpus(
+    tmp_path: Path, tiny_model: Path, faults: FaultPlan
+):
+    corpus = corpus_of_two_files(tmp_path / "in")
+    run_here(tmp_path / "in", tmp_path / "whole", tiny_model)
+    fault = faults.add("before-data", "break-device", match="-00001")
+
+    run_here(tmp_path / "in", tmp_path / "out", tiny_model)
+
+    assert faults.happened(fault) == 1
+    output = OutputFolder(tmp_path / "out")
+    output.check(corpus)
+    expected = OutputFolder(tmp_path / "whole").vectors()
+    for name, vector in output.vectors().items():
+        np.testing.assert_allclose(vector, expected[name], atol=1e-5)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ class FaultPlan:
 
     Steps: start (an actor), unit (it begins), before-read, read, encode, before-rejects,
     before-data, after-data, before-index.
-    Actions: kill-actor, kill-driver, kill-cluster, rewrite, meet, note, sleep, raise.
+    Actions: kill-actor, kill-driver, kill-cluster, break-device, rewrite, meet, note, sleep, raise.
     """
 
     def __init__(self, folder: Path) -> None:
