@@ -118,8 +118,9 @@ class ProbeVectors:
                     f"{here.host} computes other vectors than {self.host or 'the host'} did that "
                     f"wrote {where}, though weights and settings are the same: {unlike}; "
                     f"{_difference(self.provenance, here.provenance)}. Compare config.json and "
-                    "the versions; `twofold verify --sample 1` says whether the file is right. If "
-                    "it is, use what made it, or another output; if not, delete it"
+                    "the versions, and what other machines say: this one may be broken. `twofold "
+                    "verify --sample 1` on another says whether the file is right. If it is, use "
+                    "what made it, or another output; if not, delete it"
                 )
         return here
 

@@ -143,7 +143,7 @@ class TokenBatcher:
         Args:
             tokenized: N texts, at least one.
             role: Their role.
-            is_admitted: Accept it however many wait, as a health check must be.
+            is_admitted: Accept it however many wait, and before them, as a health check must be.
 
         Raises:
             OverloadedError: Too many tokens wait.
@@ -161,7 +161,7 @@ class TokenBatcher:
         loop = asyncio.get_running_loop()
         request = QueuedRequest(tokenized, role, costs, loop.create_future(), time.monotonic())
         self._load.enter(n_tokens)
-        if self._queue.add(request):
+        if self._queue.add(request, is_first=is_admitted):
             # In the next turn of the event loop: what comes in this one shares the forward.
             loop.call_soon(self._thread.submit, self._work, loop)
         try:

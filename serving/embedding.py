@@ -89,6 +89,7 @@ class EmbeddingService:
         )
         self._spaces = {encoder.space.dimension: encoder.space}
         self._known_vector: npt.NDArray[np.float32] | None = None
+        self._mismatch: str | None = None
 
     def check_room(self, body_bytes: int) -> None:
         """Refuse a request by its size alone, where reading it would only end in a refusal.
@@ -125,9 +126,11 @@ class EmbeddingService:
             RequestTimeoutError: The vectors were not there in time.
             TextFailedError: An input makes the model raise.
             BackendError: The model fails for every text.
-            ServeError: The service is closed.
+            ServeError: The service is closed, or its last check found other vectors.
         """
         self._batcher.check_open()
+        if self._mismatch is not None:
+            raise ServeError(self._mismatch)
         space = self._space_of(request.dimensions)
         self._check_inputs(request)
         try:
@@ -163,33 +166,38 @@ class EmbeddingService:
         )
 
     async def check(self, *, waits: bool) -> None:
-        """Run a forward, past the queue's limit, as the readiness and health checks do.
+        """Run a forward, before whatever waits, as the readiness and health checks do.
+
+        Where its vector is another one than when the model was warmed up, as a broken device
+        makes it, nothing is embedded until a check passes.
 
         Args:
-            waits: For what is under way and queued, too. Otherwise a forward under way after one
-                that went well is answer enough, and the answer comes at once under any load.
+            waits: For a forward under way, too. Otherwise one under way is answer enough, unless
+                the last forward or check went wrong.
 
         Raises:
-            ServeError: The model did not answer with a vector, or with another one than when it
-                was warmed up, as a broken device does.
+            ServeError: The model did not answer with a vector, or with another one.
         """
         deadline_s = self._limits.request_timeout_s
         if self._batcher.forward_age_s > deadline_s:
             raise ServeError(f"not ready: a forward has not ended after {deadline_s:g} s")
-        if self._batcher.forward_age_s and self._batcher.failure is None and not waits:
+        went_well = self._batcher.failure is None and self._mismatch is None
+        if self._batcher.forward_age_s and went_well and not waits:
             return
         try:
             found = await within(deadline_s, self._health_vector())
         except Exception as error:
-            raise ServeError(f"not ready: a forward raised {one_line(error)}") from error
+            raise ServeError(f"not ready: a fixed text raised {one_line(error)}") from error
         known = found if self._known_vector is None else self._known_vector
         cosine = lowest_cosine(found, known)
+        self._mismatch = None
         if cosine < MIN_INT8_COSINE:
-            raise ServeError(
+            self._mismatch = (
                 f"not ready: the vector of a fixed text has cosine {cosine:.4f} with its vector "
                 f"when this replica started, expected {MIN_INT8_COSINE} or more; the device or its "
-                "memory is broken"
+                "memory is broken, and nothing is embedded until that has passed"
             )
+            raise ServeError(self._mismatch)
 
     async def _health_vector(self) -> npt.NDArray[np.float32]:
         tokenized = self.encoder.tokenize([_HEALTH_TEXT], Role.QUERY)

@@ -84,16 +84,23 @@ class FairQueue:
         self._part = sys.maxsize
         self._lock = threading.Lock()
 
-    def add(self, request: QueuedRequest) -> bool:
+    def add(self, request: QueuedRequest, *, is_first: bool = False) -> bool:
         """Put a request behind the others.
+
+        Args:
+            request: The request.
+            is_first: Put it before the others instead.
 
         Returns:
             Whether it is the first since `take` found nothing, so that somebody has to take again.
         """
         with self._lock:
-            self._requests[request] = None
-            is_first, self._is_emptied = self._is_emptied, False
-            return is_first
+            if is_first:
+                self._requests = {request: None, **self._requests}
+            else:
+                self._requests[request] = None
+            was_emptied, self._is_emptied = self._is_emptied, False
+            return was_emptied
 
     def remove(self, request: QueuedRequest) -> None:
         """Take a request out, if it is there."""

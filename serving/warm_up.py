@@ -18,8 +18,8 @@ __all__ = ["warm_up"]
 _LENGTHS = (1, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64, 128, 256)
 _ROWS = (1, 2, 4, 8, 16)
 _WARMED_TOKENS = 256
-"""Of the largest forward. A shape's first forward takes up to 10 ms more than its second, and only
-in torch, whatever its size: nothing beside what a larger one takes (all up to 1,024: 9 s)."""
+"""Of the largest. A shape's first forward takes up to 10 ms more than its second (torch on a CPU;
+OpenVINO none), whatever its size: nothing beside what a larger one takes (all up to 1,024: 9 s)."""
 _MEASURED_FORWARDS = 3
 
 
@@ -49,8 +49,9 @@ async def warm_up(
             await batcher.submit(texts, Role.QUERY)
             # A large request has a whole forward only where no small one was in the last.
             await batcher.rest()
-    load.restart()
     rows = max(1, encoder.max_concurrent_tokens // longest)
+    await batcher.submit(full.take([0] * rows), Role.QUERY)  # allocates what the next ones use
+    load.restart()
     for _ in range(_MEASURED_FORWARDS):
         await batcher.submit(full.take([0] * rows), Role.QUERY)
     load.report()

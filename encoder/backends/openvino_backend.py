@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from encoder.backends.base import PackedTexts, TokenBatch
 from encoder.backends.converted_model import ConvertedModel, not_convertible
-from encoder.backends.fidelity import MIN_REDUCED_COSINE, lowest_cosine
+from encoder.backends.fidelity import MIN_EXACT_COSINE, MIN_REDUCED_COSINE, lowest_cosine
 from encoder.backends.openvino_conversion import import_openvino
 from encoder.backends.openvino_graph import CompiledGraph, InferRequest
 from encoder.backends.openvino_packed import PackedGraphs, lone_batch, packed_shapes, proven
@@ -100,6 +100,8 @@ class OpenVinoBackend:
         self.streams = 1 if dtype == "float32" else threads
         self.overhead_tokens = _OVERHEAD_TOKENS
         self.dtype = "int8" if model.is_int8 else dtype
+        # Of a graph's vectors to those of another one, in the same precision.
+        self._least_cosine = MIN_EXACT_COSINE if self.dtype == "float32" else MIN_REDUCED_COSINE
         self.dimension = model.dimension
         self.pad_token_id = model.pad_token_id
         self.max_batch_tokens = max_batch_tokens or _BATCH_TOKENS * min(
@@ -153,9 +155,9 @@ class OpenVinoBackend:
                 [(_, expected)] = self._few.forward([alone])
                 [(_, found)] = graph.forward([alone.padded_to(length, self.pad_token_id)])
                 lowest = min(lowest, lowest_cosine(found, expected))
-        if lowest < MIN_REDUCED_COSINE:
+        if lowest < self._least_cosine:
             _logger.warning("%d tokens come out otherwise (cosine %.5f): not used", length, lowest)
-        return lowest >= MIN_REDUCED_COSINE
+        return lowest >= self._least_cosine
 
     def _compile_packed(self, converted: Any) -> PackedGraphs:  # noqa: ANN401 - OpenVINO has no types
         streams = min(self.streams, max(1, self._threads // _PACKED_THREADS))
@@ -218,7 +220,7 @@ class OpenVinoBackend:
         # Every stream computes it.
         alike = [batch] * (2 * self.streams)
         lowest = min(lowest_cosine(vectors, expected) for _, vectors in graph.forward(alike))
-        if lowest >= MIN_REDUCED_COSINE:
+        if lowest >= self._least_cosine:
             return graph
         _logger.warning("[CLS] alone comes out otherwise (cosine %.5f): not used", lowest)
         return None

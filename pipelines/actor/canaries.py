@@ -22,7 +22,11 @@ from encoder.tokenizer import Tokenized
 __all__ = ["Canaries"]
 
 _ROWS_FOR_EACH = 100
-"""So they are less than 1% of what a large shard computes; a small one has the shortest alone."""
+"""A small shard has one, so that many small files do not cost much more."""
+_WHAT_TO_DO = (
+    "the device or its memory is broken, or computes a batch otherwise than a text alone: take the "
+    "machine out, or use --backend torch --dtype float32"
+)
 
 
 class Canaries:
@@ -58,9 +62,9 @@ class Canaries:
         if failures:
             place, error = next(iter(failures.items()))
             text = self._known.texts[place]
-            raise BackendError(f"{expected} that {text!r} raises {one_line(error)}")
+            raise BackendError(f"{expected} that {text!r} raises {one_line(error)}; {_WHAT_TO_DO}")
         all_vectors = self._known.vectors[self._role].copy()
         all_vectors[: len(vectors)] = vectors
         dtype = self._known.provenance["dtype"]
         if unlike := self._known.unlike(self._role, all_vectors, dtype):
-            raise BackendError(f"{expected} another: {unlike}; this device or its memory is broken")
+            raise BackendError(f"{expected} another: {unlike}; {_WHAT_TO_DO}")

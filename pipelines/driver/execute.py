@@ -94,8 +94,8 @@ def run_units(
     Raises:
         ModelLoadError: No unit can be embedded (the model does not load on a worker).
         SpaceMismatchError: The model on a worker is of another space, or computes other vectors.
-        BackendError: Nothing was ever committed, and the model fails on worker after worker.
-        ClusterError: Ray cannot start the workers; or as before, and they die.
+        BackendError: The model fails on worker after worker, and nothing is committed meanwhile.
+        ClusterError: Ray cannot start the workers; or nothing was ever committed, and they die.
     """
     outcome = Outcome(dict(units))
     tries: Counter[str] = Counter()
@@ -175,12 +175,14 @@ def _run_round(
     """Run each unit once; return how they ended, and whether this run has committed anything."""
     endings: dict[str, UnitEvent] = {}
     begun, broken = 0, list[str]()
+    at_once = pool.max_actors * pool.units_in_flight
     for event in _stream(job, list(units.values()), pool):
         if isinstance(event, BeginEvent):
             begun += 1
         elif isinstance(event, UnitEvent):
             if event.ending is Ending.MISMATCH:
-                raise SpaceMismatchError(event.message)
+                before = f"; before, a worker ended itself: {broken[-1]}" if broken else ""
+                raise SpaceMismatchError(f"{event.message}{before}")
             if event.ending is Ending.FATAL and not has_worked:
                 raise ModelLoadError(event.message)
             endings[event.unit] = event
@@ -189,28 +191,30 @@ def _run_round(
         has_worked |= isinstance(event, ShardEvent) or (
             isinstance(event, UnitEvent) and event.ending is Ending.DONE
         )
+        if isinstance(event, ShardEvent):
+            broken.clear()
         on_event(event)
-        if not (has_worked or has_shards):
-            at_once = pool.max_actors * pool.units_in_flight
-            _check_lost(begun - len(endings), broken, at_once)
+        # Once something is committed, workers that die without a word may do so of single units.
+        died = 0 if has_worked or has_shards else max(0, begun - len(endings) - at_once)
+        _check_lost(died, broken, at_once)
     return endings, has_worked
 
 
-def _check_lost(without_ending: int, broken: Sequence[str], at_once: int) -> None:
+def _check_lost(died: int, broken: Sequence[str], at_once: int) -> None:
     """Raise where so many units were lost with their workers that none of them is to blame.
 
     Args:
-        without_ending: Units that were begun and have not ended: under way, or their worker died.
-        broken: What workers said that ended themselves.
+        died: Units whose worker died.
+        broken: What workers said that ended themselves since the last shard was committed.
         at_once: Units under way at the most.
     """
-    lost = len(broken) + max(0, without_ending - at_once)
+    lost = len(broken) + died
     if lost <= max(_MOST_LOST_AT_FIRST, _TIMES_LOST_AT_FIRST * at_once):
         return
     if broken:
         raise BackendError(
-            f"{lost} work units are lost with their workers, nothing is committed; the last worker "
-            f"said: {broken[-1]}"
+            f"{lost} work units are lost with their workers, nothing is committed meanwhile; the "
+            f"last worker said: {broken[-1]}"
         )
     raise ClusterError(
         f"{lost} work units are lost with their workers, nothing is committed (out of memory, a "

@@ -215,6 +215,54 @@ def test_a_busy_model_is_ready_at_once_and_checked_when_its_forward_has_ended():
     run_scenario(scenario())
 
 
+def test_a_model_that_gave_another_vector_embeds_nothing_until_it_gives_the_old_one_again():
+    async def scenario() -> None:
+        app = App()
+        await app.service.warm_up()
+        app.encoder.is_broken = True
+        with pytest.raises(ServeError):
+            await app.service.check(waits=True)
+        async with app.client() as client:
+            refused = [await client.post(V1, json={"input": "a"}) for _ in range(2)]
+            not_ready = await client.get("/health/ready")
+            for response in (*refused, not_ready):
+                assert "nothing is embedded" in refusal(response, 503, "server_error")
+            app.encoder.is_broken = False
+            assert (await client.get("/health/ready")).status_code == 200
+            check_vectors(await client.post(V1, json={"input": "a"}), [vector("a")])
+        await app.service.close()
+
+    run_scenario(scenario())
+
+
+def test_a_check_waits_for_no_more_than_the_forward_under_way_however_many_requests_wait():
+    async def scenario() -> None:
+        app = App(max_queue_wait_s=1000)
+        await app.service.warm_up()
+        app.encoder.forwards.clear()
+        # So many tokens a forward that each of those that wait has one of its own.
+        app.encoder.max_concurrent_tokens = 1
+        async with app.client() as client:
+            with app.held_up():
+                working = [asyncio.create_task(client.post(V1, json={"input": "a"}))]
+                await app.a_forward_has_begun()
+                posts = (client.post(V1, json={"input": f"b{n}"}) for n in range(20))
+                working += map(asyncio.create_task, posts)
+                while app.service.load.queued_tokens < 21:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+                checking = asyncio.create_task(app.service.check(waits=True))
+                await asyncio.sleep(0.05)
+                finished: list[str] = []
+                checking.add_done_callback(lambda _: finished.append("check"))
+                for task in working[1:]:
+                    task.add_done_callback(lambda _: finished.append("request"))
+            await asyncio.gather(checking, *working)
+        assert finished.index("check") <= 1
+        await app.service.close()
+
+    run_scenario(scenario())
+
+
 def test_a_text_that_makes_the_model_raise_is_named_and_its_neighbours_are_answered():
     async def scenario() -> None:
         app = App()

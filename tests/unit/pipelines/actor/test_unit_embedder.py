@@ -447,7 +447,7 @@ def test_a_device_that_breaks_in_the_middle_of_a_unit_commits_no_vector_of_after
     events = bench.embed()
     assert ordinals(events) == [0]
     assert ending(events) is Ending.BROKEN
-    assert "this device or its memory is broken" in events[-1].message
+    assert "the device or its memory is broken" in events[-1].message
     assert bench.ids() == ["0", "1", "2"]
 
     assert ending(bench.embed()) is Ending.DONE, "another worker"

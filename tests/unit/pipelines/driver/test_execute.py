@@ -162,11 +162,36 @@ def test_units_that_fail_are_not_lost(run):
 
 def test_a_model_that_fails_on_worker_after_worker_ends_the_run_and_says_why(run):
     units = many_units()
-    broken = [event for unit in units for event in (begun(unit), ended(unit, Ending.BROKEN))]
     with pytest.raises(
         BackendError, match=r"17 work units are lost.*the last worker said: .*16.jsonl.*: broken$"
     ):
-        run(Rounds(lambda _: broken), units)
+        run(Rounds(lambda _: broken(units)), units)
+
+
+def broken(units: list[WorkUnit]) -> list[Event]:
+    return [event for unit in units for event in (begun(unit), ended(unit, Ending.BROKEN))]
+
+
+def test_a_model_that_begins_to_fail_on_worker_after_worker_ends_a_run_that_has_committed(run):
+    units = many_units()
+    with pytest.raises(BackendError, match=r"nothing is committed meanwhile; the last worker said"):
+        run(Rounds(lambda _: [begun(A), shard_of(A), *broken(units)]), units, has_shards=True)
+
+
+def test_workers_that_fail_while_others_commit_do_not_end_it(run):
+    units = many_units()
+    good = [begun(A), shard_of(A)]
+    events = [*broken(units[:15]), *good, *broken(units[15:]), *good]
+    outcome, _ = run(Rounds(lambda _: events, all_but()), units)
+    assert outcome.failures == {}
+
+
+def test_a_device_that_breaks_and_is_refused_when_its_worker_starts_again_is_told_with_both(run):
+    rounds = Rounds(lambda _: [*broken([A]), ended(B, Ending.MISMATCH)])
+    with pytest.raises(
+        SpaceMismatchError, match=r"mismatch; before, a worker ended itself: .*brok"
+    ):
+        run(rounds, [A, B])
 
 
 def test_the_more_units_are_under_way_the_more_may_be_lost_at_first(run, monkeypatch):
