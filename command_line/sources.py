@@ -6,10 +6,11 @@ one over the other. Values are not judged here: the model does that once, after 
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import BaseModel, create_model
@@ -22,6 +23,11 @@ from encoder.errors import InvalidInputError
 __all__ = ["ENVIRONMENT_PREFIX", "from_environment", "from_yaml", "groups", "merge", "nested"]
 
 ENVIRONMENT_PREFIX = "TWOFOLD_"
+_NUMBERS = {
+    "tag:yaml.org,2002:int": r"^[-+]?(0|[1-9][0-9]*)$",
+    "tag:yaml.org,2002:float": r"^[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?$",
+}
+"""As YAML 1.2 and JSON write them."""
 
 
 def groups(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
@@ -33,6 +39,28 @@ def groups(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
     }
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads `2:8` and `010` as they stand, which are 128 and 8 in YAML 1.1; each name once."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    # The types are PyYAML's.
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: ANN401
+        names = [key.value for key, _ in node.value]
+        if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"expected each name once, found {twice} again", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(_pattern), list("-+.0123456789"))
+
+
 def from_yaml(file: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds; an empty file holds none.
 
@@ -41,7 +69,8 @@ def from_yaml(file: Path) -> dict[str, Any]:
     """
     # pydantic-settings' own YAML source passes over a file that is not there.
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        # A SafeLoader: it makes plain values only.
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise InvalidInputError(
             f"--config: expected a readable YAML file, found {str(file)!r}: {error.strerror}"

@@ -7,7 +7,7 @@ from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.cached import CachingFileSystem
 
-__all__ = ["file_system_of"]
+__all__ = ["canonical_uri", "file_system_of"]
 
 _CHAIN = "::"
 _CHAINED = (AbstractArchiveFileSystem, CachingFileSystem)
@@ -39,3 +39,17 @@ def file_system_of(uri: str, **options: object) -> tuple[fsspec.AbstractFileSyst
     # Both are what a file system gives fsspec for this very purpose.
     options |= of_protocol._get_kwargs_from_urls(uri)
     return fsspec.filesystem(protocol, **options), str(of_protocol._strip_protocol(uri))
+
+
+def canonical_uri(uri: str) -> str:
+    """Return a URI with the first name of its protocol (`s3a://` is `s3://`), as listings have it.
+
+    Args:
+        uri: URI of any protocol. One that fsspec does not know is returned as it is.
+    """
+    protocol, _, rest = uri.partition("://")
+    try:
+        names = fsspec.get_filesystem_class(protocol).protocol
+    except (ImportError, ValueError):
+        return uri
+    return f"{names if isinstance(names, str) else names[0]}://{rest}"

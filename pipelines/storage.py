@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 
 from encoder.errors import one_line
-from encoder.file_systems import file_system_of
+from encoder.file_systems import canonical_uri, file_system_of
 from pipelines.errors import StorageError
 
 __all__ = ["STORE_ERRORS", "Storage", "store_errors"]
@@ -46,7 +46,7 @@ class Storage:
             uri: Local path or fsspec URI of the folder.
         """
         if "://" in uri and not uri.startswith("file://"):
-            self.uri = uri.rstrip("/")
+            self.uri = canonical_uri(uri.rstrip("/"))
         else:
             self.uri = str(Path(uri.removeprefix("file://")).expanduser().resolve())
 
@@ -102,7 +102,8 @@ class Storage:
     def sizes(self, folder: str, prefix: str = "") -> dict[str, int]:
         """List a folder: file name -> size in bytes, of the names that begin with `prefix`.
 
-        A folder that does not exist is empty. On S3 this is one LIST per 1,000 names.
+        What lies in folders below it does not count. A folder that does not exist is empty. On S3
+        this is one LIST per 1,000 names.
         """
         path = self.path(folder)
         with self._explained("list", folder):
@@ -111,12 +112,13 @@ class Storage:
                 if isinstance(self.fs, LocalFileSystem):
                     found = _local_sizes(path, prefix)
                 else:
+                    deep = path.count("/") + 1
                     # s3fs.find takes a key prefix, so a unit's shards are one small LIST.
                     details = self.fs.find(path, prefix=prefix, detail=True)
                     found = {
-                        name.rsplit("/", 1)[-1]: int(info["size"] or 0)
+                        name.rpartition("/")[2]: int(info["size"] or 0)
                         for name, info in details.items()
-                        if name.rsplit("/", 1)[-1].startswith(prefix)
+                        if name.startswith(f"{path}/{prefix}") and name.count("/") == deep
                     }
             except FileNotFoundError:
                 return {}  # the folder itself; a file that vanishes is passed over

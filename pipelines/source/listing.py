@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ __all__ = ["files_of", "is_local", "open_filesystem"]
 
 _MAGIC = re.compile(r"[*?\[]")
 _HIDDEN = ("_", ".")
+_TABLE_LOGS = {"_delta_log", ".hoodie"}
+_IN_TABLE_LOG = re.compile(r"/(_delta_log|\.hoodie)(?=/)")
 
 
 def is_local(uri: str) -> bool:
@@ -77,7 +79,14 @@ def files_of(root: str) -> dict[str, Mapping[str, Any]]:
 
 def _find(fs: fsspec.AbstractFileSystem, path: str, base: str) -> dict[str, Mapping[str, Any]]:
     """Return the visible files at or below a path."""
-    below = _walk(path) if isinstance(fs, LocalFileSystem) else fs.find(path, detail=True)
+    if isinstance(fs, LocalFileSystem):
+        below = _walk(path)
+    else:
+        below = fs.find(path, detail=True)
+        for name in below:
+            folder, *inner = re.split(_IN_TABLE_LOG, name[len(base) :])
+            if inner:
+                _check_no_table(f"{base}{folder}", inner)
     found = {
         name: info
         for name, info in below.items()
@@ -91,23 +100,55 @@ def _find(fs: fsspec.AbstractFileSystem, path: str, base: str) -> dict[str, Mapp
 
 
 def _walk(path: str) -> dict[str, Mapping[str, Any]]:
-    """Return what is at or below a local path; links are followed, which fsspec's `find` does not.
+    """Return what is visible at or below a local path; links are followed (fsspec's `find`: not).
 
-    A link to a folder that was seen already is passed over, so that loops end.
+    Each file once: by its own name where that is there, by a link's otherwise. Loops end.
     """
-    if not Path(path).is_dir():  # sockets and pipes are neither
-        # A link to nothing counts as a file, so that reading its version tells.
-        is_file = Path(path).is_file() or Path(path).is_symlink()
-        return {path: {"type": "file"}} if is_file else {}
     found: dict[str, Mapping[str, Any]] = {}
-    seen = {os.path.realpath(path)}
-    for folder, folders, files in os.walk(path, followlinks=True, onerror=_raise):
-        unseen = {name: os.path.realpath(f"{folder}/{name}") for name in sorted(folders)}
-        folders[:] = [name for name, real in unseen.items() if real not in seen]
-        seen.update(unseen.values())
-        for name in files:
-            found.update(_walk(f"{folder}/{name}"))
+    seen: set[str] = set()
+    tops = [path]
+    for top in tops:
+        if not Path(top).is_dir():
+            if (real := os.path.realpath(top)) not in seen:
+                seen.add(real)
+                found.update(_file(top))
+            continue
+        for folder, folders, files in os.walk(top, onerror=_raise):
+            if (real := os.path.realpath(folder)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            _check_no_table(folder, folders)
+            folders[:] = _visible(folders)
+            visible_files = _visible(files)
+            links = [n for n in folders + visible_files if Path(folder, n).is_symlink()]
+            tops += [f"{folder}/{name}" for name in links]
+            for name in set(visible_files).difference(links):
+                seen.add(f"{real}/{name}")
+                found.update(_file(f"{folder}/{name}"))
     return found
+
+
+def _visible(names: Iterable[str]) -> list[str]:
+    """Return the names that are not hidden, sorted. What is, may be what a visible link means."""
+    return sorted(name for name in names if not _is_hidden(name, ""))
+
+
+def _file(path: str) -> dict[str, Mapping[str, Any]]:
+    """Return a local file; nothing for what is none."""
+    # A link to nothing counts as a file, so that reading its version tells.
+    is_file = Path(path).is_file() or Path(path).is_symlink()  # sockets and pipes are neither
+    return {path: {"type": "file"}} if is_file else {}
+
+
+def _check_no_table(folder: str, names: Iterable[str]) -> None:
+    """Refuse a folder of a table whose log says which of its files count."""
+    if logs := sorted(_TABLE_LOGS & set(names)):
+        raise InvalidInputError(
+            f"input {folder}: expected files that all count, found a table with a log ({logs[0]}), "
+            "which says what of them is deleted or replaced; export a version of it into a folder "
+            f"of its own, or give a pattern ({folder}/*.parquet) if really all files are wanted"
+        )
 
 
 def _raise(error: OSError) -> None:

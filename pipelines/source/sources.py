@@ -10,11 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 from urllib.parse import unquote
 
 from encoder.errors import InvalidInputError
+from encoder.file_systems import canonical_uri
 from pipelines.source.listing import files_of, is_local, open_filesystem
 from pipelines.source.units import Format, Source
 
@@ -52,14 +55,14 @@ def list_sources(
         InvalidInputError: An input names nothing, cannot be listed, or holds files whose format
             their names do not tell.
     """
-    below_written = () if written is None else _below(written)
+    is_written = _Below(written)
     sources: dict[str, Source] = {}
     unknown: list[str] = []
     for argument in inputs:
         root = normalised(argument)
-        left_out = () if f"{root}/".startswith(below_written) else below_written
+        names_written = is_written(f"{root}/")
         for uri, info in files_of(root).items():
-            if uri.startswith(left_out):
+            if is_written(uri) and not names_written:
                 continue
             file_format, compression = _format_of(uri)
             file_format = input_format or file_format
@@ -85,14 +88,18 @@ def current_version(source_uri: str) -> tuple[str, int]:
     """Return (version, size in bytes) of a file as it is now, never from a listing cache.
 
     Raises:
-        OSError: The file is gone (FileNotFoundError) or the store did not answer.
+        OSError: The file is gone, or a folder now (FileNotFoundError), or the store did not answer.
     """
     if is_local(source_uri):
         status = Path(source_uri).stat()
+        if not S_ISREG(status.st_mode):
+            raise FileNotFoundError(source_uri)
         return f"{status.st_size}-{status.st_mtime_ns}", status.st_size
     fs, path = open_filesystem(source_uri)
     fs.invalidate_cache(path)
     info = fs.info(path)
+    if info.get("type") == "directory":
+        raise FileNotFoundError(source_uri)
     return _version(info), int(info["size"])
 
 
@@ -105,14 +112,29 @@ def normalised(argument: str) -> str:
     local = argument.removeprefix("file://") if argument.startswith("file://") else argument
     if is_local(local):
         return os.path.abspath(Path(local).expanduser())  # noqa: PTH100  (resolve follows links)
-    return local.rstrip("/")
+    return canonical_uri(local.rstrip("/"))
 
 
-def _below(folder: str) -> tuple[str, ...]:
-    """Return how names begin of what lies below a folder; links in its path may be followed."""
-    path = normalised(folder)
-    found = {path, os.path.realpath(path)} if is_local(path) else {path}
-    return tuple(f"{one}/" for one in found)
+class _Below:
+    """Whether a file lies below a folder, however links in their paths name them.
+
+    Args:
+        folder: Path or URI, or None, below which nothing lies.
+    """
+
+    def __init__(self, folder: str | None) -> None:
+        # Asked of each folder once, not of each file.
+        self._real_path = cache(os.path.realpath)
+        self._folder = None if folder is None else f"{self._real(normalised(folder))}/"
+
+    def __call__(self, uri: str) -> bool:
+        if self._folder is None:
+            return False
+        parent, slash, name = uri.rpartition("/")
+        return f"{self._real(parent)}{slash}{name}".startswith(self._folder)
+
+    def _real(self, folder: str) -> str:
+        return self._real_path(folder) if is_local(folder) else folder
 
 
 def _format_of(uri: str) -> tuple[Format | None, str | None]:

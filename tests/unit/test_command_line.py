@@ -126,6 +126,21 @@ def test_a_yaml_file_has_the_names_of_the_flags_nested_or_flat(tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"), [("2:8", (2, 8)), ("1:30", (1, 30)), ("4", (4, 4)), ("'3'", (3, 3))]
+)
+def test_a_range_in_yaml_is_what_it_is_in_a_flag(tmp_path: Path, text: str, expected: object):
+    actors = parse(*NEEDED, *write_yaml(tmp_path, f"actors: {text}")).actors
+    assert (actors.min, actors.max) == expected
+    assert parse(*NEEDED, *write_yaml(tmp_path, "rows_per_shard: 010")).rows_per_shard == 10
+
+
+def test_a_name_that_is_given_twice_in_yaml_is_refused(tmp_path: Path):
+    config = write_yaml(tmp_path, "encoder: {model: m}\ninput: a\ninput: b\n")
+    (problem,) = problems(*NEEDED, *config)
+    assert "expected each name once, found ['input'] again" in problem
+
+
 def test_one_input_in_yaml_needs_no_list(tmp_path: Path):
     assert parse(*write_yaml(tmp_path, "{input: s3://b/docs, output: o}")).input == ("s3://b/docs",)
 

@@ -137,6 +137,7 @@ def test_a_folder_is_listed_by_prefix_with_sizes(storage):
     for name in ("b2", "a1", "a22", "c"):
         storage.create(f"data/{name}", name.encode())
     storage.create("other/a", b"elsewhere")
+    storage.create("data/moved/a3", b"away")
     assert storage.sizes("data") == {"a1": 2, "a22": 3, "b2": 2, "c": 1}
     assert list(storage.sizes("data")) == ["a1", "a22", "b2", "c"]
     assert storage.sizes("data", prefix="a") == {"a1": 2, "a22": 3}

@@ -9,8 +9,9 @@ import fsspec
 import pytest
 
 from encoder.errors import InvalidInputError
-from pipelines.source.sources import current_version, list_sources
+from pipelines.source.sources import current_version, list_sources, normalised
 from pipelines.source.units import Format
+from pipelines.storage import Storage
 
 
 def write(path: Path, content: bytes = b"x") -> Path:
@@ -174,6 +175,44 @@ def test_a_loop_of_links_ends(linked):
     assert names(linked, "in") == ["in/a.jsonl", "in/sub/b.jsonl"]
 
 
+def test_a_file_and_links_to_it_or_its_folder_are_one_file_with_its_own_name(tmp_path):
+    for folder in ("2024", "deep/er", "zz"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        write(tmp_path / "in" / folder / "a.jsonl")
+    (tmp_path / "in" / "a-link").symlink_to("2024")
+    (tmp_path / "in" / "er").symlink_to("deep/er")
+    (tmp_path / "in" / "deep" / "a.jsonl").symlink_to("../zz/a.jsonl")
+    (tmp_path / "in" / "latest.jsonl").symlink_to("2024/a.jsonl")
+    assert names(tmp_path, "in") == ["in/2024/a.jsonl", "in/deep/er/a.jsonl", "in/zz/a.jsonl"]
+
+
+def test_a_link_to_what_is_hidden_is_read(tmp_path):
+    """As Kubernetes mounts a ConfigMap."""
+    (tmp_path / "in" / "..2024").mkdir(parents=True)
+    write(tmp_path / "in" / "..2024" / "a.jsonl")
+    write(tmp_path / "in" / "_b.jsonl")
+    (tmp_path / "in" / "..data").symlink_to("..2024")
+    (tmp_path / "in" / "a.jsonl").symlink_to("..data/a.jsonl")
+    (tmp_path / "in" / "b.jsonl").symlink_to("_b.jsonl")
+    assert names(tmp_path, "in") == ["in/a.jsonl", "in/b.jsonl"]
+
+
+@pytest.mark.parametrize("log", ["_delta_log/0.json", ".hoodie/hoodie.properties"])
+@pytest.mark.parametrize("below", ["", "/tables/one"])
+def test_a_table_with_a_log_is_refused_unless_a_pattern_names_its_files(
+    tmp_path, memory, log, below
+):
+    (tmp_path / f"in{below}/{log}").parent.mkdir(parents=True)
+    write(tmp_path / f"in{below}/{log}")
+    write(tmp_path / f"in{below}/a.jsonl")
+    memory.pipe_file(f"/bucket/in{below}/{log}", b"{}")
+    memory.pipe_file(f"/bucket/in{below}/a.jsonl", b"{}\n")
+    for root in (str(tmp_path / "in"), "memory:///bucket/in"):
+        with pytest.raises(InvalidInputError, match=rf"in{below}: .*found a table with a log"):
+            list_sources([root], None)
+        assert len(list_sources([f"{root}{below}/*.jsonl"], None)) == 1
+
+
 @pytest.mark.parametrize("name", ["in", "in/*"])
 def test_a_link_to_nothing_is_refused(linked, name):
     (linked / "in" / "broken.jsonl").symlink_to("gone.jsonl")
@@ -323,8 +362,10 @@ def test_what_a_job_wrote_below_its_input_is_no_input(tmp_path, memory):
         found = list_sources([str(given)], None, f"{output}/data")
         return [Path(each.uri).parent.name for each in found]
 
-    for output in (tmp_path / "in/vectors", tmp_path / "link"):
-        assert folders(tmp_path / "in", output) == ["in", "data2"]
+    (tmp_path / "linked").symlink_to(tmp_path / "in")
+    for output in (tmp_path / "in/vectors", tmp_path / "link", tmp_path / "linked/vectors"):
+        for given in (tmp_path / "in", tmp_path / "linked"):
+            assert folders(given, output) == ["in" if given.name == "in" else "linked", "data2"]
     # What an input names is one, wherever the output is.
     assert folders(tmp_path / "in/vectors/data", tmp_path / "in/vectors") == ["data"]
     assert folders(tmp_path / "in/vectors/data/a.jsonl", tmp_path / "in/vectors") == ["data"]
@@ -337,6 +378,20 @@ def test_what_a_job_wrote_below_its_input_is_no_input(tmp_path, memory):
     memory.pipe_file("/bucket/docs/out/data/x.parquet", b"{}\n")
     (source,) = list_sources(["memory:///bucket/docs"], None, "memory:///bucket/docs/out/data")
     assert source.uri.endswith("/a.jsonl")
+
+
+def test_another_name_of_a_protocol_names_the_same_files():
+    assert normalised("s3a://lake/docs/") == "s3://lake/docs"
+    assert Storage("s3a://lake/docs/vectors").below("data") == "s3://lake/docs/vectors/data"
+    assert normalised("nothing://lake/docs") == "nothing://lake/docs"
+
+
+def test_a_folder_in_the_place_of_a_file_is_no_version_of_it(tmp_path, memory):
+    (tmp_path / "docs.parquet").mkdir()
+    memory.pipe_file("/bucket/docs.parquet/part-0.parquet", b"")
+    for uri in (str(tmp_path / "docs.parquet"), "memory:///bucket/docs.parquet"):
+        with pytest.raises(FileNotFoundError):
+            current_version(uri)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="bytes as file names")
