@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,8 @@ _READ_AHEAD_BYTES = 64 * 1024
 _READ_THREADS = 8
 _HASHES_PER_PART = 4_000_000
 """32 MB to sort at a time."""
+_HASHES_PER_WRITE = 65_536
+"""0.5 MB a part: 125 MB for a billion rows."""
 _MOST_SUSPECTS = 10_000
 """Hashes that are looked up again: where a whole corpus is there twice, a few show it. So many
 collisions of 64 bits, behind which a real duplicate could hide, take 600 billion rows."""
@@ -67,14 +69,42 @@ def find_duplicate_ids(
 def _spread(
     storage: Storage, names: Sequence[ShardName], id_column: str, paths: Sequence[Path]
 ) -> None:
+    """Write the hashes of all ids to files, each to the one that its value says."""
+    parts = len(paths)
+    held: list[list[np.ndarray]] = [[] for _ in paths]
+    counts = np.zeros(parts, np.int64)
+    for hashes in _hashes_of_all(storage, names, id_column):
+        number = hashes % np.uint64(parts)
+        order = np.argsort(number, kind="stable")
+        more = np.bincount(number.astype(np.int64), minlength=parts)
+        for pieces, piece in zip(held, np.split(hashes[order], np.cumsum(more)[:-1]), strict=True):
+            pieces.append(piece)
+        counts += more
+        for part in np.flatnonzero(counts >= _HASHES_PER_WRITE):
+            _append(paths[part], held[part])
+            counts[part] = 0
+    for path, pieces in zip(paths, held, strict=True):
+        _append(path, pieces)
+
+
+def _append(path: Path, pieces: list[np.ndarray]) -> None:
+    with path.open("ab") as file:
+        np.concatenate([np.zeros(0, np.uint64), *pieces]).tofile(file)
+    pieces.clear()
+
+
+def _hashes_of_all(
+    storage: Storage, names: Sequence[ShardName], id_column: str
+) -> Iterator[np.ndarray]:
+    """Yield the hashes of each shard's ids; a few shards are read ahead, not all of them."""
+    ahead: deque[Future[np.ndarray]] = deque()
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        for _, hashes in pool.map(lambda name: (name, _hashes(storage, name, id_column)), names):
-            part = hashes % np.uint64(len(paths))
-            for number, path in enumerate(paths):
-                chosen = hashes[part == number]
-                if len(chosen):
-                    with path.open("ab") as file:
-                        chosen.tofile(file)
+        for name in names:
+            ahead.append(pool.submit(_hashes, storage, name, id_column))
+            if len(ahead) > 2 * _READ_THREADS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _hashes(storage: Storage, name: ShardName, id_column: str) -> np.ndarray:

@@ -32,8 +32,8 @@ def start_ray(settings: EmbedCorpusSettings, storage: Storage, *, units: int) ->
         The actor pool that suits the cluster.
 
     Raises:
-        InvalidInputError: Input or output is a folder of one of several nodes, or an actor asks
-            for more than this machine has.
+        InvalidInputError: Input or output is a folder of one of several nodes, an actor asks for
+            more than this machine has, or nothing tells how many CPUs each is to have.
     """
     joined = _connect()
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
@@ -45,6 +45,12 @@ def start_ray(settings: EmbedCorpusSettings, storage: Storage, *, units: int) ->
         raise InvalidInputError(
             f"an actor needs {wanted}, and this machine has not as much; lower "
             "--num-cpus-per-actor or --num-gpus-per-actor"
+        )
+    if not pool.fits_now and settings.num_cpus_per_actor is None:
+        raise InvalidInputError(
+            f"no node that is alive can hold an actor with {pool.num_gpus:g} GPUs, so nothing "
+            "tells how many CPUs one is to have (with a single one a GPU waits for the tokenizer); "
+            "give --num-cpus-per-actor, for the nodes that will join"
         )
     if not pool.fits_now:
         _LOG.warning("no node has %s free of other use; waiting for one to join", wanted)

@@ -1,10 +1,11 @@
-"""The types of the carried columns, from the first file of each format.
+"""The types of the carried columns: of each the first file's, of each format, that says it.
 
 Parquet says them, JSON lines are inferred from their first rows, CSV and text hold strings.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -25,7 +26,10 @@ from pipelines.source.units import Format, Source
 
 __all__ = ["infer_columns"]
 
+_LOG = logging.getLogger(__name__)
 _SAMPLED_ROWS = 1000
+_MOST_LOOKS = 100
+"""Files of a format that are looked at for a column of which those before hold only null."""
 _SHOWN_CHARACTERS = 40
 _WITHOUT_TYPE = b"without_type"
 _KINDS = {str: "string", bool: "bool", int: "number", float: "number", list: "list", dict: "object"}
@@ -41,8 +45,9 @@ def infer_columns(
 ) -> CorpusColumns:
     """Return the columns that are read of every row, with their types.
 
-    The first file of each format that is readable and holds rows decides (for Parquet: that is
-    readable); where there is none, columns are strings.
+    The first file of each format decides that is readable and holds rows (for Parquet: that is
+    readable). Columns of which it holds nothing but null are looked for in more files; those that
+    no file tells are strings, with a warning.
 
     Args:
         sources: Files of the corpus, all with the same partition columns.
@@ -66,53 +71,72 @@ def infer_columns(
     found = [
         (source, schema)
         for file_format in Format
-        for source, schema in _first(sources, file_format, carried, text_columns)
+        for source, schema in _telling(sources, file_format, carried, text_columns)
     ]
-    for source, schema in found[1:]:
-        _check_agreement(found[0], (source, schema))
-    # Of each column the first file that says its type.
-    said = {
-        field.name: (source, field.type)
-        for source, of_source in reversed(found)
-        for field in of_source
-        if not pa.types.is_null(field.type)
-    }
+    said: dict[str, tuple[Source, pa.DataType]] = {}
+    for source, of_source in found:
+        for field in of_source:
+            if not pa.types.is_null(field.type):
+                _check_agreement(
+                    field.name,
+                    said.setdefault(field.name, (source, field.type)),
+                    (source, field.type),
+                )
     schema = pa.schema([(n, said[n][1] if n in said else pa.string()) for n in carried])
     _check_id(found[0][0] if found else None, schema.field(id_column))
     for name in partition:
         schema = schema.append(pa.field(name, pa.string()))
+    without_type = {
+        field.name: f"{source.uri}: {field.metadata[_WITHOUT_TYPE].decode()}"
+        for source, of_source in found
+        for field in of_source
+        if field.name not in said and field.metadata
+    }
+    untold = [name for name in carried if name not in said and name not in without_type]
+    if untold and found:
+        _LOG.warning(
+            "columns %s: expected values that tell their type, found null alone in the files that "
+            "were looked at; they are strings, and rows with other values would be rejected. Leave "
+            "them out of --columns, or give a file first that has values",
+            untold,
+        )
     return CorpusColumns(
         id_column=id_column,
         text_columns=text_columns,
         carried=schema,
         said_by={name: source.uri for name, (source, _) in said.items()},
-        without_type={
-            name: f"{source.uri}: {field.metadata[_WITHOUT_TYPE].decode()}"
-            for source, of_source in found
-            for name, field in zip(of_source.names, of_source, strict=True)
-            if name not in said and field.metadata
-        },
+        without_type=without_type,
     )
 
 
-def _first(
+def _telling(
     sources: Sequence[Source],
     file_format: Format,
     carried: Sequence[str],
     text_columns: Sequence[str],
 ) -> Iterator[tuple[Source, pa.Schema]]:
-    """Yield the first file of a format that tells the types, with them; or nothing."""
-    schema_of = _SCHEMAS[file_format]
+    """Yield the files of a format that tell the types, with what each adds to those before it."""
+    untold = set(carried)
+    looks = 0
     for source in sources:
         if source.format is not file_format:
             continue
         try:
-            schema = schema_of(source, carried, text_columns)
+            schema = _SCHEMAS[file_format](source, carried, text_columns)
         except UnreadableSourceError:
             # The plan or the reader tells, and knows whether that is tolerated.
             continue
-        if schema is not None:
-            yield source, schema
+        except InvalidInputError:
+            if not looks:
+                raise
+            schema = pa.schema([])  # the reader tells
+        if schema is None:
+            continue
+        # A type that the first file says stays, whatever later ones have.
+        yield source, pa.schema([field for field in schema if field.name in untold])
+        untold -= {f.name for f in schema if f.metadata or not pa.types.is_null(f.type)}
+        looks += 1
+        if not untold or looks == _MOST_LOOKS:
             return
 
 
@@ -245,15 +269,15 @@ def _check_names(source: Source, found: Iterable[str], wanted: Sequence[str]) ->
             )
 
 
-def _check_agreement(first: tuple[Source, pa.Schema], other: tuple[Source, pa.Schema]) -> None:
+def _check_agreement(
+    name: str, first: tuple[Source, pa.DataType], other: tuple[Source, pa.DataType]
+) -> None:
     """Refuse two formats that give one column two types."""
-    for left, right in zip(first[1], other[1], strict=True):
-        nothing_said = pa.types.is_null(left.type) or pa.types.is_null(right.type)
-        if not nothing_said and plain_type(left.type) != plain_type(right.type):
-            raise InvalidInputError(
-                f"column {left.name!r} is {left.type} in {first[0].uri} and {right.type} in"
-                f" {other[0].uri}: convert one, or embed them into two outputs"
-            )
+    if plain_type(first[1]) != plain_type(other[1]):
+        raise InvalidInputError(
+            f"column {name!r} is {first[1]} in {first[0].uri} and {other[1]} in {other[0].uri}:"
+            " convert one, or embed them into two outputs"
+        )
 
 
 def _check_id(source: Source | None, field: pa.Field) -> None:

@@ -77,6 +77,14 @@ def test_a_cluster_that_is_there_is_joined_and_may_yet_grow(fake, monkeypatch, c
     assert f"sized by the 1 nodes alive now; {ELASTIC}" in caplog.text
 
 
+def test_where_no_node_tells_how_many_cpus_an_actor_has_they_must_be_given(monkeypatch, tmp_path):
+    elastic = {"num_gpus_per_actor": 1, "actors": "1:4"}
+    with pytest.raises(InvalidInputError, match=r"an actor with 1 GPUs.*give --num-cpus-per-actor"):
+        start(FakeRay(connected=True), monkeypatch, tmp_path, **elastic)
+    pool = start(FakeRay(connected=True), monkeypatch, tmp_path, **elastic, num_cpus_per_actor=12)
+    assert pool.threads == 12
+
+
 def test_where_no_cluster_is_one_is_started_and_what_does_not_fit_is_refused(
     monkeypatch, caplog, tmp_path
 ):

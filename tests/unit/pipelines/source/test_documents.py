@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from encoder.errors import InvalidInputError
 from pipelines.errors import SourceChangedError, UnreadableSourceError
-from pipelines.source import documents
+from pipelines.source import column_inference, documents
 from pipelines.source.documents import (
     CorpusColumns,
     DocumentBatch,
@@ -103,6 +103,61 @@ def test_parquet_types_are_kept_and_dictionaries_become_their_values(tmp_path):
             ("none", pa.string()),
         ]
     )
+
+
+def rows_of(folder: Path, columns: CorpusColumns) -> tuple[list[Any], list[str]]:
+    """Values of the second carried column, and the reasons of rejects, of all files."""
+    found = [batch for unit in units_of(folder) for batch in read_documents(unit, columns)]
+    values = [value for batch in found for value in batch.carried.column(1).to_pylist()]
+    return values, [reject.reason for batch in found for reject in batch.rejects]
+
+
+def test_a_column_of_which_the_first_files_hold_only_null_has_the_type_of_a_later_one(tmp_path):
+    parquet(tmp_path / "a.parquet", id=["0"], text=["a"], views=pa.nulls(1))
+    parquet(tmp_path / "b.parquet", id=["1"], text=["b"], views=pa.array([7], pa.int64()))
+    parquet(tmp_path / "c.parquet", id=["2"], text=["c"], views=pa.nulls(1))
+    columns = columns_of(tmp_path, "views")
+    assert columns.carried.field("views").type == pa.int64()
+    assert columns.said_by["views"].endswith("b.parquet")
+    assert rows_of(tmp_path, columns) == ([None, 7, None], [])
+
+
+def test_what_the_first_file_says_stays_whatever_else_a_later_one_is_looked_at_for(tmp_path):
+    jsonl(tmp_path / "a.jsonl", {"id": 1, "text": "a", "views": None, "tag": "x"})
+    jsonl(tmp_path / "b.jsonl", {"id": "one", "text": "b"})
+    jsonl(tmp_path / "c.jsonl", {"id": 3, "text": "c", "views": 7, "tag": 5})
+    columns = columns_of(tmp_path, "views", "tag")
+    assert columns.carried == pa.schema(
+        [("id", pa.int64()), ("views", pa.int64()), ("tag", pa.string())]
+    )
+    assert [reason.partition(",")[0] for reason in rows_of(tmp_path, columns)[1]] == [
+        "column 'id': expected int64",
+        "column 'tag': expected string",
+    ]
+
+
+def test_an_empty_file_that_pandas_wrote_first_says_no_types(tmp_path):
+    parquet(tmp_path / "a.parquet", id=pa.nulls(0), text=pa.nulls(0), views=pa.nulls(0))
+    parquet(tmp_path / "b.parquet", id=[1], text=["b"], views=[2.5])
+    columns = columns_of(tmp_path, "views")
+    assert columns.carried == pa.schema([("id", pa.int64()), ("views", pa.float64())])
+    assert rows_of(tmp_path, columns) == ([2.5], [])
+
+
+def test_a_column_of_which_no_file_tells_the_type_is_string_and_that_is_said(tmp_path, caplog):
+    jsonl(tmp_path / "a.jsonl", {"id": 1, "text": "a", "views": None, "tag": "x"})
+    assert columns_of(tmp_path, "views", "tag").carried.field("views").type == pa.string()
+    assert "columns ['views']: expected values that tell their type" in caplog.text
+
+
+def test_a_hundred_files_are_looked_at_for_a_columns_type(tmp_path, monkeypatch):
+    monkeypatch.setattr(column_inference, "_MOST_LOOKS", 3)
+    for number in range(5):
+        views = None if number < 3 else 7
+        jsonl(tmp_path / f"{number}.jsonl", {"id": 1, "text": "a", "views": views})
+    assert columns_of(tmp_path, "views").carried.field("views").type == pa.string()
+    (tmp_path / "1.jsonl").unlink()
+    assert columns_of(tmp_path, "views").carried.field("views").type == pa.int64()
 
 
 def test_ids_that_are_uuids_or_views_are_carried_and_named_in_rejects(tmp_path):
