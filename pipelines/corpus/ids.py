@@ -80,7 +80,7 @@ def _spread(
         for pieces, piece in zip(held, np.split(hashes[order], np.cumsum(more)[:-1]), strict=True):
             pieces.append(piece)
         counts += more
-        for part in np.flatnonzero(counts >= _HASHES_PER_WRITE):
+        for part in np.flatnonzero(counts >= _HASHES_PER_WRITE).tolist():
             _append(paths[part], held[part])
             counts[part] = 0
     for path, pieces in zip(paths, held, strict=True):

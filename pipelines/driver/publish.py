@@ -90,16 +90,20 @@ def _publish_listed(
     planned = {unit.source.uri for unit in units.values()}
     foreign = {shard.footer.source for shard in shards.values() if shard.name.unit not in units}
     asked = (foreign & planned) | incomplete
+    of_listed = {shard.footer.source: shard.footer.version for shard in listed}
+    # Another job may have committed what came after our plan: what is there is not gone.
+    unplanned = _inputs_under(storage, shards.values(), roots) - planned
     if settings.prune:
-        # Another job may have committed what came after our plan: what is there is not gone.
-        asked |= _inputs_under(storage, shards.values(), roots) - planned
+        asked |= unplanned
+    elif published:
+        asked |= unplanned - of_listed.keys()
     now = _versions_now(asked)
     retirement = plan_retirement(
         shards.values(),
         units=units,
         incomplete=incomplete,
         roots=roots,
-        listed={shard.footer.source: shard.footer.version for shard in listed},
+        listed=of_listed if published else None,
         now=now,
         prune_max=settings.prune_max if settings.prune else None,
     )

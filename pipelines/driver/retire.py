@@ -41,7 +41,7 @@ def plan_retirement(
     units: Mapping[str, WorkUnit],
     incomplete: Collection[str],
     roots: Collection[str],
-    listed: Mapping[str, str],
+    listed: Mapping[str, str] | None,
     now: Mapping[str, str],
     prune_max: float | None,
 ) -> Retirement:
@@ -52,10 +52,12 @@ def plan_retirement(
         units: Units of this run's plan, by key, done or not.
         incomplete: URIs of sources of which not all units are complete.
         roots: Inputs of this run, as sources name them.
-        listed: Version of each source that the published index lists.
+        listed: Version of each source that the published index lists; None where none is published.
         now: Version that sources have by now, of those that have shards of another one than the
             plan's: shards of a version that is newer than the plan are another job's, and stay. Of
-            those under `roots` that the plan has not: they came after it was made, and stay.
+            those under `roots` that the plan has not: they came after it was made, and stay. One
+            that is not there and not listed either was pruned by a run that did not come to delete
+            its shards.
         prune_max: Largest share of the sources under `roots` that may be retired because they are
             gone; None: none is.
     """
@@ -63,9 +65,13 @@ def plan_retirement(
     for shard in shards:
         by_source[shard.footer.source].append(shard)
     planned = {unit.source.uri: unit.source.version for unit in units.values()}
+    under = sources_under(chain.from_iterable(by_source.values()), roots)
+    gone = under - planned.keys() - now.keys()
+    pruned = gone - (gone if listed is None else listed.keys())
+    listed = listed or {}
     live: list[IndexedShard] = []
     retired: list[IndexedShard] = []
-    for uri, found in by_source.items():
+    for uri, found in [item for item in by_source.items() if item[0] not in pruned]:
         current = [shard for shard in found if shard.name.unit in units]
         others = [shard for shard in found if shard.name.unit not in units]
         if uri not in planned:
@@ -80,8 +86,6 @@ def plan_retirement(
         else:
             live += current
             retired += old
-    under = sources_under(chain.from_iterable(by_source.values()), roots)
-    gone = sorted(under - planned.keys() - now.keys())
     refused = None
     if prune_max is not None and gone:
         if len(gone) > prune_max * len(under):
@@ -91,10 +95,10 @@ def plan_retirement(
                 "gone, raise --prune-max"
             )
         else:
-            retired += [shard for uri in gone for shard in by_source[uri]]
+            retired += [shard for uri in sorted(gone) for shard in by_source[uri]]
             live = [shard for shard in live if shard.footer.source not in gone]
-            gone = []
-    return Retirement(tuple(live), tuple(retired), tuple(gone), refused)
+            gone = set()
+    return Retirement(tuple(live), tuple(retired), tuple(sorted(gone - pruned)), refused)
 
 
 def sources_under(shards: Iterable[IndexedShard], roots: Collection[str]) -> set[str]:

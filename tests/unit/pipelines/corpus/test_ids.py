@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from pipelines.corpus import ids as ids_module
@@ -46,6 +48,24 @@ def test_ids_that_differ_are_no_duplicates(corpus):
     corpus.add([f"a{n}" for n in range(50)])
     corpus.add([f"b{n}" for n in range(50)])
     assert corpus.duplicates() == []
+
+
+def test_only_a_few_shards_are_hashed_before_they_are_wanted(corpus, monkeypatch):
+    for number in range(100):
+        corpus.add([f"a{number}"])
+    hashed: list[str] = []
+    hashes = ids_module._hashes
+
+    def noted(storage: Storage, name: ShardName, id_column: str) -> np.ndarray:
+        hashed.append(str(name))
+        return hashes(storage, name, id_column)
+
+    monkeypatch.setattr(ids_module, "_hashes", noted)
+    each = ids_module._hashes_of_all(corpus.storage, corpus.names, "id")
+    next(each)
+    time.sleep(0.2)
+    assert 0 < len(hashed) < 30
+    assert len(list(each)) == 99
 
 
 def test_no_shards_have_no_duplicates(corpus):

@@ -216,6 +216,28 @@ def test_gone_sources_are_counted_and_pruned_when_asked(output):
     assert gone.name not in list_shards(output.storage)
 
 
+def test_a_prune_that_was_killed_before_it_deleted_is_not_undone_by_a_run_that_prunes_nothing(
+    output, monkeypatch
+):
+    (gone, kept) = write_shards(output.storage, [an_indexed_shard(A), an_indexed_shard(B)])
+
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "delete", crash)
+        with pytest.raises(Crash):
+            output.publish([B], prune=True, prune_max=1)
+    assert output.publish([B], done=[B]) is None
+    assert output.live() == names([kept])
+    assert gone.name in list_shards(output.storage)
+    assert output.publish([B], done=[B], prune=True, prune_max=1) is None
+    assert gone.name not in list_shards(output.storage)
+
+
 def test_shards_that_another_job_commits_while_we_publish_are_listed_too(output, monkeypatch):
     mine = write_shards(output.storage, [an_indexed_shard(A)])
     theirs = []

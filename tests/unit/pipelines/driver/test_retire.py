@@ -33,7 +33,7 @@ def decide(
         units={unit.key: unit for unit in units},
         incomplete=incomplete,
         roots={unit.source.root for unit in units},
-        listed=listed or {},
+        listed=listed,
         now=now or {},
         prune_max=prune_max,
     )
@@ -150,6 +150,19 @@ def test_pruning_takes_the_leftovers_of_other_versions_along():
     }
 
 
+def test_what_a_prune_did_not_come_to_delete_stays_out_of_the_index_and_is_pruned_by_the_next():
+    b = an_indexed_shard(unit_of("b"))
+    given = ([*OLD_SHARDS, b], [unit_of("b")])
+    found = decide(*given, listed={b.footer.source: "v1"})
+    assert found == Retirement((b,), (), ())
+    assert decide(*given, listed={b.footer.source: "v1"}, prune_max=1) == Retirement(
+        (b,), tuple(OLD_SHARDS), ()
+    )
+    # Where it is there, it is another job's; where nothing is published, nothing was pruned.
+    assert decide(*given, listed={b.footer.source: "v1"}, now={URI: "v1"}).live == (*OLD_SHARDS, b)
+    assert decide(*given).live == (*OLD_SHARDS, b)
+
+
 def test_gone_sources_outside_the_inputs_are_not_touched():
     elsewhere = [an_indexed_shard(unit_of("x", root=root)) for root in ("/other", "/input", "/i")]
     found = decide([*ALL_TWENTY, *elsewhere], TWENTY, prune_max=1)
@@ -199,7 +212,8 @@ def test_no_source_loses_its_last_live_shard_unless_it_is_pruned(
         of_source = [shard for shard in shards if shard.footer.source == f"/in/{name}"]
         live_versions = {s.footer.version for s in of_source if s.name in live}
         assert len(live_versions) <= 1
-        is_pruned = prune_max is not None and name not in planned
+        # Before, where it is gone and the published index does not list it any more.
+        is_pruned = name not in planned and (prune_max is not None or name not in listed)
         assert live_versions or is_pruned or not of_source
         if name in planned and not live_versions <= {planned[name]}:
             assert not retired & existing_names(of_source)
