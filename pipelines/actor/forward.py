@@ -33,8 +33,8 @@ class Embedded:
     Attributes:
         batch: The rows that were embedded; rows that made the backend raise are among its rejects.
         vectors: (m, D) float32.
-        padded_tokens: Tokens that the forward computed, padding included; those of canaries are left
-            out, the padding that they caused is not.
+        padded_tokens: Tokens that the forward computed, padding included. Those of canaries are
+            left out, the padding that they caused is not.
     """
 
     batch: PreparedBatch
