@@ -28,7 +28,7 @@ __all__ = ["infer_columns"]
 
 _LOG = logging.getLogger(__name__)
 _SAMPLED_ROWS = 1000
-_MOST_LOOKS = 100
+_MOST_LOOKS = 32
 """Files of a format that are looked at for a column of which those before hold only null."""
 _SHOWN_CHARACTERS = 40
 _WITHOUT_TYPE = b"without_type"

@@ -80,7 +80,7 @@ def files_of(root: str) -> dict[str, Mapping[str, Any]]:
 def _find(fs: fsspec.AbstractFileSystem, path: str, base: str) -> dict[str, Mapping[str, Any]]:
     """Return the visible files at or below a path."""
     if isinstance(fs, LocalFileSystem):
-        below = _walk(path)
+        below = _walk([path])
     else:
         below = fs.find(path, detail=True)
         for name in below:
@@ -99,14 +99,14 @@ def _find(fs: fsspec.AbstractFileSystem, path: str, base: str) -> dict[str, Mapp
     return found
 
 
-def _walk(path: str) -> dict[str, Mapping[str, Any]]:
-    """Return what is visible at or below a local path; links are followed (fsspec's `find`: not).
+def _walk(paths: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+    """Return what is visible at or below local paths; links are followed (fsspec's `find`: not).
 
     Each file once: by its own name where that is there, by a link's otherwise. Loops end.
     """
     found: dict[str, Mapping[str, Any]] = {}
     seen: set[str] = set()
-    tops = [path]
+    tops = sorted(paths, key=lambda path: (Path(path).is_symlink(), path))
     for top in tops:
         if not Path(top).is_dir():
             if (real := os.path.realpath(top)) not in seen:
@@ -124,8 +124,9 @@ def _walk(path: str) -> dict[str, Mapping[str, Any]]:
             links = [n for n in folders + visible_files if Path(folder, n).is_symlink()]
             tops += [f"{folder}/{name}" for name in links]
             for name in set(visible_files).difference(links):
-                seen.add(f"{real}/{name}")
-                found.update(_file(f"{folder}/{name}"))
+                if f"{real}/{name}" not in seen:
+                    seen.add(f"{real}/{name}")
+                    found.update(_file(f"{folder}/{name}"))
     return found
 
 
@@ -159,11 +160,16 @@ def _match(fs: fsspec.AbstractFileSystem, pattern: str) -> dict[str, Mapping[str
     """Return the visible files that a pattern matches, and those below folders it matches."""
     base = _MAGIC.split(pattern, maxsplit=1)[0].rpartition("/")[0]
     names_hidden = _is_hidden(pattern, base)
+    matched = {
+        name: info
+        for name, info in fs.glob(pattern, detail=True).items()
+        if names_hidden or not _is_hidden(name, base)
+    }
+    if isinstance(fs, LocalFileSystem):
+        return _walk(matched)
     found: dict[str, Mapping[str, Any]] = {}
-    for name, info in fs.glob(pattern, detail=True).items():
-        if _is_hidden(name, base) and not names_hidden:
-            continue
-        if isinstance(fs, LocalFileSystem) or info["type"] == "directory":
+    for name, info in matched.items():
+        if info["type"] == "directory":
             found.update(_find(fs, name, base=name))
         elif not name.endswith("/"):
             found[name] = info

@@ -150,7 +150,7 @@ def test_a_column_of_which_no_file_tells_the_type_is_string_and_that_is_said(tmp
     assert "columns ['views']: expected values that tell their type" in caplog.text
 
 
-def test_a_hundred_files_are_looked_at_for_a_columns_type(tmp_path, monkeypatch):
+def test_so_many_files_are_looked_at_for_a_columns_type_and_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr(column_inference, "_MOST_LOOKS", 3)
     for number in range(5):
         views = None if number < 3 else 7

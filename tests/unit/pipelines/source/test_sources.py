@@ -183,7 +183,13 @@ def test_a_file_and_links_to_it_or_its_folder_are_one_file_with_its_own_name(tmp
     (tmp_path / "in" / "er").symlink_to("deep/er")
     (tmp_path / "in" / "deep" / "a.jsonl").symlink_to("../zz/a.jsonl")
     (tmp_path / "in" / "latest.jsonl").symlink_to("2024/a.jsonl")
-    assert names(tmp_path, "in") == ["in/2024/a.jsonl", "in/deep/er/a.jsonl", "in/zz/a.jsonl"]
+    write(tmp_path / "else" / "b.jsonl")
+    (tmp_path / "in" / "b.jsonl").symlink_to("../else/b.jsonl")
+    (tmp_path / "in" / "deep" / "else").symlink_to("../../else")
+    own = ["in/2024/a.jsonl", "in/deep/er/a.jsonl", "in/zz/a.jsonl"]
+    for given in ("in", "in/*"):
+        assert names(tmp_path, given) == sorted([*own, "in/b.jsonl"])
+    assert names(tmp_path, "in/*/*") == [*own[:1], "in/deep/else/b.jsonl", *own[1:]]
 
 
 def test_a_link_to_what_is_hidden_is_read(tmp_path):
