@@ -235,29 +235,43 @@ def test_a_model_that_gave_another_vector_embeds_nothing_until_it_gives_the_old_
     run_scenario(scenario())
 
 
-def test_a_check_waits_for_no_more_than_the_forward_under_way_however_many_requests_wait():
+def test_a_check_goes_before_all_that_waits_and_after_a_failed_one_nothing_is_ready():
     async def scenario() -> None:
         app = App(max_queue_wait_s=1000)
         await app.service.warm_up()
         app.encoder.forwards.clear()
         # So many tokens a forward that each of those that wait has one of its own.
         app.encoder.max_concurrent_tokens = 1
+        encode, texts = app.encoder.encode_tokenized, list[int]()
+        steps = [threading.Event() for _ in range(5)]
+
+        def one_by_one(tokenized: Tokenized, *given: object, **options: object) -> EncodedVectors:
+            texts.append(int(tokenized.n_tokens[0]))
+            steps[len(texts) - 1].wait(20)
+            return encode(tokenized, *given, **options)
+
+        app.encoder.encode_tokenized = one_by_one
         async with app.client() as client:
-            with app.held_up():
-                working = [asyncio.create_task(client.post(V1, json={"input": "a"}))]
-                await app.a_forward_has_begun()
-                posts = (client.post(V1, json={"input": f"b{n}"}) for n in range(20))
-                working += map(asyncio.create_task, posts)
-                while app.service.load.queued_tokens < 21:  # noqa: ASYNC110
-                    await asyncio.sleep(0.001)
-                checking = asyncio.create_task(app.service.check(waits=True))
-                await asyncio.sleep(0.05)
-                finished: list[str] = []
-                checking.add_done_callback(lambda _: finished.append("check"))
-                for task in working[1:]:
-                    task.add_done_callback(lambda _: finished.append("request"))
-            await asyncio.gather(checking, *working)
-        assert finished.index("check") <= 1
+            posts = [client.post(V1, json={"input": "word " * n}) for n in (1, 2, 3)]
+            working = [asyncio.create_task(post) for post in posts]
+            while app.service.load.queued_tokens < 6:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            checking = asyncio.create_task(app.service.check(waits=True))
+            await asyncio.sleep(0.05)
+            app.encoder.is_broken = True
+            steps[0].set()
+            steps[1].set()
+            with pytest.raises(ServeError, match="a fixed text has cosine"):
+                await checking
+            # Another forward is under way, which was answer enough before.
+            ready = asyncio.create_task(client.get("/health/ready"))
+            await asyncio.sleep(0.05)
+            assert not ready.done()
+            for step in steps:
+                step.set()
+            assert (await ready).status_code == 503
+            await asyncio.gather(*working)
+        assert texts[:2] == [1, 4], "the check's text has four tokens"
         await app.service.close()
 
     run_scenario(scenario())

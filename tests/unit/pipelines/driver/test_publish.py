@@ -238,6 +238,17 @@ def test_a_prune_that_was_killed_before_it_deleted_is_not_undone_by_a_run_that_p
     assert gone.name not in list_shards(output.storage)
 
 
+def test_what_another_job_has_committed_of_a_new_file_is_live_before_any_index_lists_it(
+    output, monkeypatch
+):
+    (mine,) = write_shards(output.storage, [an_indexed_shard(B)])
+    output.publish([B])
+    (fresh,) = write_shards(output.storage, [an_indexed_shard(A)])
+    monkeypatch.setattr(publish_module, "_version_now", {A.source.uri: "v1"}.get)
+    assert output.publish([B], done=[B]) is None
+    assert output.live() == names([mine, fresh])
+
+
 def test_shards_that_another_job_commits_while_we_publish_are_listed_too(output, monkeypatch):
     mine = write_shards(output.storage, [an_indexed_shard(A)])
     theirs = []
