@@ -5,6 +5,7 @@ Ray reads them when it is imported and when its processes start.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 
@@ -23,6 +24,7 @@ _DEFAULTS = {
     "RAY_worker_niceness": "0",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.before_serve.middlewares",
 }
+_MARGIN_S = 10
 _MOST_CONNECTIONS = 16_384
 _FILES_PER_CONNECTION = 2.5
 """Two sockets, and every fourth connection two pipes of two ends."""
@@ -30,16 +32,23 @@ _OTHER_FILES = (64, 1024)
 """For listeners, threads, replicas and their checks: a tenth of all, within these bounds."""
 
 
-def ray_environment(given: Mapping[str, str], *, through_haproxy: bool) -> dict[str, str]:
+def ray_environment(
+    given: Mapping[str, str], *, through_haproxy: bool, answer_s: float
+) -> dict[str, str]:
     """Return an environment for Ray: what is given stays, but which ingress there is.
 
     Args:
         given: The environment until now.
         through_haproxy: And with Serve in its throughput-optimised mode, or Serve's Python proxy.
+        answer_s: Seconds in which a replica answers, if with a refusal.
     """
-    connections = {"RAY_SERVE_HAPROXY_MAXCONN": str(haproxy_connections(_open_files()))}
+    of_machine = {
+        "RAY_SERVE_HAPROXY_MAXCONN": str(haproxy_connections(_open_files())),
+        # Without it a request to a machine that is gone waits for ever.
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(math.ceil(answer_s) + _MARGIN_S),
+    }
     ingress = {name: value if through_haproxy else "0" for name, value in _FAST_INGRESS.items()}
-    return {**_DEFAULTS, **connections, **given, **ingress}
+    return {**_DEFAULTS, **of_machine, **given, **ingress}
 
 
 def haproxy_connections(open_files: int | None) -> int:

@@ -89,8 +89,13 @@ def _run(argv: Sequence[str] | None) -> int:
         description="Serve query embeddings over HTTP: OpenAI's, Cohere's and TEI's APIs",
     )
     if settings.ray_address is None:
-        through_haproxy = settings.ingress == "haproxy"
-        os.environ.update(ray_environment(os.environ, through_haproxy=through_haproxy))
+        limits = settings.limits
+        switches = ray_environment(
+            os.environ,
+            through_haproxy=settings.ingress == "haproxy",
+            answer_s=limits.body_timeout_s + limits.request_timeout_s,
+        )
+        os.environ.update(switches)
         _check_here(settings)
     # Imported only now: Ray reads the switches of its ingress when it is imported.
     import ray

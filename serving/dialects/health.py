@@ -35,5 +35,9 @@ def router(service: EmbeddingService) -> APIRouter:
 
     for path in _BELOW_ROLES:
         routes.add_api_route(path, ready, include_in_schema=False)
+    # Some monitors ask for the head alone.
+    for path in HEALTH_PATHS:
+        answer = live if path == _LIVE else ready
+        routes.add_api_route(path, answer, methods=["HEAD"], include_in_schema=False)
 
     return routes

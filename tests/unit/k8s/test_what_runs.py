@@ -16,6 +16,7 @@ from command_line.parse import parse_settings
 from pipelines.pull import PullSettings
 from pipelines.settings import EmbedCorpusSettings
 from serving import before_serve
+from serving.ray_environment import ray_environment
 from serving.replica_size import replica_size
 from serving.settings import ServingSettings
 from support.manifests import (
@@ -123,7 +124,9 @@ def test_a_lost_node_takes_one_replica_of_two(overlay: str):
     assert scaling.min_replicas >= 2
     assert scaling.max_replicas_per_node == 1
     budget = the("PodDisruptionBudget", rendered(overlay))["spec"]
-    assert budget["maxUnavailable"] == 1
+    # All else is reckoned from a scale, which a RayCluster has not: no pod could be evicted.
+    assert budget.keys() == {"minAvailable", "selector"}
+    assert budget["minAvailable"] == scaling.min_replicas - 1
 
 
 @pytest.mark.parametrize("overlay", SERVICES)
@@ -136,6 +139,13 @@ def test_every_pod_of_the_endpoint_has_the_fast_ingress(overlay: str):
         assert values["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1", name
         path = values["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
         assert pydoc.locate(path) is before_serve.middlewares, name
+        limits = serving_settings(overlay).limits
+        answer_s = limits.body_timeout_s + limits.request_timeout_s
+        wanted = ray_environment({}, through_haproxy=True, answer_s=answer_s)
+        # Other load balancers must notice a drain; how many files a pod may open is not known here.
+        for of_one_machine in ("DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "HAPROXY_MAXCONN"):
+            del wanted[f"RAY_SERVE_{of_one_machine}"]
+        assert {name: values.get(name) for name in wanted} == wanted
 
 
 # The corpus job.

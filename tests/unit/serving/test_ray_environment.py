@@ -14,7 +14,7 @@ from serving.ray_environment import haproxy_connections, ray_environment
 @pytest.mark.parametrize(("through_haproxy", "value"), [(True, "1"), (False, "0")])
 def test_the_ingress_is_the_one_that_was_asked_for(through_haproxy: bool, value: str):
     given = {"RAY_SERVE_ENABLE_HA_PROXY": "other"}
-    found = ray_environment(given, through_haproxy=through_haproxy)
+    found = ray_environment(given, through_haproxy=through_haproxy, answer_s=1)
     assert found["RAY_SERVE_ENABLE_HA_PROXY"] == value
     assert found["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == value
 
@@ -25,16 +25,21 @@ def test_what_was_given_stays():
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "3",
         "RAY_SERVE_HAPROXY_MAXCONN": "77",
     }
-    found = ray_environment(given, through_haproxy=True)
+    found = ray_environment(given, through_haproxy=True, answer_s=1)
     assert found.items() >= given.items()
     assert found["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_haproxy_gives_a_replica_longer_than_it_takes_to_refuse():
+    found = ray_environment({}, through_haproxy=True, answer_s=90.5)
+    assert found["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] == "101"
 
 
 def test_haproxy_expects_as_many_connections_as_this_machine_has_files_for(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(module, "_open_files", lambda: 10_000)
-    found = ray_environment({}, through_haproxy=True)
+    found = ray_environment({}, through_haproxy=True, answer_s=1)
     assert found["RAY_SERVE_HAPROXY_MAXCONN"] == "3600"
 
 

@@ -20,6 +20,11 @@ def test_liveness_needs_no_forward_and_readiness_runs_one():
     assert app.encoder.forwards == [1]
 
 
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/health", "/query/health"])
+def test_a_monitor_may_ask_for_the_head_alone(app: App, path: str):
+    assert app.request("HEAD", path).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/health", "/query/health", "/document/health"])
 def test_what_clients_of_text_embeddings_inference_ask_is_readiness(path: str):
     app = App()
