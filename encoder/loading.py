@@ -14,6 +14,7 @@ from encoder.backends.base import Backend, TokenBatch
 from encoder.backends.select import open_backend
 from encoder.batching import plan_batches
 from encoder.encoder import Encoder
+from encoder.errors import ModelLoadError
 from encoder.model.description import describe_model
 from encoder.model.int8_record import read_int8_record
 from encoder.probe_vectors import PROBE_TEXTS
@@ -31,13 +32,16 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "openvino")
 def load(settings: EncoderSettings) -> Encoder:
     """Load the model that the settings name; see `encoder.load_encoder`."""
     model = describe_model(settings)
-    return open_encoder(
+    encoder = open_encoder(
         model.files.folder,
         model.space,
         settings,
         tokenizer=model.files.tokenizer,
         revision=model.provenance.get("revision"),
     )
+    # The space was read before, and says which weights these are.
+    model.files.check_unchanged()
+    return encoder
 
 
 def open_encoder(
@@ -60,7 +64,15 @@ def open_encoder(
     Raises:
         ModelLoadError: The model cannot be loaded, or run as asked.
     """
-    reader = Tokenizer(tokenizer or folder / "tokenizer.json", space.max_seq_length)
+    path = tokenizer or folder / "tokenizer.json"
+    reader = Tokenizer(path, space.max_seq_length)
+    if not reader.begins_texts and any(space.role(role).pooling is Pooling.CLS for role in Role):
+        raise ModelLoadError(
+            f"{path}: expected a token before each text ([CLS]), whose vector is the text's with "
+            "pooling cls, found none; give the file the post_processor that the model was trained "
+            "with (AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) may write it), or "
+            "pool by mean"
+        )
     backend = open_backend(
         folder,
         settings,

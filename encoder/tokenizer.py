@@ -115,6 +115,11 @@ class Tokenizer:
         added = (len(token["content"]) for token in settings.get("added_tokens") or [])
         self._margin = 1 + max(added, default=0)
 
+    @property
+    def begins_texts(self) -> bool:
+        """Whether a token ([CLS]) comes before each text's own."""
+        return bool(self._before)
+
     def tokenize(
         self, texts: Sequence[str], prompt: str = "", *, keep_end: bool = False
     ) -> Tokenized:

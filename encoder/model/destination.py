@@ -84,7 +84,7 @@ class ModelDestination:
             self._fs.put_file(str(local), path)
 
     def write_record(self, record: bytes) -> None:
-        """Write `embedding_space.json`: the last file, for a folder that has it is whole."""
+        """Write `embedding_space.json`; what it speaks of is there."""
         with tempfile.TemporaryDirectory() as temporary:
             local = Path(temporary) / SPACE_FILE
             local.write_bytes(record)

@@ -62,12 +62,27 @@ class ModelFiles:
         config: The content of config.json.
         weights: The safetensors files, by name: one, or the shards that the index names.
         tokenizer: tokenizer.json.
+        stamps: What tells config, weights and tokenizer from other files in their place: inode,
+            size and time of the last change.
     """
 
     folder: Path
     config: dict[str, Any]
     weights: tuple[Path, ...]
     tokenizer: Path
+    stamps: tuple[tuple[int, int, int], ...] = ()
+
+    def check_unchanged(self) -> None:
+        """Check that they still are the files that were found.
+
+        Raises:
+            ModelLoadError: They are not, so what was read of them may be of two models.
+        """
+        if _stamps(self.folder / CONFIG_FILE, self.tokenizer, *self.weights) != self.stamps:
+            raise ModelLoadError(
+                f"{self.folder}: expected files that stay as they are, found others while they "
+                "were loaded; load the model again, and give a new version a folder of its own"
+            )
 
     def weights_sha256(self) -> str:
         """Return the digest of the weights file; of the shards' hex digests if there are several.
@@ -135,7 +150,13 @@ def read_model_files(folder: Path) -> ModelFiles:
             f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
         )
     read_json_object(tokenizer)
-    return ModelFiles(folder=folder, config=config, weights=weights, tokenizer=tokenizer)
+    stamps = _stamps(folder / CONFIG_FILE, tokenizer, *weights)
+    return ModelFiles(folder, config, weights, tokenizer, stamps)
+
+
+def _stamps(*paths: Path) -> tuple[tuple[int, int, int], ...]:
+    found = (path.stat() for path in paths if path.exists())
+    return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Mirroring a model: its files, and an `embedding_space.json` that says which space they span.
 
 The hub's NoInstruct folder says nothing of its asymmetry; a mirror must, since its name is gone.
-The record is written last: a folder that has it is whole. Nothing that is there is overwritten.
+config.json is written last, behind the record: a folder without it is refused by who loads it, and
+one that has it is whole. Nothing that is there is overwritten.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from encoder.model.declarations import render_space_file
 from encoder.model.declared_space import load_space
 from encoder.model.destination import ModelDestination, store_errors_explained
 from encoder.model.files import read_model_files
-from encoder.model.folder import INT8_FILES, SPACE_FILE, is_model_file
+from encoder.model.folder import CONFIG_FILE, INT8_FILES, SPACE_FILE, is_model_file
 from encoder.model.reference import ModelReference, resolve
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace
@@ -63,26 +65,29 @@ def mirror(
         names = _files_to_copy(resolved.folder)
         if recorded is not None:
             refuse_other_space(recorded, space, destination_uri)
-            # The record is written last: the files that it speaks of are all there. Only an int8
-            # graph can have been made since.
+            # The files that the record speaks of are there. Only an int8 graph can have been made
+            # since, and the last file be missing.
             names = [name for name in names if name in INT8_FILES]
-        missing = [
-            relative
-            for relative in names
-            if not destination.holds(resolved.folder / relative, relative)
-        ]
+        missing = _missing(destination, resolved.folder, names)
         for relative in missing:
             destination.write(resolved.folder / relative, relative)
-        if recorded is not None:
-            return MirroredModel(space, tuple(missing))
-        destination.write_record(record)
-    return MirroredModel(space, (*missing, SPACE_FILE))
+        if recorded is None:
+            destination.write_record(record)
+            missing.append(SPACE_FILE)
+        for relative in _missing(destination, resolved.folder, [CONFIG_FILE]):
+            destination.write(resolved.folder / relative, relative)
+            missing.append(relative)
+    return MirroredModel(space, tuple(missing))
+
+
+def _missing(destination: ModelDestination, folder: Path, names: Iterable[str]) -> list[str]:
+    return [name for name in names if not destination.holds(folder / name, name)]
 
 
 def _files_to_copy(folder: Path) -> list[str]:
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     # A source's own record is not copied: settings given now may have changed the space.
-    found = {name for name in names if is_model_file(name) and name != SPACE_FILE}
+    found = {name for name in names if is_model_file(name)} - {SPACE_FILE, CONFIG_FILE}
     return [*sorted(found.difference(INT8_FILES)), *(name for name in INT8_FILES if name in found)]
 
 

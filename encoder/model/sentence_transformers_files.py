@@ -10,6 +10,7 @@ our contract, and only settings or an `embedding_space.json` lift it.
 from __future__ import annotations
 
 import ast
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,20 @@ _LEGACY_POOLING_KEYS = {
 }
 _ROUTERS = ("Router", "Asym")
 _WITHOUT_EFFECT = ("Normalize", "Dropout")
+_ARGUMENTS = [f"{of}_{what}" for of, what in product(("model", "config"), ("args", "kwargs"))]
+_ARGUMENTS += ["tokenizer_args", "processor_kwargs"]
+_ARGUMENTS_WITHOUT_EFFECT = {
+    "add_pooling_layer",
+    "attn_implementation",
+    "cache_dir",
+    "dtype",
+    "local_files_only",
+    "revision",
+    "token",
+    "torch_dtype",
+    "trust_remote_code",
+    "use_safetensors",
+}
 _PROMPT_NAMES = {Role.QUERY: ("query",), Role.DOCUMENT: ("document", "passage", "corpus")}
 
 
@@ -178,7 +193,8 @@ def _prompt(saved: dict[str, Any], role: Role, folder: Path) -> str | None:
     """Return a role's prompt, or None where the file names none.
 
     The first that is not empty counts: sentence-transformers 6 writes an empty "document" beside
-    the "passage" prompt of models saved before it knew roles.
+    the "passage" prompt of models saved before it knew roles. A default that is named as the other
+    role's is not this one's.
     """
     prompts = saved.get("prompts") or {}
     path = folder / "config_sentence_transformers.json"
@@ -186,7 +202,8 @@ def _prompt(saved: dict[str, Any], role: Role, folder: Path) -> str | None:
         raise ModelLoadError(f"{path}: prompts must be an object, found {prompts!r}")
     listed = [prompts[name] or "" for name in _PROMPT_NAMES[role] if name in prompts]
     default = saved.get("default_prompt_name")
-    if not listed and default is not None:
+    of_other_role = any(default in names for names in _PROMPT_NAMES.values())
+    if not listed and default is not None and not (of_other_role and default in prompts):
         if default not in prompts:
             raise ModelLoadError(
                 f"{path}: default_prompt_name is {default!r}, prompts are {sorted(prompts)}; give "
@@ -210,6 +227,7 @@ def _max_seq_length(folder: Path) -> int | None:
             f"{path}: do_lower_case is true, which is not in tokenizer.json; put a Lowercase "
             "normalizer into tokenizer.json and set do_lower_case to false"
         )
+    _check_arguments(path, config)
     output = (config.get("modality_config") or {}).get("text", {}).get("method_output_name")
     task = config.get("transformer_task", "feature-extraction")
     if task != "feature-extraction" or output not in (None, "last_hidden_state"):
@@ -219,6 +237,16 @@ def _max_seq_length(folder: Path) -> int | None:
         )
     length = config.get("max_seq_length")
     return None if length is None else _integer(length, "max_seq_length", path)
+
+
+def _check_arguments(path: Path, config: dict[str, Any]) -> None:
+    """Refuse what Sentence Transformers gives to the loading of model, tokenizer or config."""
+    for name in _ARGUMENTS:
+        if acting := sorted((config.get(name) or {}).keys() - _ARGUMENTS_WITHOUT_EFFECT):
+            raise ModelLoadError(
+                f"{path}: expected {name} without effect on vectors, found {acting}; write what "
+                "they say into config.json and the tokenizer's files, and take them out"
+            )
 
 
 def _integer(value: object, name: str, path: Path) -> int:

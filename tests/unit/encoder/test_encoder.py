@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,9 +14,15 @@ import numpy as np
 import pytest
 
 import encoder
+from encoder import loading
 from encoder.backends.base import PackedBatch, TokenBatch
 from encoder.encoder import EncodedVectors, Encoder, finish_vectors, load_encoder
-from encoder.errors import BackendError, InvalidInputError, NonFiniteVectorsError
+from encoder.errors import (
+    BackendError,
+    InvalidInputError,
+    ModelLoadError,
+    NonFiniteVectorsError,
+)
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace, Pooling, Role, RoleEncoding
 from encoder.tokenizer import Tokenized, Tokenizer
@@ -309,6 +317,39 @@ def test_a_loaded_model_says_what_it_is(tiny_model: Path) -> None:
     vectors = model.encode_documents(["a text", "another"])
     assert vectors.shape == (2, 32)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_model_whose_files_change_while_it_is_loaded_is_refused(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its fingerprint is that of the files before."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    opened = loading.open_encoder
+
+    def replaced(*given: object, **options: object) -> Encoder:
+        fresh = folder / "fresh"
+        shutil.copy(folder / name, fresh)
+        fresh.replace(folder / name)
+        return opened(*given, **options)
+
+    settings = EncoderSettings(model=str(folder), backend="torch", dtype="float32")
+    load_encoder(settings)
+    monkeypatch.setattr(loading, "open_encoder", replaced)
+    with pytest.raises(ModelLoadError, match="found others while they were loaded"):
+        load_encoder(settings)
+
+
+def test_pooling_by_cls_needs_a_tokenizer_that_begins_texts_with_it(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    content = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**content, "post_processor": None}))
+    settings = EncoderSettings(model=str(folder), backend="torch", dtype="float32")
+    with pytest.raises(ModelLoadError, match=r"expected a token before each text \(\[CLS\]\)"):
+        load_encoder(settings)
+    load_encoder(settings.model_copy(update={"document_pooling": Pooling.MEAN}))
 
 
 def test_importing_the_package_does_not_import_torch() -> None:

@@ -148,6 +148,8 @@ def test_sentence_transformers_length_and_dimensions_are_read(saved: Path) -> No
         ({"prompts": {"all": "a: "}, "default_prompt_name": "all"}, "a: ", "a: "),
         ({"prompts": {"query": "", "x": "a: "}, "default_prompt_name": "x"}, "", "a: "),
         ({"prompts": {"query": None}, "default_prompt_name": None}, "", ""),
+        ({"prompts": {"query": "q: "}, "default_prompt_name": "query"}, "q: ", ""),
+        ({"prompts": {"passage": "p: "}, "default_prompt_name": "passage"}, "", "p: "),
     ],
 )
 def test_prompts_are_read_for_each_role(
@@ -156,6 +158,30 @@ def test_prompts_are_read_for_each_role(
     _write(saved / "config_sentence_transformers.json", said)
     space = _space(saved)
     assert (space.query.prompt, space.document.prompt) == (query, document)
+
+
+@pytest.mark.parametrize(
+    ("said", "acting"),
+    [
+        ({"tokenizer_args": {"model_max_length": 20}}, r"tokenizer_args .*\['model_max_length'\]"),
+        ({"config_args": {"num_hidden_layers": 1}}, "config_args"),
+        ({"processor_kwargs": {"do_lower_case": True}}, "processor_kwargs"),
+        (
+            {"model_args": {"torch_dtype": "float16"}, "config_kwargs": {}, "config_args": None},
+            None,
+        ),
+    ],
+)
+def test_arguments_that_would_change_vectors_are_refused(
+    saved: Path, said: dict[str, Any], acting: str | None
+) -> None:
+    path = saved / "sentence_bert_config.json"
+    _write(path, {"max_seq_length": 64, **said})
+    if acting is None:
+        assert _space(saved).max_seq_length == 64
+        return
+    with pytest.raises(ModelLoadError, match=acting):
+        _space(saved)
 
 
 def test_a_default_prompt_that_is_not_there_is_refused(saved: Path) -> None:

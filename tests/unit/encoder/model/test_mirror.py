@@ -12,6 +12,7 @@ import pytest
 
 from encoder.errors import InvalidInputError, ModelLoadError, SpaceMismatchError
 from encoder.model.declared_space import load_space
+from encoder.model.destination import ModelDestination
 from encoder.model.files import read_model_files
 from encoder.model.mirror import mirror
 from encoder.model.reference import ModelReference, resolve
@@ -71,7 +72,7 @@ def test_a_mirror_keeps_noinstruct_s_asymmetry_without_its_name(
     assert (space.query.pooling, space.document.pooling) == (Pooling.MEAN, Pooling.CLS)
 
 
-def test_the_record_names_its_source_and_is_written_last(
+def test_the_record_names_its_source_and_only_the_configuration_comes_after_it(
     bucket: Any, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
@@ -83,7 +84,8 @@ def test_the_record_names_its_source_and_is_written_last(
 
     monkeypatch.setattr(type(bucket), "put_file", watch)
     mirrored = mirror(EncoderSettings(model=str(tiny_model)), "memory://bucket/x")
-    assert written[-1].endswith("/x/embedding_space.json")
+    names = ["embedding_space.json", "config.json"]
+    assert [path.rpartition("/")[2] for path in written[-2:]] == names
     assert len(written) == len(mirrored.copied)
     record = json.loads(bucket.cat_file("/bucket/x/embedding_space.json"))
     assert record["source"] == {"reference": str(tiny_model), "revision": None}
@@ -169,6 +171,28 @@ def test_an_interrupted_mirror_is_continued(
     copied = mirror(EncoderSettings(model=str(tiny_model)), str(destination)).copied
     assert not set(copied) & set(whole)
     assert _space(str(destination)) == _space(str(tiny_model))
+
+
+@pytest.mark.parametrize("last", ["embedding_space.json", "config.json"])
+def test_a_mirror_is_refused_until_it_says_its_space(
+    minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """Prompts that were given to `pull` stand in the record alone."""
+    write = ModelDestination.write
+
+    def killed(self: ModelDestination, local: Path, relative: str) -> None:
+        if relative == last:
+            raise KeyboardInterrupt
+        write(self, local, relative)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelDestination, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            _mirror(minilm, tmp_path / "mirror", query_prompt="query: ")
+    with pytest.raises(ModelLoadError, match=r"has no config\.json"):
+        _space(str(tmp_path / "mirror"))
+    _mirror(minilm, tmp_path / "mirror", query_prompt="query: ")
+    assert _space(str(tmp_path / "mirror")).query.prompt == "query: "
 
 
 def test_a_mirror_can_be_read_by_others_though_safetensors_files_are_private(
