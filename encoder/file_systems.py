@@ -45,11 +45,16 @@ def canonical_uri(uri: str) -> str:
     """Return a URI with the first name of its protocol (`s3a://` is `s3://`), as listings have it.
 
     Args:
-        uri: URI of any protocol. One that fsspec does not know is returned as it is.
+        uri: URI of any protocol. One that is part of a path (`https://`), or that fsspec does not
+            know, stays.
     """
     protocol, _, rest = uri.partition("://")
     try:
-        names = fsspec.get_filesystem_class(protocol).protocol
+        of_protocol = fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError):
         return uri
-    return f"{names if isinstance(names, str) else names[0]}://{rest}"
+    names = of_protocol.protocol
+    path = str(of_protocol._strip_protocol(uri))
+    if isinstance(names, str) or path.startswith(f"{protocol}://"):
+        return uri
+    return f"{names[0]}://{rest}"

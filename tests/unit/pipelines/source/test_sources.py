@@ -388,8 +388,10 @@ def test_what_a_job_wrote_below_its_input_is_no_input(tmp_path, memory):
 
 def test_another_name_of_a_protocol_names_the_same_files():
     assert normalised("s3a://lake/docs/") == "s3://lake/docs"
+    assert normalised("s3a://s3a-lake/docs") == "s3://s3a-lake/docs"
     assert Storage("s3a://lake/docs/vectors").below("data") == "s3://lake/docs/vectors/data"
-    assert normalised("nothing://lake/docs") == "nothing://lake/docs"
+    for other in ("nothing://lake/docs", "https://host/docs", "memory://lake", "s3://s3a/docs"):
+        assert normalised(other) == other
 
 
 def test_a_folder_in_the_place_of_a_file_is_no_version_of_it(tmp_path, memory):
