@@ -62,15 +62,15 @@ class ModelFiles:
         config: The content of config.json.
         weights: The safetensors files, by name: one, or the shards that the index names.
         tokenizer: tokenizer.json.
-        stamps: What tells config, weights and tokenizer from other files in their place: inode,
-            size and time of the last change.
+        stamps: What tells config, tokenizer and weights from other files in their place: size, and
+            time of the last change in nanoseconds.
     """
 
     folder: Path
     config: dict[str, Any]
     weights: tuple[Path, ...]
     tokenizer: Path
-    stamps: tuple[tuple[int, int, int], ...] = ()
+    stamps: tuple[tuple[int, int], ...] = ()
 
     def check_unchanged(self) -> None:
         """Check that they still are the files that were found.
@@ -154,9 +154,10 @@ def read_model_files(folder: Path) -> ModelFiles:
     return ModelFiles(folder, config, weights, tokenizer, stamps)
 
 
-def _stamps(*paths: Path) -> tuple[tuple[int, int, int], ...]:
+def _stamps(*paths: Path) -> tuple[tuple[int, int], ...]:
+    # No inodes: those of a mounted bucket may differ from look to look.
     found = (path.stat() for path in paths if path.exists())
-    return tuple((status.st_ino, status.st_size, status.st_mtime_ns) for status in found)
+    return tuple((status.st_size, status.st_mtime_ns) for status in found)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
