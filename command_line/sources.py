@@ -28,6 +28,7 @@ _NUMBERS = {
     "tag:yaml.org,2002:float": r"^[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?$",
 }
 """As YAML 1.2 and JSON write them."""
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 def groups(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
@@ -42,14 +43,15 @@ def groups(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
 class _Loader(yaml.SafeLoader):
     """Reads `2:8` and `010` as they stand, which are 128 and 8 in YAML 1.1; each name once."""
 
-    # The types are PyYAML's.
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: ANN401
-        names = [key.value for key, _ in node.value]
-        if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+    # The types are PyYAML's. Here, and not where values are made: merges are not done yet.
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        names = [str(key.value) for key, _ in node.value if key.tag != _MERGE]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
             raise yaml.constructor.ConstructorError(
                 None, None, f"expected each name once, found {twice} again", node.start_mark
             )
-        return super().construct_mapping(node, deep)
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {

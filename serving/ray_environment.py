@@ -42,11 +42,11 @@ def ray_environment(
         through_haproxy: And with Serve in its throughput-optimised mode, or Serve's Python proxy.
         answer_s: Seconds in which a replica answers, if with a refusal.
     """
-    of_machine = {
-        "RAY_SERVE_HAPROXY_MAXCONN": str(haproxy_connections(_open_files())),
+    of_machine = {"RAY_SERVE_HAPROXY_MAXCONN": str(haproxy_connections(_open_files()))}
+    if math.isfinite(answer_s):
         # Without it a request to a machine that is gone waits for ever.
-        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(math.ceil(answer_s) + _MARGIN_S),
-    }
+        timeout_s = math.ceil(answer_s) + _MARGIN_S
+        of_machine["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] = str(timeout_s)
     ingress = {name: value if through_haproxy else "0" for name, value in _FAST_INGRESS.items()}
     return {**_DEFAULTS, **of_machine, **given, **ingress}
 

@@ -7,7 +7,6 @@ one that has it is whole. Nothing that is there is overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,20 +67,23 @@ def mirror(
             # The files that the record speaks of are there. Only an int8 graph can have been made
             # since, and the last file be missing.
             names = [name for name in names if name in INT8_FILES]
-        missing = _missing(destination, resolved.folder, names)
+        if recorded is None:
+            destination.holds(resolved.folder / CONFIG_FILE, CONFIG_FILE)  # or another model's
+        missing = [
+            relative
+            for relative in names
+            if not destination.holds(resolved.folder / relative, relative)
+        ]
         for relative in missing:
             destination.write(resolved.folder / relative, relative)
         if recorded is None:
             destination.write_record(record)
             missing.append(SPACE_FILE)
-        for relative in _missing(destination, resolved.folder, [CONFIG_FILE]):
-            destination.write(resolved.folder / relative, relative)
-            missing.append(relative)
+        # Where a whole mirror is, a configuration that the source has changed since is no concern.
+        if CONFIG_FILE not in destination.file_names():
+            destination.write(resolved.folder / CONFIG_FILE, CONFIG_FILE)
+            missing.append(CONFIG_FILE)
     return MirroredModel(space, tuple(missing))
-
-
-def _missing(destination: ModelDestination, folder: Path, names: Iterable[str]) -> list[str]:
-    return [name for name in names if not destination.holds(folder / name, name)]
 
 
 def _files_to_copy(folder: Path) -> list[str]:

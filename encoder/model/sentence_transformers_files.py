@@ -37,12 +37,19 @@ _ARGUMENTS_WITHOUT_EFFECT = {
     "add_pooling_layer",
     "attn_implementation",
     "cache_dir",
+    "clean_up_tokenization_spaces",
+    "device_map",
     "dtype",
     "local_files_only",
+    "low_cpu_mem_usage",
+    "padding_side",
+    "reference_compile",
     "revision",
     "token",
     "torch_dtype",
     "trust_remote_code",
+    "use_cache",
+    "use_fast",
     "use_safetensors",
 }
 _PROMPT_NAMES = {Role.QUERY: ("query",), Role.DOCUMENT: ("document", "passage", "corpus")}
@@ -242,7 +249,8 @@ def _max_seq_length(folder: Path) -> int | None:
 def _check_arguments(path: Path, config: dict[str, Any]) -> None:
     """Refuse what Sentence Transformers gives to the loading of model, tokenizer or config."""
     for name in _ARGUMENTS:
-        if acting := sorted((config.get(name) or {}).keys() - _ARGUMENTS_WITHOUT_EFFECT):
+        given = config.get(name) or {}
+        if acting := sorted(set(given) - _ARGUMENTS_WITHOUT_EFFECT):
             raise ModelLoadError(
                 f"{path}: expected {name} without effect on vectors, found {acting}; write what "
                 "they say into config.json and the tokenizer's files, and take them out"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,6 +23,7 @@ from pipelines.driver.report import RunReport
 from pipelines.driver.retire import Retirement, plan_retirement, sources_under
 from pipelines.errors import ConservationError, CorpusError, DuplicateIdError
 from pipelines.settings import EmbedCorpusSettings
+from pipelines.source.listing import is_local
 from pipelines.source.sources import current_version
 from pipelines.source.units import WorkUnit
 from pipelines.storage import Storage
@@ -97,7 +99,7 @@ def _publish_listed(
         asked |= unplanned
     elif published:
         asked |= unplanned - of_listed.keys()
-    now = _versions_now(asked)
+    now = _versions_now(asked - _other_names(unplanned, planned))
     retirement = plan_retirement(
         shards.values(),
         units=units,
@@ -151,6 +153,13 @@ def _inputs_under(
     """Return the sources under a run's inputs; the output's own shards are none, wherever it is."""
     own = storage.below(f"{DATA}/")
     return {uri for uri in sources_under(shards, roots) if not uri.startswith(own)}
+
+
+def _other_names(uris: Collection[str], planned: Collection[str]) -> set[str]:
+    """Return those URIs of local files that are, through links, planned ones under another name."""
+    local = [uri for uri in uris if is_local(uri)]
+    real = {os.path.realpath(uri) for uri in planned if is_local(uri)} if local else set()
+    return {uri for uri in local if os.path.realpath(uri) in real}
 
 
 def _versions_now(uris: Collection[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def _find(fs: fsspec.AbstractFileSystem, path: str, base: str) -> dict[str, Mapp
         below = fs.find(path, detail=True)
         for name in below:
             folder, *inner = re.split(_IN_TABLE_LOG, name[len(base) :])
-            if inner:
-                _check_no_table(f"{base}{folder}", inner)
+            if inner and not _is_hidden(folder, ""):
+                _check_no_table(str(fs.unstrip_protocol(f"{base}{folder}")), inner)
     found = {
         name: info
         for name, info in below.items()
@@ -102,32 +103,58 @@ def _find(fs: fsspec.AbstractFileSystem, path: str, base: str) -> dict[str, Mapp
 def _walk(paths: Iterable[str]) -> dict[str, Mapping[str, Any]]:
     """Return what is visible at or below local paths; links are followed (fsspec's `find`: not).
 
-    Each file once: by its own name where that is there, by a link's otherwise. Loops end.
+    Each folder once, and no link to a file beside it: by its own name where that is there, by a
+    link's otherwise. Loops end.
     """
-    found: dict[str, Mapping[str, Any]] = {}
-    seen: set[str] = set()
-    tops = sorted(paths, key=lambda path: (Path(path).is_symlink(), path))
-    for top in tops:
-        if not Path(top).is_dir():
-            if (real := os.path.realpath(top)) not in seen:
-                seen.add(real)
-                found.update(_file(top))
-            continue
-        for folder, folders, files in os.walk(top, onerror=_raise):
-            if (real := os.path.realpath(folder)) in seen:
+    walk = _Walk(sorted(paths, key=lambda path: (Path(path).is_symlink(), path)))
+    for top in walk.tops:  # links to folders come to them meanwhile
+        if Path(top).is_dir():
+            walk.enter(top)
+        else:
+            walk.take(top, os.path.realpath(top))
+    # Of several to one file that is not listed itself, each: they may be in two partitions.
+    linked = [path for path in walk.links if os.path.realpath(path) not in walk.seen]
+    return {path: {"type": "file"} for path in [*walk.files, *linked] if _is_file(path)}
+
+
+@dataclass
+class _Walk:
+    """What is found on the way through local folders.
+
+    Attributes:
+        tops: Paths to walk.
+        files: Files by their own names, or below a link to a folder.
+        links: To files.
+        seen: Real paths of folders and files.
+    """
+
+    tops: list[str]
+    files: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+
+    def enter(self, top: str) -> None:
+        """Take what is in a folder and in those below it."""
+        for folder, folders, names in os.walk(top, onerror=_raise):
+            real = os.path.realpath(folder)
+            if real in self.seen:
                 folders.clear()
                 continue
-            seen.add(real)
+            self.seen.add(real)
             _check_no_table(folder, folders)
             folders[:] = _visible(folders)
-            visible_files = _visible(files)
-            links = [n for n in folders + visible_files if Path(folder, n).is_symlink()]
-            tops += [f"{folder}/{name}" for name in links]
-            for name in set(visible_files).difference(links):
-                if f"{real}/{name}" not in seen:
-                    seen.add(f"{real}/{name}")
-                    found.update(_file(f"{folder}/{name}"))
-    return found
+            below = (f"{folder}/{name}" for name in folders)
+            self.tops += [path for path in below if Path(path).is_symlink()]
+            for name in _visible(names):
+                self.take(f"{folder}/{name}", f"{real}/{name}")
+
+    def take(self, path: str, real: str) -> None:
+        """Take a file, or a link to one, whose real path is `real`."""
+        if Path(path).is_symlink():
+            self.links.append(path)
+        elif real not in self.seen:
+            self.seen.add(real)
+            self.files.append(path)
 
 
 def _visible(names: Iterable[str]) -> list[str]:
@@ -135,11 +162,10 @@ def _visible(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if not _is_hidden(name, ""))
 
 
-def _file(path: str) -> dict[str, Mapping[str, Any]]:
-    """Return a local file; nothing for what is none."""
-    # A link to nothing counts as a file, so that reading its version tells.
-    is_file = Path(path).is_file() or Path(path).is_symlink()  # sockets and pipes are neither
-    return {path: {"type": "file"}} if is_file else {}
+def _is_file(path: str) -> bool:
+    # A link to nothing counts as a file, so that reading its version tells. Sockets and pipes are
+    # neither.
+    return Path(path).is_file() or Path(path).is_symlink()
 
 
 def _check_no_table(folder: str, names: Iterable[str]) -> None:
@@ -148,7 +174,7 @@ def _check_no_table(folder: str, names: Iterable[str]) -> None:
         raise InvalidInputError(
             f"input {folder}: expected files that all count, found a table with a log ({logs[0]}), "
             "which says what of them is deleted or replaced; export a version of it into a folder "
-            f"of its own, or give a pattern ({folder}/*.parquet) if really all files are wanted"
+            f"of its own, or give a pattern ({folder}/**/*.parquet) if really all files are wanted"
         )
 
 

@@ -134,7 +134,8 @@ class _Below:
         return f"{self._real(parent)}{slash}{name}".startswith(self._folder)
 
     def _real(self, folder: str) -> str:
-        return self._real_path(folder) if is_local(folder) else folder
+        # Of what lies right below the root the folder is "", which would be the working directory.
+        return self._real_path(folder) if folder and is_local(folder) else folder
 
 
 def _format_of(uri: str) -> tuple[Format | None, str | None]:

@@ -141,6 +141,12 @@ def test_a_name_that_is_given_twice_in_yaml_is_refused(tmp_path: Path):
     assert "expected each name once, found ['input'] again" in problem
 
 
+def test_merges_in_yaml_lie_below_what_a_mapping_says_itself(tmp_path: Path):
+    text = "encoder: &e {<<: {device: cpu, model: below}, model: m}\ninput: a\noutput: o\n"
+    parsed = parse(*write_yaml(tmp_path, text))
+    assert (parsed.encoder.model, parsed.encoder.device) == ("m", "cpu")
+
+
 def test_one_input_in_yaml_needs_no_list(tmp_path: Path):
     assert parse(*write_yaml(tmp_path, "{input: s3://b/docs, output: o}")).input == ("s3://b/docs",)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,8 @@ def test_what_was_given_stays():
 def test_haproxy_gives_a_replica_longer_than_it_takes_to_refuse():
     found = ray_environment({}, through_haproxy=True, answer_s=90.5)
     assert found["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] == "101"
+    endless = ray_environment({}, through_haproxy=True, answer_s=math.inf)
+    assert "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S" not in endless
 
 
 def test_haproxy_expects_as_many_connections_as_this_machine_has_files_for(

@@ -109,6 +109,18 @@ def test_mirroring_again_does_nothing(tiny_model: Path, tmp_path: Path) -> None:
     assert _contents(tmp_path / "mirror") == before
 
 
+def test_a_configuration_that_its_source_has_changed_since_is_no_concern_of_a_whole_mirror(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    _mirror(model, tmp_path / "mirror")
+    before = _contents(tmp_path / "mirror")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "transformers_version": "99"}))
+    assert mirror(EncoderSettings(model=str(model)), str(tmp_path / "mirror")).copied == ()
+    assert _contents(tmp_path / "mirror") == before
+
+
 def test_a_mirror_of_a_mirror_is_the_same_space(tiny_model: Path, tmp_path: Path) -> None:
     first = _mirror(tiny_model, tmp_path / "a", normalize=False, max_seq_length=50)
     assert _mirror(tmp_path / "a", tmp_path / "b") == first

@@ -238,6 +238,17 @@ def test_a_prune_that_was_killed_before_it_deleted_is_not_undone_by_a_run_that_p
     assert gone.name not in list_shards(output.storage)
 
 
+def test_a_source_that_has_another_name_now_is_pruned_under_its_old_one(output, tmp_path):
+    """A link's name, before the file had one of its own below the input."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "b").touch()
+    (tmp_path / "in" / "a").symlink_to("b")
+    old, own = (a_unit(a_source(f"{tmp_path}/in/{n}", "v1", f"{tmp_path}/in")) for n in "ab")
+    (_, kept) = write_shards(output.storage, [an_indexed_shard(old), an_indexed_shard(own)])
+    assert output.publish([own], prune=True, prune_max=1) is None
+    assert output.live() == names([kept])
+
+
 def test_what_another_job_has_committed_of_a_new_file_is_live_before_any_index_lists_it(
     output, monkeypatch
 ):

@@ -9,6 +9,7 @@ import fsspec
 import pytest
 
 from encoder.errors import InvalidInputError
+from pipelines.source import sources as sources_module
 from pipelines.source.sources import current_version, list_sources, normalised
 from pipelines.source.units import Format
 from pipelines.storage import Storage
@@ -179,7 +180,7 @@ def test_a_file_and_links_to_it_or_its_folder_are_one_file_with_its_own_name(tmp
     for folder in ("2024", "deep/er", "zz"):
         (tmp_path / "in" / folder).mkdir(parents=True)
         write(tmp_path / "in" / folder / "a.jsonl")
-    (tmp_path / "in" / "a-link").symlink_to("2024")
+    (tmp_path / "in" / "a-link").symlink_to("zz")
     (tmp_path / "in" / "er").symlink_to("deep/er")
     (tmp_path / "in" / "deep" / "a.jsonl").symlink_to("../zz/a.jsonl")
     (tmp_path / "in" / "latest.jsonl").symlink_to("2024/a.jsonl")
@@ -187,9 +188,34 @@ def test_a_file_and_links_to_it_or_its_folder_are_one_file_with_its_own_name(tmp
     (tmp_path / "in" / "b.jsonl").symlink_to("../else/b.jsonl")
     (tmp_path / "in" / "deep" / "else").symlink_to("../../else")
     own = ["in/2024/a.jsonl", "in/deep/er/a.jsonl", "in/zz/a.jsonl"]
-    for given in ("in", "in/*"):
-        assert names(tmp_path, given) == sorted([*own, "in/b.jsonl"])
-    assert names(tmp_path, "in/*/*") == [*own[:1], "in/deep/else/b.jsonl", *own[1:]]
+    for given in ("in", "in/*", "in/*/*"):
+        assert names(tmp_path, given) == [*own[:1], "in/deep/else/b.jsonl", *own[1:]]
+    assert names(tmp_path, "*/*") == ["else/b.jsonl", *own]
+    (tmp_path / "in" / "2024" / "b.jsonl").symlink_to("a.jsonl")
+    assert names(tmp_path, "in/2024/*.jsonl") == ["in/2024/a.jsonl"]
+
+
+def test_links_to_one_file_that_is_not_listed_itself_are_files_of_their_own(tmp_path):
+    """As git-annex and DVC store what is there twice, in two partitions perhaps."""
+    write(tmp_path / "in" / ".objects" / "k")
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "in" / name).symlink_to(".objects/k")
+    assert names(tmp_path, "in") == ["in/a.txt", "in/b.txt"]
+
+
+def test_a_table_below_a_hidden_folder_is_passed_over(tmp_path, memory):
+    write(tmp_path / "in" / ".trash" / "_delta_log" / "0.json")
+    write(tmp_path / "in" / "a.jsonl")
+    memory.pipe_file("/bucket/in/.trash/_delta_log/0.json", b"{}")
+    memory.pipe_file("/bucket/in/a.jsonl", b"{}\n")
+    for root in (str(tmp_path / "in"), "memory:///bucket/in"):
+        assert len(list_sources([root], None)) == 1
+
+
+def test_a_file_right_below_the_root_is_no_output_wherever_one_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not sources_module._Below(str(tmp_path))("/docs.jsonl")
+    assert sources_module._Below(str(tmp_path))(f"{tmp_path}/docs.jsonl")
 
 
 def test_a_link_to_what_is_hidden_is_read(tmp_path):
