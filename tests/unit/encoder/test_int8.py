@@ -102,7 +102,7 @@ def test_the_record_is_written_last_and_after_the_models_own_files(
 
     monkeypatch.setattr(ModelDestination, "write", watch)
     quantize_model(settings(tiny_model), tokenized(tiny_model), str(tmp_path / "m"))
-    assert written[-4:] == ["embedding_space.json", *INT8_FILES]
+    assert written[-4:] == ["config.json", *INT8_FILES]
     assert INT8_FILES[-1] == INT8_RECORD_FILE
 
 
