@@ -111,9 +111,7 @@ class ProbeVectors:
         rows = [self.texts.index(text) for text in here.texts]
         for role in Role:
             # A text of which it makes no usable vector counts as the same: no such row is stored.
-            vectors = self.vectors[role].copy()
-            vectors[rows] = here.vectors[role]
-            if unlike := self.unlike(role, vectors, here.provenance["dtype"]):
+            if unlike := self.unlike(role, here.vectors[role], here.provenance["dtype"], rows):
                 raise SpaceMismatchError(
                     f"{here.host} computes other vectors than {self.host or 'the host'} did that "
                     f"wrote {where}, though weights and settings are the same: {unlike}; "
@@ -124,35 +122,47 @@ class ProbeVectors:
                 )
         return here
 
-    def unlike(self, role: Role, vectors: npt.NDArray[np.float32], dtype: str) -> str | None:
+    def unlike(
+        self,
+        role: Role,
+        vectors: npt.NDArray[np.float32],
+        dtype: str,
+        rows: Sequence[int] | None = None,
+    ) -> str | None:
         """Say which text's vectors differ most, or None where precision explains how they differ.
 
         Args:
             role: As which the texts were encoded.
-            vectors: Of the same texts, float32 (N, D).
+            vectors: Of the same texts, float32 (N, D); of none, nothing differs.
             dtype: Precision in which they were computed.
+            rows: Which of the texts these are; None for all.
         """
+        if not len(vectors):
+            return None
+        rows = range(len(self.texts)) if rows is None else rows
+        known = self.vectors[role][list(rows)]  # (N, D)
         least = least_cosine_between(self.provenance["dtype"], dtype)
-        found = cosines(vectors, self.vectors[role])  # (N,)
+        found = cosines(vectors, known)  # (N,)
         if found.min() < least:
+            text = self._shown(rows[int(found.argmin())])
             return (
-                f"{self._shown(found.argmin())} as {role.value} has cosine {found.min():.5f}, "
-                f"expected {least:.5f} or more"
+                f"{text} as {role.value} has cosine {found.min():.5f}, expected {least:.5f} or more"
             )
         # A cosine does not see lengths, and where vectors are not normalized they count. As far
         # apart as unit vectors of that cosine are.
         most = math.sqrt(2 * (1 - least))
-        lengths = np.linalg.norm(vectors, axis=1) / np.linalg.norm(self.vectors[role], axis=1)
+        lengths = np.linalg.norm(vectors, axis=1) / np.linalg.norm(known, axis=1)
         off = np.abs(lengths - 1)  # (N,)
         if off.max() > most:
+            text = self._shown(rows[int(off.argmax())])
             return (
-                f"{self._shown(off.argmax())} as {role.value} is {lengths[off.argmax()]:.3f} times "
+                f"{text} as {role.value} is {lengths[off.argmax()]:.3f} times "
                 f"as long, expected {1 - most:.3f} to {1 + most:.3f}"
             )
         return None
 
-    def _shown(self, row: np.intp) -> str:
-        return repr(self.texts[int(row)][:_SHOWN_CHARACTERS])
+    def _shown(self, row: int) -> str:
+        return repr(self.texts[row][:_SHOWN_CHARACTERS])
 
     def to_json(self) -> str:
         """Return the file's text; numbers have 7 digits, about those of a float32."""

@@ -67,7 +67,7 @@ def mirror(
             # The files that the record speaks of are there. Only an int8 graph can have been made
             # since, and the last file be missing.
             names = [name for name in names if name in INT8_FILES]
-        if recorded is None:
+        else:
             destination.holds(resolved.folder / CONFIG_FILE, CONFIG_FILE)  # or another model's
         missing = [
             relative

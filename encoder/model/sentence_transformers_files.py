@@ -10,7 +10,6 @@ our contract, and only settings or an `embedding_space.json` lift it.
 from __future__ import annotations
 
 import ast
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,14 @@ _LEGACY_POOLING_KEYS = {
 }
 _ROUTERS = ("Router", "Asym")
 _WITHOUT_EFFECT = ("Normalize", "Dropout")
-_ARGUMENTS = [f"{of}_{what}" for of, what in product(("model", "config"), ("args", "kwargs"))]
-_ARGUMENTS += ["tokenizer_args", "processor_kwargs"]
+_ARGUMENTS = (
+    "model_args",
+    "model_kwargs",
+    "config_args",
+    "config_kwargs",
+    "tokenizer_args",
+    "processor_kwargs",
+)
 _ARGUMENTS_WITHOUT_EFFECT = {
     "add_pooling_layer",
     "attn_implementation",
@@ -209,14 +214,14 @@ def _prompt(saved: dict[str, Any], role: Role, folder: Path) -> str | None:
         raise ModelLoadError(f"{path}: prompts must be an object, found {prompts!r}")
     listed = [prompts[name] or "" for name in _PROMPT_NAMES[role] if name in prompts]
     default = saved.get("default_prompt_name")
-    of_other_role = any(default in names for names in _PROMPT_NAMES.values())
-    if not listed and default is not None and not (of_other_role and default in prompts):
+    if not listed and default is not None:
         if default not in prompts:
             raise ModelLoadError(
                 f"{path}: default_prompt_name is {default!r}, prompts are {sorted(prompts)}; give "
                 "--query-prompt and --document-prompt with a corrected copy"
             )
-        listed = [prompts[default] or ""]
+        if not any(default in names for names in _PROMPT_NAMES.values()):
+            listed = [prompts[default] or ""]
     if not all(isinstance(prompt, str) for prompt in listed):
         raise ModelLoadError(f"{path}: prompts must be texts, found {listed!r}")
     return next((prompt for prompt in listed if prompt), "") if listed else None

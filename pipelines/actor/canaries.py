@@ -63,8 +63,6 @@ class Canaries:
             place, error = next(iter(failures.items()))
             text = self._known.texts[place]
             raise BackendError(f"{expected} that {text!r} raises {one_line(error)}; {_WHAT_TO_DO}")
-        all_vectors = self._known.vectors[self._role].copy()
-        all_vectors[: len(vectors)] = vectors
-        dtype = self._known.provenance["dtype"]
-        if unlike := self._known.unlike(self._role, all_vectors, dtype):
+        dtype, rows = self._known.provenance["dtype"], range(len(vectors))
+        if unlike := self._known.unlike(self._role, vectors, dtype, rows):
             raise BackendError(f"{expected} another: {unlike}; {_WHAT_TO_DO}")

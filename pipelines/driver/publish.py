@@ -99,7 +99,7 @@ def _publish_listed(
         asked |= unplanned
     elif published:
         asked |= unplanned - of_listed.keys()
-    now = _versions_now(asked - _other_names(unplanned, planned))
+    now = _versions_now(asked - _other_names(asked - planned, planned))
     retirement = plan_retirement(
         shards.values(),
         units=units,

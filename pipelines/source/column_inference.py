@@ -77,11 +77,8 @@ def infer_columns(
     for source, of_source in found:
         for field in of_source:
             if not pa.types.is_null(field.type):
-                _check_agreement(
-                    field.name,
-                    said.setdefault(field.name, (source, field.type)),
-                    (source, field.type),
-                )
+                here = (source, field.type)
+                _check_agreement(field.name, said.setdefault(field.name, here), here)
     schema = pa.schema([(n, said[n][1] if n in said else pa.string()) for n in carried])
     _check_id(found[0][0] if found else None, schema.field(id_column))
     for name in partition:

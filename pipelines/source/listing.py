@@ -25,7 +25,7 @@ __all__ = ["files_of", "is_local", "open_filesystem"]
 _MAGIC = re.compile(r"[*?\[]")
 _HIDDEN = ("_", ".")
 _TABLE_LOGS = {"_delta_log", ".hoodie"}
-_IN_TABLE_LOG = re.compile(r"/(_delta_log|\.hoodie)(?=/)")
+_IN_TABLE_LOG = re.compile(f"/({'|'.join(map(re.escape, _TABLE_LOGS))})(?=/)")
 
 
 def is_local(uri: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from dataclasses import replace as with_changes
 
@@ -68,6 +69,22 @@ def names(shards: Sequence[IndexedShard]) -> list[str]:
     return sorted(str(shard.name) for shard in shards)
 
 
+@contextmanager
+def killed_at_the_first_deletion(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is done meanwhile dies there, and must come to it."""
+
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: object) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Storage, "delete", crash)
+        with pytest.raises(Crash):
+            yield
+
+
 def test_what_was_committed_is_published(output):
     shards = write_shards(output.storage, [an_indexed_shard(A), an_indexed_shard(B)])
     assert output.publish([A, B]) is None
@@ -109,17 +126,8 @@ def test_what_a_crash_left_undeleted_is_deleted_by_the_next_run(output, monkeypa
     (old,) = write_shards(output.storage, [an_indexed_shard(A)])
     output.publish([A])
     (new,) = write_shards(output.storage, [an_indexed_shard(NEW_A)])
-
-    class Crash(BaseException):
-        pass
-
-    def crash(*_: object) -> None:
-        raise Crash
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Storage, "delete", crash)
-        with pytest.raises(Crash):
-            output.publish([NEW_A])
+    with killed_at_the_first_deletion(monkeypatch):
+        output.publish([NEW_A])
     # A run over other inputs in between leaves it alone and does not take it for live.
     (other,) = write_shards(output.storage, [an_indexed_shard(B)])
     assert output.publish([B]) is None
@@ -220,17 +228,8 @@ def test_a_prune_that_was_killed_before_it_deleted_is_not_undone_by_a_run_that_p
     output, monkeypatch
 ):
     (gone, kept) = write_shards(output.storage, [an_indexed_shard(A), an_indexed_shard(B)])
-
-    class Crash(BaseException):
-        pass
-
-    def crash(*_: object) -> None:
-        raise Crash
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Storage, "delete", crash)
-        with pytest.raises(Crash):
-            output.publish([B], prune=True, prune_max=1)
+    with killed_at_the_first_deletion(monkeypatch):
+        output.publish([B], prune=True, prune_max=1)
     assert output.publish([B], done=[B]) is None
     assert output.live() == names([kept])
     assert gone.name in list_shards(output.storage)
