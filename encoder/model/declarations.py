@@ -44,6 +44,7 @@ class SpaceDeclaration:
         max_seq_length: Tokens per text, special tokens included.
         truncate_dim: Leading dimensions kept.
         pooling_problem: Why a pooling is None although something was said.
+        normalize_problem: Why `normalize` must be said by the user.
     """
 
     origin: str
@@ -55,6 +56,7 @@ class SpaceDeclaration:
     max_seq_length: int | None = None
     truncate_dim: int | None = None
     pooling_problem: str | None = None
+    normalize_problem: str | None = None
 
     def reading(self) -> str:
         """Return the roles as an error message shows them."""

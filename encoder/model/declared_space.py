@@ -56,7 +56,7 @@ def load_space(
         tokenizer_sha256=digests[1],
         query=query,
         document=document,
-        normalize=True if said.normalize is None else said.normalize,
+        normalize=_normalize(said, files),
         max_seq_length=_max_seq_length(said, files),
         truncate_dim=truncate_dim,
         dimension=dimension,
@@ -140,6 +140,12 @@ def _role_encodings(said: SpaceDeclaration, files: ModelFiles) -> tuple[RoleEnco
         RoleEncoding(said.query_pooling, said.query_prompt or ""),
         RoleEncoding(said.document_pooling, said.document_prompt or ""),
     )
+
+
+def _normalize(said: SpaceDeclaration, files: ModelFiles) -> bool:
+    if said.normalize is None and said.normalize_problem:
+        raise ModelLoadError(f"{files.folder}: {said.normalize_problem}")
+    return True if said.normalize is None else said.normalize
 
 
 def _dimensions(said: SpaceDeclaration, files: ModelFiles) -> tuple[int | None, int]:

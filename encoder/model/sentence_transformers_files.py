@@ -1,10 +1,11 @@
 """What a model folder's Sentence Transformers files say about its embedding space.
 
 Read are `modules.json`, the Pooling module's `config.json` (or a Router's, one Pooling for each
-role), `config_sentence_transformers.json` (prompts, truncate_dim) and `sentence_bert_config.json`
-(max_seq_length), as sentence-transformers 2 to 6 write them. What cannot be reproduced exactly is
-refused. A missing Normalize module is no `normalize=False`: that the dot product is the cosine is
-our contract, and only settings or an `embedding_space.json` lift it.
+role), `config_sentence_transformers.json` (prompts, truncate_dim, similarity) and
+`sentence_bert_config.json` (max_seq_length), as sentence-transformers 2 to 6 write them. What
+cannot be reproduced exactly is refused. A missing Normalize module is no `normalize=False`: that
+the dot product is the cosine is our contract, and only settings or an `embedding_space.json` lift
+it. A model that says its vectors are compared otherwise leaves it to the user.
 """
 
 from __future__ import annotations
@@ -80,6 +81,23 @@ def read_sentence_transformers(folder: Path) -> SpaceDeclaration:
         if truncate_dim is None
         else _integer(truncate_dim, "truncate_dim", folder),
         pooling_problem=problem,
+        normalize_problem=_normalize_problem(saved, folder),
+    )
+
+
+def _normalize_problem(saved: dict[str, Any], folder: Path) -> str | None:
+    """Return why unit length would change a model's rankings, or None."""
+    similarity = saved.get("similarity_fn_name")
+    unit_length = (folder / "modules.json").is_file() and any(
+        kind == "Normalize" for kind, _ in _modules(folder)
+    )
+    if similarity in (None, "cosine") or unit_length:
+        return None
+    return (
+        f"its vectors are compared by {similarity} (config_sentence_transformers.json, "
+        "similarity_fn_name) and have lengths of their own; give --normalize to compare by cosine, "
+        "which ranks otherwise than the model was trained to, or --no-normalize to store them as "
+        "the model makes them"
     )
 
 

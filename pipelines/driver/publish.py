@@ -140,10 +140,7 @@ def _publish_listed(
     if published is None or published.to_json() != text:
         storage.replace(INDEX_FILE, text.encode())
     _delete_stale_rejects(storage, retirement.live)
-    for shard in retirement.retired:
-        # In this order: a shard that is still there after a crash is retired by the next run.
-        storage.delete(f"{REJECTS}/{shard.name}")
-        storage.delete(f"{DATA}/{shard.name}")
+    _delete_retired(storage, retirement.retired)
     return problems, sizes.keys() - {shard.name for shard in retirement.retired}
 
 
@@ -184,6 +181,16 @@ def _published(storage: Storage) -> Index | None:
         # It is a summary: what it says is read again from the shards.
         _LOG.warning("%s; rebuilding it from the shards", error)
         return None
+
+
+def _delete_retired(storage: Storage, retired: Sequence[IndexedShard]) -> None:
+    def delete(shard: IndexedShard) -> None:
+        # In this order: a shard that is still there after a crash is retired by the next run.
+        storage.delete(f"{REJECTS}/{shard.name}")
+        storage.delete(f"{DATA}/{shard.name}")
+
+    with ThreadPoolExecutor(_STORE_THREADS) as pool:
+        list(pool.map(delete, retired))  # raises what one of them raised
 
 
 def _delete_stale_rejects(storage: Storage, live: Sequence[IndexedShard]) -> None:

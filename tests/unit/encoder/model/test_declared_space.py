@@ -195,6 +195,25 @@ def test_a_missing_normalize_module_does_not_turn_normalization_off(saved: Path)
     assert _space(saved).normalize is True
 
 
+@pytest.mark.parametrize("similarity", ["dot", "euclidean"])
+def test_a_model_that_compares_lengths_too_is_refused_until_the_user_says_which(
+    saved: Path, similarity: str
+) -> None:
+    _write(saved / "config_sentence_transformers.json", {"similarity_fn_name": similarity})
+    with pytest.raises(ModelLoadError, match=f"compared by {similarity}.*--no-normalize"):
+        _space(saved)
+    assert _space(saved, normalize=True).normalize is True
+    assert _space(saved, normalize=False).normalize is False
+
+
+def test_vectors_of_unit_length_may_be_compared_in_any_way(saved: Path) -> None:
+    _with_modules(
+        saved, TRANSFORMER, POOLING, ("2_Normalize", "sentence_transformers.models.Normalize")
+    )
+    _write(saved / "config_sentence_transformers.json", {"similarity_fn_name": "dot"})
+    assert _space(saved).normalize is True
+
+
 def test_without_files_the_length_is_the_smaller_of_tokenizer_and_positions(silent: Path) -> None:
     _change(silent / "tokenizer_config.json", model_max_length=100)
     assert _space(silent, **BOTH_CLS).max_seq_length == 100
