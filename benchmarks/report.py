@@ -4,8 +4,7 @@
     python -m benchmarks.report --check                  fail where they differ from the lines
     python -m benchmarks.report --print --lines FILE...  print the tables of these lines
 
-Of each benchmark the newest day's lines in docs/measurements are taken: a file is named
-YYYY-MM-DD-WHAT.jsonl, and what was measured on one day is read together.
+A file in docs/measurements is named YYYY-MM-DD-WHAT.jsonl. Of each WHAT the newest day's is taken.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ __all__ = ["main", "newest"]
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _DATE = len("2026-01-31")
-_TOGETHER = {"limit": "encode"}
-"""Benchmarks whose lines belong to another's: a turn's limit stands before its cells."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,26 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def newest(files: Sequence[Path]) -> list[Line]:
-    """Return the lines of each benchmark's newest day, in the order of the files.
+    """Return the lines of each measurement's newest day, in the order of the files.
 
     Args:
-        files: Named by their day, sorted.
+        files: Named by their day and by what was measured, sorted.
 
     Raises:
         ValueError: A file holds something else than lines.
     """
-    by_day: dict[str, list[Line]] = {}
-    for file in files:
-        by_day.setdefault(file.name[:_DATE], []).extend(read_lines([file]))
-    last = {_kind(line): day for day, lines in sorted(by_day.items()) for line in lines}
-    return [
-        line for day, lines in sorted(by_day.items()) for line in lines if last[_kind(line)] == day
-    ]
-
-
-def _kind(line: Line) -> str:
-    kind: str = line["benchmark"]
-    return _TOGETHER.get(kind, kind)
+    last = {file.name[_DATE:]: file for file in files}
+    return read_lines(sorted(last.values()))
 
 
 def _parser() -> argparse.ArgumentParser:

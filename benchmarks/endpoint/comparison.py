@@ -55,18 +55,23 @@ class Cells:
         return sorted({round_ for _, _, round_ in self._by_key})
 
     def value(self, system: str, at: float, round_: int, name: str) -> float | None:
-        """Return a figure; None where it was not measured."""
+        """Return a figure; None where it was not measured. A rate of 0 was."""
         found: float | None = self._by_key.get((system, at, round_), {}).get(name)
-        return found or None
+        return found
 
     def medians(self) -> Result:
-        """Return the medians over the rounds: system -> at -> figure -> number."""
+        """Return the medians over the rounds: system -> at -> figure -> number.
+
+        `errors` are those of all rounds together.
+        """
         medians: Result = {}
         for system, at in dict.fromkeys((s, at) for s, at, _ in sorted(self._by_key)):
             medians.setdefault(system, {})[f"{at:g}"] = {
                 name: self._median(system, at, name)
                 for name in ("requests_per_s", "p50_ms", "p99_ms")
             }
+            errors = (self.value(system, at, round_, "errors") or 0 for round_ in self.rounds)
+            medians[system][f"{at:g}"]["errors"] = sum(errors)
         return medians
 
     def _median(self, system: str, at: float, name: str) -> float | None:
@@ -83,8 +88,8 @@ def harmonic_bound(echo_per_s: float, bare_per_s: float) -> float:
 def compare(closed: Sequence[Cell], opened: Sequence[Cell]) -> Result:
     """Return medians and ratios; a ratio is left out where one of its parts was not measured.
 
-    Each ratio has its `median`, the `range` over the rounds and, where the endpoint is held to
-    one, the `target` and whether it is `met`.
+    Each ratio has its `median`, the `range` over the `rounds` that have one and, where the endpoint
+    is held to one, the `target` and whether it is `met`: in no case where a round has none.
 
     Args:
         closed: Closed loops, and the bare encoder.
@@ -96,7 +101,7 @@ def compare(closed: Sequence[Cell], opened: Sequence[Cell]) -> Result:
     def add(name: str, of_round: Callable[[int], float | None], target: str | None = None) -> None:
         found = [ratio for ratio in map(of_round, table.rounds) if ratio is not None]
         if found:
-            ratios[name] = _ratio(found, target)
+            ratios[name] = _ratio(found, target, of=len(table.rounds))
 
     add("p50_at_1_to_infinitys_best", lambda r: _lone_latency(table, r), "< 0.3333")
     for peer, target in zip(_PEERS, (">= 4", ">= 2", None), strict=True):
@@ -126,7 +131,8 @@ def _lone_latency(table: Cells, round_: int) -> float | None:
 def _throughput(table: Cells, peer: str, round_: int) -> float | None:
     ours = table.value(_OURS, _MANY, round_, "requests_per_s")
     theirs = table.value(peer, _MANY, round_, "requests_per_s")
-    return ours / theirs if ours is not None and theirs is not None else None
+    # A peer that answered nothing is not a peer that is infinitely slower.
+    return ours / theirs if ours is not None and theirs else None
 
 
 def _share(table: Cells, bare_texts: int, round_: int) -> float | None:
@@ -134,19 +140,20 @@ def _share(table: Cells, bare_texts: int, round_: int) -> float | None:
     ours = table.value(_OURS, _MANY, round_, "requests_per_s")
     echo = table.value("echo", _MANY, round_, "requests_per_s")
     bare = table.value("bare", bare_texts, round_, "requests_per_s")
-    if ours is None or echo is None or bare is None:
+    if ours is None or not echo or not bare:
         return None
     return ours / harmonic_bound(echo, bare)
 
 
-def _ratio(values: Sequence[float], target: str | None) -> Result:
+def _ratio(values: Sequence[float], target: str | None, *, of: int) -> Result:
     median = statistics.median(values)
     ratio: Result = {
         "median": round(median, 4),
         "range": [round(min(values), 4), round(max(values), 4)],
+        "rounds": len(values),
     }
     if target is not None:
         sign, number = target.split()
         is_met = median < float(number) if sign == "<" else median >= float(number)
-        ratio |= {"target": target, "met": is_met}
+        ratio |= {"target": target, "met": is_met and len(values) == of}
     return ratio

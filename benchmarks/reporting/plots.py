@@ -76,18 +76,15 @@ def _text(x: float, y: float, content: str, *, anchor: str = "start", weight: st
 
 
 def _encoder(lines: Sequence[Line]) -> str:
-    cells = encoder_cells(lines)
     panels = []
-    for model in dict.fromkeys(cell.model for cell in cells):
-        for kind, title in KIND_TITLES.items():
-            found = [cell for cell in cells if (cell.model, cell.texts) == (model, kind)]
-            found.sort(key=lambda cell: -cell.value)
-            bars = [
-                Bar(cell.title, cell.value, f"{cell.value:,.0f}", cell.system.startswith("twofold"))
-                for cell in found
-            ]
-            if bars:
-                panels.append((f"{MODEL_TITLES.get(model, model)}: tokens/s, {title}", bars))
+    key = attrgetter("model", "texts", "documents")
+    for (model, texts, documents), found in groupby(sorted(encoder_cells(lines), key=key), key):
+        bars = [
+            Bar(cell.title, cell.value, f"{cell.value:,.0f}", cell.system.startswith("twofold"))
+            for cell in sorted(found, key=lambda cell: -cell.value)
+        ]
+        title = f"{documents:,} {KIND_TITLES[texts]}" if documents else KIND_TITLES[texts]
+        panels.append((f"{MODEL_TITLES.get(model, model)}: tokens/s, {title}", bars))
     return bar_chart(panels) if panels else ""
 
 

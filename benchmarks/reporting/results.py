@@ -7,7 +7,7 @@ down slows all systems of a turn.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.lines import Line
@@ -27,6 +27,7 @@ class Cell:
     Attributes:
         model: Name of the model.
         texts: Kind of the texts.
+        documents: How many there were for those that got all of them; 0 where no line says it.
         system: Name of the system.
         title: Product with its version, engine and precision.
         value: Median: tokens/s, or the milliseconds of a lone query at p50.
@@ -38,6 +39,7 @@ class Cell:
 
     model: str
     texts: str
+    documents: int
     system: str
     title: str
     value: float
@@ -115,8 +117,10 @@ def _cells(
 ) -> list[Cell]:
     turns = _by_cell(lines, measures)
     cells = []
-    for (model, texts, system), mine in turns.items():
-        present = (turns[key] for name in _OURS if (key := (model, texts, name)) in turns)
+    for (model, texts, documents, system), mine in turns.items():
+        present = (
+            turns[key] for name in _OURS if (key := (model, texts, documents, name)) in turns
+        )
         ours = next(present, _Turns()).lines
         ratios = [
             ours[turn][name] / line[name] if larger_is_faster else line[name] / ours[turn][name]
@@ -133,6 +137,7 @@ def _cells(
             Cell(
                 model=model,
                 texts=texts,
+                documents=documents,
                 system=system,
                 title=_title(next(iter(mine.lines.values()))),
                 value=statistics.median(line[name] for line in mine.lines.values()),
@@ -145,18 +150,31 @@ def _cells(
     return cells
 
 
-def _by_cell(lines: Iterable[Line], measures: str) -> dict[tuple[str, str, str], _Turns]:
-    """Sort lines by cell and turn; a turn begins where a round's limit was measured."""
-    turn = 0
-    limit: dict[str, float] = {}
-    found: dict[tuple[str, str, str], _Turns] = {}
+def _by_cell(lines: Iterable[Line], measures: str) -> dict[tuple[str, str, int, str], _Turns]:
+    """Sort lines by cell and turn; a turn begins where a round's limit was measured.
+
+    Turns of more documents are cells of their own: with more of them, batches pad less.
+    """
+    turns: list[tuple[dict[str, float], list[Line]]] = []
     for line in lines:
         if (line["benchmark"], line["measures"]) == ("limit", "best"):
-            turn, limit = turn + 1, line["gflop_per_s"]
+            turns.append((line["gflop_per_s"], []))
         elif (line["benchmark"], line["measures"]) == ("encode", measures):
-            cell = found.setdefault((line["model_name"], line["texts"], line["system"]), _Turns())
-            cell.lines[turn] = line
-            cell.limits[turn] = limit
+            if not turns:
+                turns.append(({}, []))
+            turns[-1][1].append(line)
+    found: dict[tuple[str, str, int, str], _Turns] = {}
+    for number, (limit, cells) in enumerate(turns):
+        most: dict[tuple[str, str], int] = {}
+        for line in cells:
+            kind = line["model_name"], line["texts"]
+            # The model card gets a part of them.
+            most[kind] = max(most.get(kind, 0), line.get("documents", 0))
+        for line in cells:
+            kind = line["model_name"], line["texts"]
+            cell = found.setdefault((*kind, most[kind], line["system"]), _Turns())
+            cell.lines[number] = line
+            cell.limits[number] = limit
     return found
 
 
@@ -174,21 +192,25 @@ def job_results(lines: Sequence[Line]) -> list[JobResult]:
     What has one model, one place and one number of documents is compared with each other.
     """
     jobs = [line for line in lines if line["benchmark"] == "job"]
-    rates: dict[tuple[str, str, int], dict[str, list[Line]]] = {}
+    groups: dict[tuple[str, str, int], list[Line]] = {}
     for line in jobs:
         if line["measures"] == "rate":
             key = (line["model_name"], line["place"], line["documents"])
-            rates.setdefault(key, {}).setdefault(line["system"], []).append(line)
+            groups.setdefault(key, []).append(line)
     results = []
-    for (model, place, documents), by_system in rates.items():
-        our_wall = _wall(_runs(jobs, model, place, _OUR_JOB), documents)
-        our_marginal = _values(by_system.get(_OUR_JOB, ()), "marginal_tokens_per_s")
-        for system, found in by_system.items():
+    for (model, place, documents), rates in groups.items():
+        of_size = [
+            line
+            for line in jobs
+            if line["measures"] == "run"
+            and (line["model_name"], line["place"], line["documents"]) == (model, place, documents)
+        ]
+        wall = _by_turn(of_size, "wall_tokens_per_s")
+        marginal = _by_turn(rates, "marginal_tokens_per_s")
+        for system in dict.fromkeys(line["system"] for line in rates):
             runs = _runs(jobs, model, place, system)
             few = min(line["documents"] for line in runs)
-            start = [line for line in runs if line["documents"] == few]
-            wall = _wall(runs, documents)
-            marginal = _values(found, "marginal_tokens_per_s")
+            start = [line["wall_s"] for line in runs if line["documents"] == few]
             results.append(
                 JobResult(
                     model=model,
@@ -196,12 +218,12 @@ def job_results(lines: Sequence[Line]) -> list[JobResult]:
                     system=system,
                     title=_job_title(system, runs[0]["versions"]),
                     documents=documents,
-                    turns=len(found),
-                    start_s=statistics.median(_values(start, "wall_s")),
-                    wall_tokens_per_s=statistics.median(wall),
-                    marginal_tokens_per_s=statistics.median(marginal),
-                    ours_to_it_wall=_median_ratio(our_wall, wall),
-                    ours_to_it_marginal=_median_ratio(our_marginal, marginal),
+                    turns=len(_of_system(marginal, system)),
+                    start_s=statistics.median(start),
+                    wall_tokens_per_s=statistics.median(_of_system(wall, system)),
+                    marginal_tokens_per_s=statistics.median(_of_system(marginal, system)),
+                    ours_to_it_wall=_median_ratio(wall, system),
+                    ours_to_it_marginal=_median_ratio(marginal, system),
                 )
             )
     return results
@@ -216,12 +238,28 @@ def _runs(jobs: Iterable[Line], model: str, place: str, system: str) -> list[Lin
     ]
 
 
-def _wall(runs: Iterable[Line], documents: int) -> list[float]:
-    return _values((line for line in runs if line["documents"] == documents), "wall_tokens_per_s")
+def _by_turn(lines: Iterable[Line], name: str) -> list[dict[str, float]]:
+    """Return each turn's figure by system; a turn ends with its round, or with its run.
+
+    Lines of several runs stand one after the other, and a run that failed has no last turn.
+    """
+    turns: list[dict[str, float]] = []
+    current: int | None = None
+    for line in lines:
+        if not turns or line["round"] != current or line["system"] in turns[-1]:
+            turns.append({})
+            current = line["round"]
+        turns[-1][line["system"]] = line[name]
+    return turns
 
 
-def _values(lines: Iterable[Line], name: str) -> list[float]:
-    return [line[name] for line in lines]
+def _of_system(turns: Iterable[Mapping[str, float]], system: str) -> list[float]:
+    return [turn[system] for turn in turns if system in turn]
+
+
+def _median_ratio(turns: Iterable[Mapping[str, float]], system: str) -> float | None:
+    ratios = [turn[_OUR_JOB] / turn[system] for turn in turns if turn.keys() >= {_OUR_JOB, system}]
+    return statistics.median(ratios) if ratios else None
 
 
 def _job_title(system: str, versions: dict[str, str]) -> str:
@@ -231,9 +269,3 @@ def _job_title(system: str, versions: dict[str, str]) -> str:
         "multi-process": f"{library}, pool of processes",
     }
     return titles.get(system, system)
-
-
-def _median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
-    if not ours:
-        return None
-    return statistics.median(mine / other for mine, other in zip(ours, theirs, strict=False))

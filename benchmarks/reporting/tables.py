@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from benchmarks.lines import Line
 from benchmarks.reporting.gpu import gpu_table
@@ -24,6 +25,8 @@ MODEL_TITLES = {
 }
 KIND_TITLES = {"queries": "queries", "descriptions": "descriptions", "long": "long documents"}
 _NONE = "-"
+_SHOWN = 200
+"""Characters of why a system was left out."""
 
 
 def _limit(lines: Sequence[Line]) -> str:
@@ -45,13 +48,17 @@ def _encoder(lines: Sequence[Line]) -> str:
     parts = []
     for model in dict.fromkeys(cell.model for cell in cells):
         mine = [cell for cell in cells if cell.model == model]
-        kinds = [kind for kind in KIND_TITLES if any(cell.texts == kind for cell in mine)]
+        workloads = sorted(
+            {(cell.texts, cell.documents) for cell in mine},
+            key=lambda workload: (list(KIND_TITLES).index(workload[0]), workload[1]),
+        )
         header = [MODEL_TITLES.get(model, model)]
-        for kind in kinds:
-            header += [f"{KIND_TITLES[kind]}: tokens/s", "ours / it", "of the limit"]
-        rows = [_encoder_row(found, kinds) for found in _by_system(mine)]
+        for kind, documents in workloads:
+            title = f"{documents:,} {KIND_TITLES[kind]}" if documents else KIND_TITLES[kind]
+            header += [f"{title}: tokens/s", "ours / it", "of the limit"]
+        rows = [_encoder_row(found, workloads) for found in _by_system(mine)]
         parts.append(markdown([*header, "least cosine"], rows))
-    return "\n\n".join(parts)
+    return _with_left_out("\n\n".join(parts), lines, "encode")
 
 
 def _by_system(cells: Sequence[Cell]) -> list[list[Cell]]:
@@ -62,10 +69,10 @@ def _by_system(cells: Sequence[Cell]) -> list[list[Cell]]:
     return [[cell for cell in cells if cell.system == name] for name in names]
 
 
-def _encoder_row(cells: Sequence[Cell], kinds: Sequence[str]) -> list[str]:
+def _encoder_row(cells: Sequence[Cell], workloads: Sequence[tuple[str, int]]) -> list[str]:
     row = [cells[0].title]
-    for kind in kinds:
-        cell = next((cell for cell in cells if cell.texts == kind), None)
+    for workload in workloads:
+        cell = next((cell for cell in cells if (cell.texts, cell.documents) == workload), None)
         if cell is None:
             row += [_NONE] * 3
             continue
@@ -73,6 +80,26 @@ def _encoder_row(cells: Sequence[Cell], kinds: Sequence[str]) -> list[str]:
         row += [f"{cell.value:,.0f}", _ratio(cell.ours_to_it), share]
     cosines = [cell.least_cosine for cell in cells if cell.least_cosine is not None]
     return [*row, f"{min(cosines):.5f}" if cosines else _NONE]
+
+
+def _with_left_out(table: str, lines: Sequence[Line], benchmark: str) -> str:
+    """Return a table with what it lacks below it: who has no figure, and the end of what it said.
+
+    Without its best cell of ours, a table compares with the next one.
+    """
+    mine = [line for line in lines if line["benchmark"] == benchmark]
+    measured = {(line["model_name"], line["system"]) for line in mine if "versions" in line}
+    said = {
+        (line["model_name"], line["system"]): str(line["problem"]).strip().splitlines()[-1]
+        for line in mine
+        if line["measures"] == "left out"
+    }
+    missing = [
+        f"{system} with {model} ({problem[:_SHOWN]})"
+        for (model, system), problem in said.items()
+        if (model, system) not in measured
+    ]
+    return f"{table}\n\nLeft out: {'; '.join(missing)}." if table and missing else table
 
 
 def _latency(lines: Sequence[Line]) -> str:
@@ -112,7 +139,8 @@ def _job(lines: Sequence[Line]) -> str:
     ]
     header = ["Parquet to Parquet", "documents", "turns", "50 documents: s", "whole run: tokens/s"]
     table = markdown([*header, "ours / it", "what comes after: tokens/s", "ours / it"], rows)
-    return "\n\n".join(filter(None, (table, _stages(lines))))
+    whole = "\n\n".join(filter(None, (table, _stages(lines))))
+    return _with_left_out(whole, lines, "job")
 
 
 def _stages(lines: Sequence[Line]) -> str:
@@ -166,38 +194,59 @@ def _endpoint(lines: Sequence[Line]) -> str:
     found = _last(lines, "serve", "summary")
     if found is None:
         return ""
-    columns = (
-        ("1", "p50_ms"),
-        ("16", "requests_per_s"),
-        ("64", "requests_per_s"),
-        ("64", "p99_ms"),
-    )
+    columns = (("1", "p50_ms", 1), ("16", "requests_per_s", 0), ("64", "requests_per_s", 0))
     titles = {
         "echo": "an empty Serve application, same mode",
         "bare": "the bare encoder, as many a call",
     }
+    medians: Mapping[str, Line] = found["medians"]
     rows = [
         [
             titles.get(system, system),
             *(
-                f"{cells[connections][figure]:,.{1 if connections == '1' else 0}f}"
-                for connections, figure in columns
+                _figure(medians[system].get(connections, {}).get(figure), digits)
+                for connections, figure, digits in columns
             ),
         ]
-        for system, cells in sorted(
-            found["medians"].items(), key=lambda item: -float(item[1]["64"]["requests_per_s"])
-        )
+        for system in sorted(medians, key=lambda system: -_at_64(medians[system]))
     ]
-    header = ["connections: figure", "1: p50 ms", "16: requests/s", "64: requests/s", "64: p99 ms"]
+    header = ["connections: figure", "1: p50 ms", "16: requests/s", "64: requests/s"]
     ratios = "\n".join(
         f"- {name.replace('_', ' ')}: {ratio['median']:.2f} "
         f"({ratio['range'][0]:.2f} to {ratio['range'][1]:.2f})"
         for name, ratio in found["ratios"].items()
     )
-    return (
-        f"{markdown(header, rows)}\n\nOurs over theirs in the same round, median of "
-        f"{found['rounds']} rounds and range:\n\n{ratios}"
-    )
+    parts = [
+        markdown(header, rows),
+        f"Ours over theirs in the same round, median of {found['rounds']} rounds and range:",
+        ratios,
+        _not_answered(lines),
+        *(f"Left out: {who} ({why})." for who, why in found.get("left_out", {}).items()),
+        _noise(found),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _at_64(cells: Mapping[str, Any]) -> float:
+    return float(cells.get("64", {}).get("requests_per_s") or 0)
+
+
+def _not_answered(lines: Sequence[Line]) -> str:
+    """Return who did not answer how many requests of its closed loops."""
+    counts: dict[str, tuple[int, int]] = {}
+    for line in lines:
+        if (line["benchmark"], line["measures"]) == ("serve", "closed loop"):
+            who = f"{line['system']} {line['engine'] or ''}".strip()
+            failed, sent = counts.get(who, (0, 0))
+            counts[who] = failed + int(line["errors"]), sent + int(line["requests"])
+    said = [f"{who} {failed:,} of {sent:,}" for who, (failed, sent) in counts.items() if failed]
+    return f"Requests without a vector, which no figure counts: {', '.join(said)}." if said else ""
+
+
+def _noise(found: Line) -> str:
+    """Return how busy the machine was before a run: above a few tenths, others were at work."""
+    load, cores = found.get("load_average_before"), found.get("machine", {}).get("cores")
+    return "" if load is None else f"Load average before the run: {load:g} on {cores} cores."
 
 
 def _traffic(lines: Sequence[Line]) -> str:
@@ -206,19 +255,23 @@ def _traffic(lines: Sequence[Line]) -> str:
         return ""
     rows = []
     for share, cells in _cells_of(lines, "rate", "share_of_knee").items():
-        rows.append([f"{share:.0%} of the knee", *_medians(cells), _NONE])
+        rows.append([f"{share:.0%} of the knee", *_medians(cells), _NONE, _NONE])
     for connections, cells in _cells_of(
         lines, "queries beside documents", "document_connections"
     ).items():
         if connections:
-            documents = [float(cell["documents"]["documents_per_s"]) for cell in cells]
             beside = f"25%, documents over {connections:.0f} connection{'s'[: connections > 1]}"
-            rows.append([beside, *_medians(cells), f"{median(documents):,.0f}"])
-    header = ["queries arrive", "answered/s", "p50 ms", "p99 ms", "refused", "documents/s"]
+            of_documents = [cell["documents"] for cell in cells]
+            per_s = median(float(cell["documents_per_s"]) for cell in of_documents)
+            row = [beside, *_medians(cells), f"{per_s:,.0f}", _refused(of_documents)]
+            rows.append(row)
+    header = ["queries arrive", "answered/s", "p50 ms", "p99 ms", "refused"]
+    header += ["documents/s", "their requests refused"]
     return (
         f"{markdown(header, rows)}\n\nThe knee: {found['knee_connections']} connections, "
         f"{found['knee']['requests_per_s']:,.0f} requests/s, p99 {found['knee']['p99_ms']:.0f} ms. "
-        f"Medians of {found['rounds']} turns; a request of documents has 16 of them."
+        f"Medians of {found['rounds']} turns; a request of documents has 16 of them. "
+        f"{_noise(found)}".rstrip()
     )
 
 
@@ -233,11 +286,21 @@ def _cells_of(lines: Sequence[Line], measures: str, by: str) -> dict[float, list
 def _medians(cells: Sequence[Line]) -> list[str]:
     """Return the medians of rate, p50 and p99, and the share that was refused."""
     figures = ("requests_per_s", "p50_ms", "p99_ms")
-    refused = median(float(cell["errors"]) / float(cell["requests"]) for cell in cells)
-    return [
-        *(f"{median(float(cell[figure]) for cell in cells):,.0f}" for figure in figures),
-        f"{refused:.0%}",
-    ]
+    return [*(_figure(_median(cells, figure)) for figure in figures), _refused(cells)]
+
+
+def _median(cells: Sequence[Line], figure: str) -> float | None:
+    values = [float(cell[figure]) for cell in cells if cell[figure] is not None]
+    return median(values) if values else None
+
+
+def _refused(cells: Sequence[Line]) -> str:
+    """Return the share of requests that got no vector, whatever else they got."""
+    return f"{median(float(cell['errors']) / float(cell['requests']) for cell in cells):.0%}"
+
+
+def _figure(value: float | None, digits: int = 0) -> str:
+    return _NONE if value is None else f"{value:,.{digits}f}"
 
 
 def _last(lines: Sequence[Line], benchmark: str, measures: str) -> Line | None:

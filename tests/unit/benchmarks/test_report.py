@@ -40,10 +40,13 @@ def cell(system: str, tokens_per_s: float, **more: object) -> dict[str, object]:
     }
 
 
-def job(system: str, documents: int, wall_s: float, tokens: int) -> dict[str, object]:
+def job(
+    system: str, documents: int, wall_s: float, tokens: int, number: int = 1
+) -> dict[str, object]:
     return {
         "benchmark": "job",
         "measures": "run",
+        "round": number,
         "model_name": "minilm",
         "place": "local",
         "system": system,
@@ -54,10 +57,11 @@ def job(system: str, documents: int, wall_s: float, tokens: int) -> dict[str, ob
     }
 
 
-def rate(system: str, documents: int, marginal: float) -> dict[str, object]:
+def rate(system: str, documents: int, marginal: float, number: int = 1) -> dict[str, object]:
     return {
         "benchmark": "job",
         "measures": "rate",
+        "round": number,
         "model_name": "minilm",
         "place": "local",
         "system": system,
@@ -166,6 +170,62 @@ def test_a_job_that_ours_was_not_measured_beside_has_no_ratio():
     assert "| 500 | - |" in TABLES["job"]([*lines, rate("ray-data", 900, 500)])
 
 
+@pytest.mark.parametrize("numbers", [(1, 2), (1, 1)], ids=["of one run", "of two runs"])
+def test_a_jobs_ratio_is_of_one_turn_also_where_a_turn_was_not_finished(numbers):
+    first, second = numbers
+    lines = [
+        *(job("twofold", 50, 20, 1000, first), job("twofold", 900, 4, 40_000, first)),
+        rate("twofold", 900, 10_000, first),
+        # Here the other one failed. Then a slower hour.
+        *(job("twofold", 50, 20, 1000, second), job("twofold", 900, 8, 40_000, second)),
+        rate("twofold", 900, 5_000, second),
+        *(job("ray-data", 50, 20, 1000, second), job("ray-data", 900, 16, 40_000, second)),
+        rate("ray-data", 900, 2_500, second),
+    ]
+    theirs = job_results(lines)[1]
+    assert (theirs.ours_to_it_wall, theirs.ours_to_it_marginal) == (2, 2)
+
+
+def test_more_texts_are_cells_of_their_own():
+    card = cell("card", 10, documents=25)
+    lines = [
+        *(limit(float32=100.0), cell(OURS, 1000, documents=100), cell("peer", 250, documents=100)),
+        card,
+        *(limit(float32=100.0), cell(OURS, 1200, documents=900), cell("peer", 600, documents=900)),
+    ]
+    found = {(cell.system, cell.documents): cell.ours_to_it for cell in encoder_cells(lines)}
+    assert found == {
+        (OURS, 100): 1,
+        ("peer", 100): 4,
+        ("card", 100): 100,
+        (OURS, 900): 1,
+        ("peer", 900): 2,
+    }
+    table = TABLES["encoder"](lines)
+    assert "| 100 descriptions: tokens/s |" in table
+    assert "| 900 descriptions: tokens/s |" in table
+
+
+def left_out(system: str, problem: str) -> dict[str, object]:
+    return {
+        "benchmark": "encode",
+        "measures": "left out",
+        "model_name": "minilm",
+        "system": system,
+        "problem": problem,
+    }
+
+
+def test_who_was_left_out_stands_below_the_table_unless_other_lines_have_it():
+    lines = [
+        left_out("fastembed", "Traceback\nIt is not there."),
+        left_out(OURS, "it failed at first"),
+        *(limit(float32=100.0), cell(OURS, 1000)),
+    ]
+    assert TABLES["encoder"](lines).endswith("Left out: fastembed with minilm (It is not there.).")
+    assert "Left out" not in TABLES["encoder"](lines[1:])
+
+
 @pytest.fixture
 def measured(tmp_path):
     """A document with a place for a table, and lines of one day."""
@@ -226,16 +286,17 @@ def test_a_marker_without_its_end_is_refused(measured, capsys):
     assert "expected each <!-- measured: NAME --> with its" in capsys.readouterr().err
 
 
-def test_of_each_benchmark_the_newest_day_counts(tmp_path):
+def test_of_each_measurement_the_newest_day_counts(tmp_path):
     def write(name: str, *lines: dict[str, object]) -> None:
         (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    write("2026-01-01-all.jsonl", limit(float32=1.0), cell(OURS, 1), job("twofold", 1, 1, 1))
-    write("2026-01-02-a.jsonl", limit(float32=2.0), cell(OURS, 2))
-    write("2026-01-02-b.jsonl", cell("peer", 3))
+    write("2026-01-01-encode-a.jsonl", limit(float32=1.0), cell(OURS, 1))
+    write("2026-01-01-encode-b.jsonl", limit(float32=2.0), cell(OURS, 2))
+    write("2026-01-02-encode-b.jsonl", limit(float32=3.0), cell(OURS, 3))
+    write("2026-01-02-job.jsonl", job("twofold", 1, 1, 1))
     found = newest(sorted(tmp_path.iterdir()))
-    assert [line["benchmark"] for line in found] == ["job", "limit", "encode", "encode"]
-    assert [line["tokens_per_s"] for line in found if line["benchmark"] == "encode"] == [2, 3]
+    assert [line["benchmark"] for line in found] == ["limit", "encode", "limit", "encode", "job"]
+    assert [line["tokens_per_s"] for line in found if line["benchmark"] == "encode"] == [1, 3]
 
 
 def test_the_jobs_table_says_where_our_largest_runs_time_went(tmp_path):
@@ -271,10 +332,58 @@ def test_the_endpoints_table_has_every_system_and_the_rounds_ratios():
         "| twofold",
         "| a peer",
     ]
-    assert "| twofold | 10.0 | 120 | 240 | 1,200 |" in table
+    assert "| twofold | 10.0 | 120 | 240 |" in table
     assert "median of 3 rounds" in table
     assert "- requests per s at 64 to a peer: 4.00 (3.50 to 4.25)" in table
     assert TABLES["endpoint"]([]) == ""
+
+
+def closed_loop(system: str, requests: int, errors: int) -> dict[str, object]:
+    figures = {"system": system, "engine": None, "requests": requests, "errors": errors}
+    return {"benchmark": "serve", "measures": "closed loop", **figures}
+
+
+def test_the_endpoints_table_says_what_failed_and_who_is_missing_and_how_busy_it_was():
+    answered = {"p50_ms": 1.0, "requests_per_s": 5.0, "p99_ms": 1.0}
+    summary = {
+        "benchmark": "serve",
+        "measures": "summary",
+        "rounds": 1,
+        "medians": {
+            "twofold": {"1": answered},
+            "a peer": {"1": answered, "64": {"p50_ms": None, "requests_per_s": None}},
+        },
+        "ratios": {},
+        "left_out": {"infinity onnx": "make bench-peers"},
+        "load_average_before": 1.5,
+        "machine": {"cores": 2},
+    }
+    loops = [closed_loop("twofold", 10, 0), *(closed_loop("a peer", 1000, 30) for _ in range(2))]
+    table = TABLES["endpoint"]([*loops, summary])
+    assert "| twofold | 1.0 | - | - |" in table
+    assert "| a peer | 1.0 | - | - |" in table
+    assert "no figure counts: a peer 60 of 2,000.\n" in table
+    assert "Left out: infinity onnx (make bench-peers)." in table
+    assert table.endswith("Load average before the run: 1.5 on 2 cores.")
+
+
+def test_the_traffic_table_says_what_was_refused_of_queries_and_of_documents():
+    figures = {"requests_per_s": 90.0, "p50_ms": 10.0, "p99_ms": 20.0, "requests": 100}
+    documents = {"documents_per_s": 64.0, "requests": 1000, "errors": 990}
+    beside = {"document_connections": 4, **figures, "errors": 0, "documents": documents}
+    lines = [
+        {"measures": "rate", "share_of_knee": 0.9, **figures, "errors": 7},
+        {"measures": "queries beside documents", **beside},
+        {
+            "measures": "traffic summary",
+            "rounds": 1,
+            "knee_connections": 64,
+            "knee": {"requests_per_s": 100.0, "p99_ms": 30.0},
+        },
+    ]
+    table = TABLES["traffic"]([{"benchmark": "serve", **line} for line in lines])
+    assert "| 90% of the knee | 90 | 10 | 20 | 7% | - | - |" in table
+    assert "| 25%, documents over 4 connections | 90 | 10 | 20 | 0% | 64 | 99% |" in table
 
 
 def test_the_loops_table_compares_the_job_with_the_bare_loop():

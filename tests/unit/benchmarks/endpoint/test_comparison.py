@@ -29,6 +29,7 @@ def test_the_share_is_taken_against_echo_and_bare_of_the_same_round():
     assert ratios["requests_per_s_at_64_to_echo_and_bare"] == {
         "median": 0.9,
         "range": [0.9, 0.9],
+        "rounds": 2,
         "target": ">= 0.8",
         "met": True,
     }
@@ -66,11 +67,41 @@ def test_what_was_not_measured_has_no_ratio():
     assert summary["medians"]["twofold"]["64"]["requests_per_s"] == 400
 
 
-def test_a_round_in_which_nothing_succeeded_is_left_out_of_the_median():
-    failed = Cell("twofold", 2, 64, {"requests_per_s": 0.0, "p50_ms": None, "p99_ms": None})
-    summary = compare([cell("twofold", 64, 400), failed, cell("infinity torch", 64, 100)], [])
-    assert summary["medians"]["twofold"]["64"]["requests_per_s"] == 400
-    assert summary["ratios"]["requests_per_s_at_64_to_infinity_torch"]["range"] == [4.0, 4.0]
+def nothing(system: str, at: float, round_: int) -> Cell:
+    """A cell in which every request failed."""
+    figures = {"requests_per_s": 0.0, "p50_ms": None, "p99_ms": None, "errors": 70}
+    return Cell(system, round_, at, figures)
+
+
+def test_a_round_in_which_we_answered_nothing_counts_as_nothing():
+    cells = [
+        cell("twofold", 64, 400),
+        *(nothing("twofold", 64, round_) for round_ in (2, 3)),
+        *(cell("infinity torch", 64, 100, round_=round_) for round_ in (1, 2, 3)),
+    ]
+    summary = compare(cells, [])
+    assert summary["medians"]["twofold"]["64"]["requests_per_s"] == 0
+    assert summary["medians"]["twofold"]["64"]["errors"] == 140
+    ratio = summary["ratios"]["requests_per_s_at_64_to_infinity_torch"]
+    assert ratio == {"median": 0, "range": [0, 4], "rounds": 3, "target": ">= 4", "met": False}
+
+
+@pytest.mark.parametrize("silent", ["twofold", "infinity torch"])
+def test_a_ratio_that_a_round_lacks_is_not_met(silent):
+    figures = {"twofold": (1.0, 400), "infinity torch": (9.0, 9)}
+    cells = [
+        cell(system, at, per_s, p50_ms, round_)
+        if (system, round_) != (silent, 2)
+        else nothing(system, at, round_)
+        for system, (p50_ms, per_s) in figures.items()
+        for at in (1, 64)
+        for round_ in (1, 2)
+    ]
+    ratios = compare(cells, [])["ratios"]
+    assert ratios["p50_at_1_to_infinitys_best"]["rounds"] == 1
+    assert ratios["p50_at_1_to_infinitys_best"]["met"] is False
+    answered = compare([c for c in cells if c.round == 1], [])["ratios"]
+    assert answered["p50_at_1_to_infinitys_best"]["met"] is True
 
 
 def test_open_loops_have_medians_of_their_own():
