@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 
+from benchmarks.peers.encode_worker import peak_rss_bytes
 from encoder.encoder import load_encoder
 from encoder.settings import EncoderSettings
 from encoder.space import Role
@@ -61,7 +61,7 @@ def run_bare_loop(
         "load_s": round(load_s, 2),
         "wall_s": round(load_s + sum(seconds), 2),
         "padding_waste": round(1 - sum(tokens) / padded, 5),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": peak_rss_bytes(),
         "backend": encoder.provenance["backend"],
         "dtype": encoder.provenance["dtype"],
     }

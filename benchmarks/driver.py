@@ -14,6 +14,7 @@ import argparse
 import json
 import logging
 import multiprocessing
+import os
 import shutil
 import sys
 import tempfile
@@ -35,7 +36,6 @@ _MIB = 2**20
 _UNITS_OF_A_FILE = 4
 _SHARDS_OF_A_UNIT = 8
 _THREADS = 16
-_PAGE_BYTES = 4096
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def _alone(measure: Callable[..., dict[str, float]], *arguments: object) -> dict
 
 
 def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _units(count: int) -> list[WorkUnit]:
@@ -196,17 +196,8 @@ def _listing(root: str, count: int) -> dict[str, float]:
         )
         for number in range(count)
     ]
-    if storage.is_local:
-        folder = Path(storage.path(DATA))
-        folder.mkdir(parents=True)
-        for name in names:
-            (folder / str(name)).write_bytes(b"x")
-    else:
-        with ThreadPoolExecutor(_THREADS) as threads:
-            put = storage.fs.pipe_file
-            for _ in threads.map(lambda n: put(storage.path(f"{DATA}/{n}"), b"x"), names):
-                pass
     try:
+        _put(storage, names)
         start = time.perf_counter()
         sizes = storage.sizes(DATA)
         list_s = time.perf_counter() - start
@@ -223,6 +214,18 @@ def _listing(root: str, count: int) -> dict[str, float]:
         "list_s": round(list_s, 3),
         "group_s": round(group_s, 3),
     }
+
+
+def _put(storage: Storage, names: Sequence[ShardName]) -> None:
+    if storage.is_local:
+        folder = Path(storage.path(DATA))
+        folder.mkdir(parents=True)
+        for name in names:
+            (folder / str(name)).write_bytes(b"x")
+        return
+    with ThreadPoolExecutor(_THREADS) as threads:
+        put = storage.fs.pipe_file
+        list(threads.map(lambda name: put(storage.path(f"{DATA}/{name}"), b"x"), names))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """The encoder against what a user would take instead: throughput, fidelity, a lone query's wait.
 
     make bench                                       quick: MiniLM, 2 rounds, about 5 minutes
-    python -m benchmarks.encode --full               both models, 3 rounds, about 20 minutes
+    python -m benchmarks.encode --full               both models, 3 rounds, an hour
     python -m benchmarks.encode --model noinstruct --texts descriptions --only twofold infinity
 
-Every system is a process of its own, in its own environment, with the same weights, texts and
-threads. They take turns: all of them once, then again; a rate is compared with the others' of the
-same round. Each round measures the machine's limit too. Lines: see README.md.
+Every system is a process of its own on the CPU, in its own environment, with the same weights,
+texts and cores. They take turns: all of them once, then again; a rate is compared with the others'
+of the same round. Each round measures the machine's limit too. Lines: see README.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.encoder_peers.texts import KINDS, TextSet, load_texts
 from benchmarks.endpoint.versions import versions_in
 from benchmarks.flops import ModelShape
 from benchmarks.lines import Line, Lines
-from benchmarks.machine import describe_machine, usable_cores
+from benchmarks.machine import describe_machine, usable_cores, use_cores
 from benchmarks.whole_job import BenchmarkError
 from benchmarks.work_folder import measure_in_folder
 from encoder.tokenizer import Tokenizer
@@ -33,8 +33,8 @@ from encoder.tokenizer import Tokenizer
 __all__ = ["main"]
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
-_QUICK = {"models": ["minilm"], "rounds": 2, "tokens": 8_000}
-_FULL = {"models": list(MODELS), "rounds": 3, "tokens": 16_000}
+_QUICK = {"models": ["minilm"], "rounds": 2, "tokens": 16_000}
+_FULL = {"models": list(MODELS), "rounds": 3, "tokens": 48_000}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tokens", type=int, help="of the texts of each kind; the model card gets a quarter")
     add("--least-s", type=float, default=1.0, help="encode the texts again until this is over")
     add("--singles", type=int, default=150, help="queries that are encoded one by one; 0: none")
-    add("--threads", type=int, default=usable_cores(), help="of every system")
+    add("--threads", type=int, default=usable_cores(), help="cores of every system")
     add("--lines", type=Path, help="append the lines to this file; unset: stdout")
     add("--data", type=Path, default=_REPOSITORY.parent / "shared/data", help="the data sets")
     add("--bench", type=Path, default=_REPOSITORY / ".bench", help="models and environments")
@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace, work: Path) -> None:
     systems = all_systems(arguments.only)
+    use_cores(arguments.threads)
     for name in arguments.models:
         folder = work / name
         folder.mkdir(exist_ok=True)

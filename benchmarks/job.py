@@ -7,7 +7,7 @@
 Systems: `twofold embed`; a Ray Data script with Sentence Transformers; Sentence Transformers' own
 pool of processes. Each is a process of its own from start to end, in turns, once with a few
 documents and once with all: the first is the price of starting, the difference the rate that a
-large corpus gets. Lines: see README.md.
+large corpus gets. All compute on the CPU, and their vectors must agree. Lines: see README.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.corpus import descriptions, sample, write_input
-from benchmarks.encoder_peers.models import MODELS, BenchmarkModel, prepare_model
+from benchmarks.encoder_peers.models import (
+    MODELS,
+    BenchmarkModel,
+    pooled_for_documents,
+    prepare_model,
+)
 from benchmarks.encoder_peers.rounds import least_cosine
 from benchmarks.encoder_peers.systems import offline
 from benchmarks.endpoint.versions import versions_in
@@ -33,7 +38,7 @@ from benchmarks.flops import ModelShape
 from benchmarks.job_peers.places import Place, local_place, s3_place
 from benchmarks.job_peers.systems import OURS, SYSTEMS, JobSystem
 from benchmarks.lines import Line, Lines
-from benchmarks.machine import describe_machine, usable_cores
+from benchmarks.machine import describe_machine, usable_cores, use_cores
 from benchmarks.process_tree import TOKEN, MemoryWatch
 from benchmarks.whole_job import BenchmarkError, run
 from benchmarks.work_folder import measure_in_folder
@@ -46,6 +51,7 @@ _QUICK = {"rounds": 1, "docs": 2_000}
 _FULL = {"rounds": 3, "docs": 8_000}
 _FEW = 50
 _ROWS_PER_FILE = 500
+_LEAST_COSINE = 0.99
 _PLACES = {"local": local_place, "s3": s3_place}
 
 
@@ -90,9 +96,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _measure(arguments: argparse.Namespace, work: Path) -> None:
+    if arguments.docs <= _FEW:
+        raise BenchmarkError(f"expected --docs above {_FEW}, found {arguments.docs}")
+    use_cores(arguments.threads)
     environments = arguments.bench / "peers"
-    model = prepare_model(
-        arguments.model, arguments.bench, environments / "infinity-onnx/bin/python"
+    model = pooled_for_documents(
+        prepare_model(arguments.model, arguments.bench, environments / "infinity-onnx/bin/python"),
+        work / "model",
     )
     source, found = descriptions(arguments.data, arguments.docs)
     texts = sample(found, arguments.docs)
@@ -158,7 +168,7 @@ def _run_round(
             if system.name == OURS:
                 ours = vectors
             elif ours.keys() >= vectors.keys():
-                result["least_cosine_to_ours"] = _least_cosine(ours, vectors)
+                result["least_cosine_to_ours"] = _least_cosine(system, ours, vectors)
             identity = {"round": number, "system": system.name, "versions": versions}
             lines.write("run", {**identity, **result})
         few, many = sorted(runs)
@@ -221,10 +231,21 @@ def _run(
     return result, vectors
 
 
-def _least_cosine(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> float:
+def _least_cosine(system: JobSystem, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> float:
+    """Return the least cosine of a system's vectors to ours.
+
+    Raises:
+        BenchmarkError: They are others, so that times say nothing.
+    """
     names = sorted(theirs)
     reference = np.asarray([theirs[name] for name in names], dtype=np.float32)
-    return least_cosine(reference, np.asarray([ours[name] for name in names], dtype=np.float32))
+    found = least_cosine(reference, np.asarray([ours[name] for name in names], dtype=np.float32))
+    if found < _LEAST_COSINE:
+        raise BenchmarkError(
+            f"expected the same vectors from {system.name} (cosine {_LEAST_COSINE} and more), "
+            f"found {found}"
+        )
+    return found
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Lines of JSON: what every benchmark writes and what the report reads.
 
-A line is read alone: it carries `benchmark`, `measures` and, where something was measured, the
-machine. With `--lines FILE` lines are appended there, so that a benchmark in several steps makes
-one file; without it they go to stdout.
+A line carries `benchmark`, `measures` and, where something was measured, the machine (of `serve`
+only the summary does, which ends its run). With `--lines FILE` lines are appended there, so that a
+benchmark in several steps makes one file; without it they go to stdout.
 """
 
 from __future__ import annotations

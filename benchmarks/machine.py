@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipelines.driver.report import installed_versions
 
-__all__ = ["describe_machine", "usable_cores"]
+__all__ = ["describe_machine", "usable_cores", "use_cores"]
 
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "bf16")
 
@@ -18,6 +18,21 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def use_cores(count: int) -> None:
+    """Keep this process, and all that it starts from now on, on the first `count` of its cores.
+
+    What is measured has threads of its own, which not every library lets itself be told. Where the
+    system has no such call (macOS), nothing happens.
+
+    Raises:
+        ValueError: This process may not use so many.
+    """
+    if not 1 <= count <= usable_cores():
+        raise ValueError(f"expected 1 to {usable_cores()} threads, found {count}")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
 def describe_machine() -> dict[str, object]:

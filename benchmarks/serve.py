@@ -23,6 +23,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from benchmarks.corpus import descriptions
+from benchmarks.endpoint.bare import BareSettings
 from benchmarks.endpoint.load_loops import Target
 from benchmarks.endpoint.models import prepare_models
 from benchmarks.endpoint.overload import OverloadProtocol, measure_overload
@@ -54,6 +55,7 @@ _FULL = RoundsProtocol(
     connections=(1, 16, 64),
     rates=(20.0, 50.0, 100.0, 200.0, 400.0),
 )
+_OTHERS = ("infinity", "sentence-transformers", "echo")
 _OF_ROUNDS = ("rounds", "seconds", "warm_up_s", "connections", "rates", "max_requests", "only")
 
 
@@ -88,7 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--connections", type=int, nargs="+", help="of the closed loops")
     add("--rates", type=float, nargs="*", help="requests/s of the open loops; none: without value")
     add("--max-requests", type=int, help="of a cell at the most")
-    add("--only", nargs="+", metavar="SYSTEM", help="leave out others (twofold always runs)")
+    add("--only", nargs="+", choices=_OTHERS, help="leave out others (twofold always runs)")
+    add(
+        "--device",
+        default="cpu",
+        help="of twofold and of the bare encoder; peers run on the CPU, and only beside that",
+    )
     add("--cpus", type=int, help="of a replica, and threads of the bare encoder; unset: defaults")
     add("--serve-flags", default="", help='more flags of `twofold serve`, as "--flag value"')
     add("--peers", type=Path, default=_KEPT / "peers", help="folder of the peers' environments")
@@ -136,6 +143,9 @@ def _run_alone(arguments: argparse.Namespace, queries: Sequence[str], work: Path
 def _run_rounds(arguments: argparse.Namespace, queries: Sequence[str], work: Path) -> None:
     models = prepare_models(_KEPT / "models", arguments.peers / "infinity-onnx/bin/python")
     found, left_out = peers(models, arguments.peers)
+    if arguments.device != "cpu":
+        left_out |= {system.label: "runs on the CPU" for system in found}
+        found = []
     with ExitStack() as stack:
         systems = [
             twofold(models, _flags(arguments), stack.enter_context(ray_folder())),
@@ -151,7 +161,7 @@ def _run_rounds(arguments: argparse.Namespace, queries: Sequence[str], work: Pat
         rounds = stack.enter_context(
             closing(Rounds(_protocol(arguments), queries, work=work, folder=_REPOSITORY, say=_say))
         )
-        rounds.start(servers, systems, models.ours, arguments.cpus)
+        rounds.start(servers, systems, BareSettings(models.ours, arguments.cpus, arguments.device))
         summary = rounds.run(servers)
     _say("summary", {**summary, "left_out": left_out, **_context(arguments, systems)})
 
@@ -170,7 +180,7 @@ def _protocol(arguments: argparse.Namespace) -> RoundsProtocol:
 
 def _flags(arguments: argparse.Namespace) -> list[str]:
     cpus = [] if arguments.cpus is None else ["--num-cpus-per-replica", str(arguments.cpus)]
-    return [*cpus, *shlex.split(arguments.serve_flags)]
+    return [*cpus, "--device", arguments.device, *shlex.split(arguments.serve_flags)]
 
 
 def _context(arguments: argparse.Namespace, systems: Sequence[System]) -> Result:
@@ -179,6 +189,7 @@ def _context(arguments: argparse.Namespace, systems: Sequence[System]) -> Result
         "queries": arguments.data.name if arguments.data else "generated",
         # Of the minute before: above a few tenths, something else was running.
         "load_average_before": arguments.load_average,
+        "device": arguments.device,
         "machine": describe_machine(),
         "peers": {name: versions_in(python) for name, python in others.items()},
     }

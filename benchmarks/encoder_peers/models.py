@@ -9,19 +9,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.endpoint.models import prepare_models
+from benchmarks.endpoint.models import export_onnx, prepare_models
 from benchmarks.models import minilm_folder
 
-__all__ = ["MODELS", "BenchmarkModel", "prepare_model"]
+__all__ = ["MODELS", "BenchmarkModel", "pooled_for_documents", "prepare_model"]
 
 MODELS = ("minilm", "noinstruct")
-_REPOSITORY = Path(__file__).resolve().parent.parent.parent
-_EXPORT = _REPOSITORY / "benchmarks/peers/export_onnx.py"
-_SHOWN = 500
 
 
 @dataclass(frozen=True)
@@ -70,8 +66,25 @@ def prepare_model(name: str, bench: Path, onnx_python: Path) -> BenchmarkModel:
         # Packed without this empty folder, which modules.json names.
         (model / "2_Normalize").mkdir()
     _cut_at(model / "tokenizer_config.json", 256)
-    problem = None if (model / "model.onnx").exists() else _export(model, hub_cache, onnx_python)
+    problem = export_onnx(model, hub_cache, onnx_python)
     return BenchmarkModel(name, model, model, hub_cache, 256, "mean", problem)
+
+
+def pooled_for_documents(model: BenchmarkModel, folder: Path) -> BenchmarkModel:
+    """Return a model whose form for libraries pools as documents are, so that vectors are equal.
+
+    Args:
+        model: Pools by the mean there.
+        folder: Must not exist; gets links to its files.
+    """
+    shutil.copytree(model.peers, folder, copy_function=os.symlink)
+    config = folder / "1_Pooling/config.json"
+    content = json.loads(config.read_text())
+    config.unlink()
+    by_cls = model.document_pooling == "cls"
+    modes = {"pooling_mode_cls_token": by_cls, "pooling_mode_mean_tokens": not by_cls}
+    config.write_text(json.dumps({**content, **modes}))
+    return replace(model, peers=folder)
 
 
 def _cut_at(config: Path, max_tokens: int) -> None:
@@ -83,18 +96,3 @@ def _cut_at(config: Path, max_tokens: int) -> None:
     content = json.loads(config.read_text())
     if content.get("model_max_length") != max_tokens:
         config.write_text(json.dumps({**content, "model_max_length": max_tokens}, indent=2))
-
-
-def _export(model: Path, hub_cache: Path, python: Path) -> str | None:
-    """Write model.onnx; return what went wrong."""
-    if not python.exists():
-        return f"{python} is not there: make bench-peers"
-    done = subprocess.run(
-        [str(python), str(_EXPORT), str(model), str(hub_cache)],
-        cwd=_REPOSITORY,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stderr[-_SHOWN:].strip() if done.returncode else None

@@ -10,14 +10,14 @@ input.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.peers.encode_worker import serve, take_stdout
+from benchmarks.peers.encode_worker import CANNOT_RUN, serve, take_stdout
 from encoder.encoder import load_encoder
+from encoder.errors import ModelLoadError
 from encoder.settings import BackendName, DtypeName, EncoderSettings
 from encoder.space import Role
 
@@ -25,26 +25,29 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Load the encoder and obey orders until stdin ends."""
+    """Load the encoder and obey orders until stdin ends; return `CANNOT_RUN` where it cannot."""
     answers = take_stdout()
     engine, dtype, folder, threads, kind = argv
-    started = time.perf_counter()
-    encoder = load_encoder(
-        EncoderSettings(
-            model=folder,
-            backend=BackendName(engine),
-            dtype=DtypeName(dtype),
-            num_threads=int(threads),
-        )
+    settings = EncoderSettings(
+        model=folder,
+        backend=BackendName(engine),
+        dtype=DtypeName(dtype),
+        # As the peers.
+        device="cpu",
+        num_threads=int(threads),
     )
-
+    try:
+        encoder = load_encoder(settings)
+    except ModelLoadError as error:
+        sys.stderr.write(f"{error}\n")
+        return CANNOT_RUN
     if kind == "queries":
         encoder.expect_short_texts()
 
     def encode(texts: list[str], pooling: str) -> npt.NDArray[np.float32]:
         return encoder.encode(texts, Role.DOCUMENT if pooling == "cls" else Role.QUERY).vectors
 
-    serve(answers, encode, load_s=time.perf_counter() - started)
+    serve(answers, encode)
     return 0
 
 

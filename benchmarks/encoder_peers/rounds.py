@@ -17,7 +17,7 @@ import numpy.typing as npt
 from benchmarks.encoder_peers.models import BenchmarkModel
 from benchmarks.encoder_peers.systems import CARD, System, offline
 from benchmarks.encoder_peers.texts import TextSet
-from benchmarks.encoder_peers.worker import Worker
+from benchmarks.encoder_peers.worker import CannotRunError, Worker
 from benchmarks.flops import ModelShape
 from benchmarks.lines import Line, Lines
 from benchmarks.whole_job import BenchmarkError
@@ -69,7 +69,11 @@ def run_rounds(protocol: Protocol, systems: Sequence[System], lines: Lines) -> I
     """Measure and write a line for each cell; yield each round's number before it begins.
 
     A system that does not load is left out, and a line says why.
+
+    Raises:
+        BenchmarkError: One of ours did not load, or a system ended: ours after all others' rounds.
     """
+    broken = []
     for texts in protocol.texts:
         _file(protocol, texts).write_text(json.dumps(texts.texts))
     with ExitStack() as running:
@@ -79,12 +83,16 @@ def run_rounds(protocol: Protocol, systems: Sequence[System], lines: Lines) -> I
                 workers[system.name] = _start(protocol, system, running)
             except BenchmarkError as error:
                 lines.write("left out", {"system": system.name, "problem": str(error)})
+                if system.is_ours and not isinstance(error, CannotRunError):
+                    broken.append(f"{system.name}: {error}")
         present = [system for system in systems if system.name in workers]
         # The reference first: the others' vectors are compared with its own.
         present.sort(key=lambda system: system.name != CARD)
         for number in range(1, protocol.rounds + 1):
             yield number
             _run_round(protocol, present, workers, lines, number)
+    if broken:
+        raise BenchmarkError("; ".join(broken))
 
 
 def _start(protocol: Protocol, system: System, running: ExitStack) -> _Workers:

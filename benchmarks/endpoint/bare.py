@@ -1,6 +1,6 @@
 """The encoder alone on the same queries: no HTTP, no Ray, no queue.
 
-    python -m benchmarks.endpoint.bare MODEL QUERIES.json [THREADS]
+    python -m benchmarks.endpoint.bare QUERIES.json MODEL DEVICE [THREADS]
 
 reads lines of JSON from stdin (`{"texts": 64, "seconds": 2, "warm_up_s": 1, "first": 0}`) and
 answers each with what it measured, so that the model is loaded once. `texts` go into each call: as
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -22,28 +23,41 @@ from benchmarks.endpoint.samples import OK, Load, Sample, describe
 from benchmarks.summary import Result
 from benchmarks.whole_job import BenchmarkError
 
-__all__ = ["BareEncoder", "main"]
+__all__ = ["BareEncoder", "BareSettings", "main"]
 
 _END_S = 10.0
 _WARM_UP_CALLS = (1, 16, 64)
 _WARM_UP_S = 1.5
 
 
+@dataclass(frozen=True)
+class BareSettings:
+    """What the encoder is.
+
+    Attributes:
+        model: The model's folder.
+        threads: None for those of a replica.
+        device: As `--device` of `twofold serve`.
+    """
+
+    model: Path
+    threads: int | None
+    device: str
+
+
 class BareEncoder:
     """The process that does it.
 
     Args:
-        model: The model's folder.
+        settings: Of the encoder.
         queries: A JSON list of texts.
-        threads: Of the encoder; None for those of a replica.
         folder: The repository.
         log: Takes what it says.
     """
 
-    def __init__(
-        self, model: Path, queries: Path, threads: int | None, folder: Path, log: Path
-    ) -> None:
-        arguments = [str(model), str(queries), *([] if threads is None else [str(threads)])]
+    def __init__(self, settings: BareSettings, queries: Path, folder: Path, log: Path) -> None:
+        threads = [] if settings.threads is None else [str(settings.threads)]
+        arguments = [str(queries), str(settings.model), settings.device, *threads]
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -102,22 +116,23 @@ def main(argv: Sequence[str]) -> int:
     from serving.replica_size import replica_size
     from serving.settings import ScalingSettings
 
-    asked = EncoderSettings(model=argv[0])
+    texts, model, device, *given = argv
+    asked = EncoderSettings(model=model, device=device)
     unset = replica_size(ScalingSettings(), asked, alive_nodes())
-    threads = int(argv[2]) if len(argv) > 2 else unset.threads
+    threads = int(given[0]) if given else unset.threads
     # Ray sets the same for a replica.
     os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
     from encoder.encoder import load_encoder
     from encoder.space import Role
 
     encoder = load_encoder(asked.model_copy(update={"num_threads": threads}))
-    queries: list[str] = json.loads(Path(argv[1]).read_text())
+    queries: list[str] = json.loads(Path(texts).read_text())
     calls = _Calls(lambda texts: encoder.encode(texts, Role.QUERY), queries)
     # As the endpoint does before it is ready: a backend prepares each shape when it first meets it.
     encoder.expect_short_texts()
     for count in _WARM_UP_CALLS:
         calls.run(count, _WARM_UP_S, 0)
-    _say({"threads": threads, **encoder.provenance, "model": Path(argv[0]).name})
+    _say({"threads": threads, **encoder.provenance, "model": Path(model).name})
     for line in sys.stdin:
         order = json.loads(line)
         count, first = order["texts"], order["first"]

@@ -15,7 +15,7 @@ from benchmarks.summary import Result
 
 __all__ = ["KneeProtocol", "climb", "closed", "find_knee", "most_requests"]
 
-_LADDER = (1, 2, 4, 8, 16, 32, 64, 128)
+_MOST_CONNECTIONS = 1_024
 _KNEE_SHARE = 0.9
 _DRAIN_S = 2.0
 _MOST_PER_S = 20_000
@@ -43,6 +43,8 @@ def climb(
 ) -> tuple[int, Result]:
     """Find a server's knee; return its connections and the figures there.
 
+    Connections double until there are errors, or less than nine tenths of the best throughput.
+
     Args:
         target: Where to send what.
         protocol: How long.
@@ -52,10 +54,16 @@ def climb(
         ValueError: No request was answered well there.
     """
     steps: dict[int, float] = {}
-    for count in _LADDER:
+    count = 1
+    while count <= _MOST_CONNECTIONS:
         figures = describe(closed(target, count, protocol.step_s, protocol.warm_up_s))
         say("step", {"connections": count, **figures})
+        if figures["errors"]:
+            break  # it refuses what comes: the knee lies below
         steps[count] = figures["requests_per_s"] or 0.0
+        if steps[count] < _KNEE_SHARE * max(steps.values()):
+            break
+        count *= 2
     knee = find_knee(steps)
     at_knee = describe(closed(target, knee, protocol.knee_s, protocol.warm_up_s))
     say("knee", {"connections": knee, **at_knee})

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.whole_job import BenchmarkError
 
-__all__ = ["ModelFolders", "prepare_models"]
+__all__ = ["ModelFolders", "export_onnx", "prepare_models"]
 
 _REPOSITORY = Path(__file__).resolve().parent.parent.parent
 _EXPORT = _REPOSITORY / "benchmarks/peers/export_onnx.py"
@@ -68,11 +68,19 @@ def prepare_models(folder: Path, onnx_python: Path) -> ModelFolders:
         _run([sys.executable, "-m", "benchmarks.endpoint.models", str(folder)])
         complete.touch()
     model, hub_cache = folder / "peers", folder / "hub"
-    return ModelFolders(folder / "ours", model, hub_cache, _export(model, hub_cache, onnx_python))
+    return ModelFolders(
+        folder / "ours", model, hub_cache, export_onnx(model, hub_cache, onnx_python)
+    )
 
 
-def _export(model: Path, hub_cache: Path, python: Path) -> str | None:
-    """Write model.onnx once; return what went wrong."""
+def export_onnx(model: Path, hub_cache: Path, python: Path) -> str | None:
+    """Write a folder's model.onnx once; return what went wrong.
+
+    Args:
+        model: With Sentence Transformers' files.
+        hub_cache: Where Infinity finds the optimized graph.
+        python: Of the environment that can export; it may be absent.
+    """
     if (model / "model.onnx").exists():
         return None
     if not python.exists():

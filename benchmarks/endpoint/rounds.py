@@ -10,7 +10,7 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.endpoint.arrivals import arrivals
-from benchmarks.endpoint.bare import BareEncoder
+from benchmarks.endpoint.bare import BareEncoder, BareSettings
 from benchmarks.endpoint.comparison import MANY_TEXTS, Cell, compare
 from benchmarks.endpoint.load import closed_loop, open_loop
 from benchmarks.endpoint.load_loops import Target
@@ -91,16 +91,13 @@ class Rounds:
         if self._bare is not None:
             self._bare.end()
 
-    def start(
-        self, servers: Servers, systems: Sequence[System], model: Path, threads: int | None
-    ) -> None:
+    def start(self, servers: Servers, systems: Sequence[System], bare: BareSettings) -> None:
         """Start every system, and the bare encoder.
 
         Args:
             servers: Keeps them.
             systems: In the order of their turns.
-            model: The bare encoder's.
-            threads: The bare encoder's; None for those of a replica.
+            bare: The bare encoder's.
 
         Raises:
             BenchmarkError: One does not start, or does something else than the others.
@@ -119,7 +116,7 @@ class Rounds:
             self._say("start", {"system": system.name, "engine": engine, **went})
         file = self._work / "queries.json"
         file.write_text(json.dumps(self._queries))
-        self._bare = BareEncoder(model, file, threads, self._folder, self._work / "bare.log")
+        self._bare = BareEncoder(bare, file, self._folder, self._work / "bare.log")
         provenance = self._bare.provenance
         self._engines["bare"] = f"{provenance['backend']} {provenance['dtype']}"
         self._say("start", {"system": "bare", "engine": self._engines["bare"], **provenance})

@@ -39,7 +39,7 @@ class JobSystem:
     def command(
         self, model: BenchmarkModel, source: str, output: str, environments: Path, threads: int
     ) -> list[str]:
-        """Return what runs it from `source` to `output`, folders or URIs."""
+        """Return what runs it from `source` to `output`, folders or URIs, on the CPU."""
         python = str(self.python(environments))
         if self.script:
             workers = str(max(1, threads // self.threads_a_worker))
@@ -47,7 +47,7 @@ class JobSystem:
         return [
             *(python, "-m", "pipelines.embed_corpus", "--input", source, "--output", output),
             *("--model", str(model.ours), "--actors", "1"),
-            *("--num-cpus-per-actor", str(threads)),
+            *("--num-cpus-per-actor", str(threads), "--device", "cpu"),
         ]
 
 

@@ -5,7 +5,7 @@
 Run by that environment's Python, and so imports nothing of this repository. `benchmarks/encode.py`
 starts it and speaks with it by lines of JSON, orders on stdin and answers on stdout:
 
-    {"texts": FILE, "first": 0, "count": 64, "pooling": "mean", "least_s": 2,
+    {"texts": FILE, "count": 64, "pooling": "mean", "least_s": 2,
      "vectors": FILE or null, "each": false}
     {"seconds": [2.1, 2.0], "others_cores": 0.02, "peak_rss_bytes": 700000000}
 
@@ -18,13 +18,14 @@ reason.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
-import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -32,36 +33,44 @@ Encode = Callable[[list[str], str], Any]
 """Texts and how they are pooled in, vectors (N, D) out, unit length. Libraries pool one way, by the
 mean here; they compute as much for the other."""
 
+CANNOT_RUN = 3
+"""Exit code of a system that says itself that it does not run here."""
+
 _CARD_BATCH = 32
+_PR_SET_PDEATHSIG = 1
+_RESET_PEAK = "5"
 
 
 def main(argv: list[str]) -> int:
     """Load a system and obey orders until stdin ends."""
     answers = take_stdout()
     system, folder, threads, length = argv[0], argv[1], int(argv[2]), int(argv[3])
-    started = time.perf_counter()
     with _SYSTEMS[system](folder, threads, length) as encode:
         encode(["Is it loaded?"], "mean")
-        serve(answers, encode, load_s=time.perf_counter() - started)
+        serve(answers, encode)
     return 0
 
 
 def take_stdout() -> TextIO:
-    """Return stdout for answers; what libraries print from now on goes to stderr."""
+    """Return stdout for answers; what libraries print from now on goes to stderr.
+
+    From now on this process ends with its parent, also while it is stopped between orders.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return answers
 
 
-def serve(answers: TextIO, encode: Encode, *, load_s: float) -> None:
+def serve(answers: TextIO, encode: Encode) -> None:
     """Say that the system is loaded, then obey orders until stdin ends.
 
     Args:
         answers: Of `take_stdout`.
         encode: The system.
-        load_s: What loading took.
     """
-    _answer(answers, {"load_s": round(load_s, 2)})
+    _answer(answers, {"loaded": True})
     for line in sys.stdin:
         _answer(answers, obey(json.loads(line), encode))
 
@@ -71,8 +80,9 @@ def obey(order: dict[str, Any], encode: Encode) -> dict[str, Any]:
     import numpy as np
 
     texts, pooling = json.loads(Path(order["texts"]).read_text()), order["pooling"]
-    texts = texts[order["first"] : order["first"] + order["count"]]
+    texts = texts[: order["count"]]
     calls = [[text] for text in texts] if order["each"] else [texts]
+    _reset_peak()
     if order["vectors"] is not None:
         # Also what warms the system up: later rounds find the shapes prepared.
         np.save(order["vectors"], np.asarray(encode(texts, pooling), dtype=np.float32))
@@ -93,8 +103,29 @@ def obey(order: dict[str, Any], encode: Encode) -> dict[str, Any]:
     return {
         "seconds": [round(value, 6) for value in seconds],
         "others_cores": round(max(0.0, others_s / wall_s), 3),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": peak_rss_bytes(),
     }
+
+
+def peak_rss_bytes() -> int | None:
+    """Return the most memory that this process held; None on systems without /proc.
+
+    Not `ru_maxrss`, which begins with what the parent held when it started this one.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    fields = dict(line.partition(":")[::2] for line in status.read_text().splitlines())
+    return int(fields["VmHWM"].split()[0]) * 1024
+
+
+def _reset_peak() -> None:
+    """Let the peak begin with what is held now: the next order's is its own."""
+    file = Path("/proc/self/clear_refs")
+    # Containers may forbid it: then the peak is that of all orders until now.
+    with suppress(OSError):
+        if file.exists():
+            file.write_text(_RESET_PEAK)
 
 
 def _busy_s() -> tuple[float, float]:

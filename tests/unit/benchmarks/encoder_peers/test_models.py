@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.encoder_peers.models import prepare_model
+import pytest
+
+from benchmarks.encoder_peers.models import pooled_for_documents, prepare_model
 from benchmarks.models import minilm_folder
 
 
@@ -19,6 +22,18 @@ def test_minilm_says_256_tokens_where_every_system_reads_it(tmp_path):
         assert json.loads((model.peers / file).read_text())[name] == 256
     packaged = json.loads((minilm_folder() / "tokenizer_config.json").read_text())
     assert packaged["model_max_length"] == 512
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_jobs_libraries_pool_as_documents_are_pooled(tmp_path, pooling):
+    made = prepare_model("minilm", tmp_path / "bench", Path("absent"))
+    model = pooled_for_documents(replace(made, document_pooling=pooling), tmp_path / "links")
+    config = json.loads((model.peers / "1_Pooling/config.json").read_text())
+    modes = {mode: config[f"pooling_mode_{mode}"] for mode in ("cls_token", "mean_tokens")}
+    assert modes == {"cls_token": pooling == "cls", "mean_tokens": pooling == "mean"}
+    assert (model.peers / "model.safetensors").resolve().parent == made.peers.resolve()
+    untouched = json.loads((made.peers / "1_Pooling/config.json").read_text())
+    assert untouched["pooling_mode_mean_tokens"] is True
 
 
 def test_without_an_environment_that_exports_the_reason_is_kept(tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from benchmarks.encoder_peers.systems import CARD, System, all_systems
 from benchmarks.encoder_peers.texts import TextSet
 from benchmarks.flops import ModelShape
 from benchmarks.lines import Lines, read_lines
+from benchmarks.whole_job import BenchmarkError
 
 WORKER = """
 import sys
@@ -24,8 +27,12 @@ from encode_worker import serve, take_stdout
 answers = take_stdout()
 print("a library says hello")
 vectors = {{"mean": [1.0, 1.0], "cls": [1.0, 0.0]}}
-serve(answers, lambda texts, pooling: np.array([vectors[pooling]] * len(texts)), load_s=0.1)
+serve(answers, lambda texts, pooling: np.array([vectors[pooling]] * len(texts)))
 """
+FAILING = {
+    "broken": "raise SystemExit('no such model')",
+    "elsewhere": "import sys; sys.stderr.write('no bfloat16 here'); sys.exit(3)",
+}
 PEERS = str(Path(__file__).resolve().parents[4] / "benchmarks/peers")
 
 
@@ -33,7 +40,7 @@ class Fake(System):
     """A system whose process answers the protocol without a model."""
 
     def command(self, *_: object, for_documents: bool) -> list[str]:
-        program = "raise SystemExit('no such model')" if self.name == "broken" else WORKER
+        program = FAILING.get(self.name, WORKER)
         return [sys.executable, "-c", program.format(peers=PEERS)]
 
 
@@ -103,11 +110,62 @@ def test_documents_are_pooled_by_cls_and_compared_with_the_cards_vectors_of_thei
 
 def test_a_system_that_does_not_load_is_left_out_with_what_it_said(protocol, tmp_path):
     file = tmp_path / "lines.jsonl"
-    list(run_rounds(protocol, fakes("broken", CARD), Lines("encode", file, {})))
+    broken = Fake("broken", "library", "none", "float32", "its environment")
+    list(run_rounds(protocol, [broken, *fakes(CARD)], Lines("encode", file, {})))
     first, *others = read_lines([file])
     assert (first["measures"], first["system"]) == ("left out", "broken")
     assert "no such model" in first["problem"]
     assert {line["system"] for line in others} == {CARD}
+
+
+def test_ours_may_say_that_it_cannot_run_here_and_fails_the_run_where_it_does_not_load(
+    protocol, tmp_path
+):
+    file = tmp_path / "lines.jsonl"
+    list(run_rounds(protocol, fakes("elsewhere", CARD), Lines("encode", file, {})))
+    assert "no bfloat16 here" in read_lines([file])[0]["problem"]
+    numbers = []
+    with pytest.raises(BenchmarkError, match=r"broken: .*no such model"):
+        numbers.extend(run_rounds(protocol, fakes("broken", CARD), Lines("encode", file, {})))
+    # After the others' rounds, which are not lost.
+    assert {line["system"] for line in read_lines([file])[-3:]} == {CARD}
+
+
+def test_a_systems_peak_of_memory_is_that_of_its_order(protocol, tmp_path):
+    """Not what its parent held when it started it, nor what an order before took."""
+    held = b"x" * 300_000_000
+    file = tmp_path / "lines.jsonl"
+    list(run_rounds(protocol, fakes(CARD), Lines("encode", file, {})))
+    assert len(held) > max(line["peak_rss_bytes"] for line in read_lines([file]))
+
+
+def test_a_process_that_is_stopped_ends_with_its_parent(tmp_path):
+    starts = f"""
+import subprocess, sys, signal, time
+worker = subprocess.Popen(
+    [sys.executable, "-c", {WORKER.format(peers=PEERS)!r}],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+)
+worker.stdout.readline()
+worker.send_signal(signal.SIGSTOP)
+print(worker.pid, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", starts], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and "zombie" not in _state(pid):
+        assert time.monotonic() < deadline, _state(pid)
+        time.sleep(0.05)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/status").read_text().split("State:")[1].split("\n")[0]
+    except OSError:
+        return "zombie"
 
 
 def test_the_least_cosine_is_the_worst_rows():

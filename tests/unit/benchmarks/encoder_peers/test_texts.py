@@ -49,7 +49,9 @@ def test_data_sets_are_read_where_they_are(tokenizer, tmp_path):
     descriptions = load_texts("descriptions", tmp_path, tokenizer, 20)
     assert descriptions.source == "debian"
     assert set(descriptions.texts) < {f"package {i}" for i in range(9)}
-    assert load_texts("long", tmp_path, tokenizer, 9_999).texts == ["dull " * 300]
+    assert load_texts("long", tmp_path, tokenizer, 256).texts == ["dull " * 300]
+    with pytest.raises(ValueError, match="expected 9,999 tokens of long, found 256"):
+        load_texts("long", tmp_path, tokenizer, 9_999)
 
 
 def test_the_first_texts_of_so_many_tokens_are_at_least_one_and_at_most_all(generated):

@@ -28,6 +28,32 @@ def test_a_server_that_gets_no_faster_has_its_knee_at_one_connection():
     assert find_knee({1: 100, 2: 99, 4: 101}) == 1
 
 
+@pytest.mark.parametrize(
+    ("per_s_by_connections", "errors_from", "climbed", "found"),
+    [
+        ({1: 100, 2: 200, 4: 400, 8: 800, 16: 1600, 32: 1500, 64: 1400}, 9_999, 64, 16),
+        ({1: 100, 2: 200, 4: 400, 8: 800}, 8, 8, 4),
+        ({2**n: 100 * 2**n for n in range(11)}, 9_999, 1_024, 1_024),
+    ],
+    ids=["falls", "refuses", "never ends"],
+)
+def test_connections_double_until_throughput_falls_or_something_is_refused(
+    monkeypatch, per_s_by_connections, errors_from, climbed, found
+):
+    def closed(_: Target, connections: int, seconds: float, __: float) -> Load:
+        samples = steady(per_s_by_connections[connections], 0, seconds)
+        refused = [Sample(0, 0, 429)] if connections >= errors_from else []
+        return Load([*samples, *refused], seconds)
+
+    monkeypatch.setattr(knee, "closed", closed)
+    said: list[tuple[str, dict[str, Any]]] = []
+    target = Target(1, [b"q"])
+    protocol = knee.KneeProtocol(step_s=1.0)
+    connections, _ = knee.climb(target, protocol, lambda *line: said.append(line))
+    assert connections == found
+    assert [line["connections"] for measures, line in said if measures == "step"][-1] == climbed
+
+
 def test_a_knee_of_nothing_is_refused():
     with pytest.raises(ValueError, match="at least one"):
         find_knee({})
