@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import NamedTuple, cast
 
+from command_line.boundary import interruptible
+
 __all__ = ["Command", "load_command", "run_one_of"]
 
 _USAGE_ERROR = 2
@@ -34,15 +36,20 @@ def run_one_of(commands: Mapping[str, Command], argv: list[str] | None, *, prog:
     arguments = sys.argv[1:] if argv is None else argv
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if name in ("-h", "--help"):
-        sys.stdout.write(_usage(commands, prog))
-        return 0 if arguments else _USAGE_ERROR
+        return interruptible(lambda: _help(commands, prog, 0 if arguments else _USAGE_ERROR))
     if name not in commands:
         sys.stderr.write(
             f"twofold: error: expected one of {', '.join(commands)}, found {name!r}; "
             f"see {prog} --help\n"
         )
         return _USAGE_ERROR
-    return load_command(commands[name])(rest)
+    # Importing a command takes seconds in which it may be interrupted, too.
+    return interruptible(lambda: load_command(commands[name])(rest))
+
+
+def _help(commands: Mapping[str, Command], prog: str, code: int) -> int:
+    sys.stdout.write(_usage(commands, prog))
+    return code
 
 
 def load_command(command: Command) -> Callable[[list[str]], int]:

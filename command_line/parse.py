@@ -1,4 +1,4 @@
-"""Flags, environment and a YAML file fill one frozen settings model; errors become exit codes.
+"""Flags, environment and a YAML file fill one frozen settings model.
 
 Everything follows from the model's fields, so a command declares its settings once:
 
@@ -17,8 +17,7 @@ This module knows no setting by name.
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from types import NoneType
@@ -37,14 +36,11 @@ from command_line.sources import (
     merge,
     nested,
 )
-from encoder.errors import InvalidInputError, TwofoldError
+from encoder.errors import InvalidInputError
 
-__all__ = ["parse_settings", "run_command"]
+__all__ = ["parse_settings"]
 
 M = TypeVar("M", bound=BaseModel)
-
-_INTERRUPTED = 130
-"""What a shell reports for a process that SIGINT ended: 128 + 2."""
 
 
 def parse_settings(model: type[M], argv: Sequence[str] | None, *, prog: str, description: str) -> M:
@@ -63,41 +59,41 @@ def parse_settings(model: type[M], argv: Sequence[str] | None, *, prog: str, des
     """
     flags = vars(_parser(model, prog, description).parse_args(argv))
     config = flags.pop("config", None)
-    values: dict[str, Any] = {}
-    for source in (
-        from_yaml(Path(config)) if config is not None else {},
-        from_environment(model),
-        flags,
-    ):
-        merge(model, values, nested(model, source))
+    values = nested(model, from_yaml(Path(config).expanduser()) if config is not None else {})
+    variables, given = nested(model, from_environment(model)), nested(model, flags)
+    merge(model, values, variables)
+    merge(model, values, given)
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = [_problem(model, details) for details in error.errors()]
+        by_variable = _leaves(variables) - _leaves(given)
+        problems = [_problem(model, details, by_variable) for details in error.errors()]
         raise InvalidInputError("\n".join(problems)) from error
 
 
-def run_command(function: Callable[[], int], exit_code: Callable[[TwofoldError], int]) -> int:
-    """Run a command and return its exit code: the boundary at which errors become messages.
-
-    What twofold raises on purpose is one line (one a problem) on stderr; anything else is a defect
-    and keeps its traceback. An interrupt says that nothing which was committed is lost.
-    """
-    try:
-        return function()
-    except TwofoldError as error:
-        sys.stderr.write(f"twofold: error: {error}\n")
-        return exit_code(error)
-    except KeyboardInterrupt:
-        sys.stderr.write("twofold: interrupted; run the same command again to go on\n")
-        return _INTERRUPTED
+def _leaves(values: Mapping[str, Any]) -> set[str]:
+    """Return the names of settings, those of groups among them."""
+    found: set[str] = set()
+    for name, value in values.items():
+        found |= _leaves(value) if isinstance(value, Mapping) else {name}
+    return found
 
 
 class _Parser(argparse.ArgumentParser):
     """Reports a wrong flag as every other wrong setting is reported."""
 
     def error(self, message: str) -> NoReturn:
+        unknown, separator, words = message.partition(": ")
+        if unknown == "unrecognized arguments" and separator:
+            message = f"{unknown}: {' '.join(_without_values(words.split()))}"
         raise InvalidInputError(f"{message}; see {self.prog} --help")
+
+
+def _without_values(words: Sequence[str]) -> list[str]:
+    """Return unknown flags without what was given to them, which may be a secret."""
+    first = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
+    flags = [word.partition("=")[0] for word in words[first:] if word.startswith("-")]
+    return [*words[:first], *flags]
 
 
 def _parser(model: type[BaseModel], prog: str, description: str) -> argparse.ArgumentParser:
@@ -169,8 +165,14 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _problem(model: type[BaseModel], details: ErrorDetails) -> str:
-    """One line that names the flag, what was expected and what was found."""
+def _problem(model: type[BaseModel], details: ErrorDetails, by_variable: Collection[str]) -> str:
+    """One line that names the flag, what was expected and what was found.
+
+    Args:
+        model: The settings.
+        details: What is wrong with them.
+        by_variable: Names of settings that the environment gave.
+    """
     path = [part for part in details["loc"] if isinstance(part, str)]
     message = details["msg"].removeprefix("Value error, ")
     if not path:
@@ -181,7 +183,11 @@ def _problem(model: type[BaseModel], details: ErrorDetails) -> str:
             f"{'.'.join(path)}: expected a setting's name, found an unknown one in --config or "
             f"a {ENVIRONMENT_PREFIX}* variable; --help lists the names"
         )
+    if names[-1] in groups(model):
+        return message  # of several settings together, which it names
     flag = _flag(names[-1])
+    if names[-1] in by_variable:
+        flag += f" ({ENVIRONMENT_PREFIX}{names[-1].upper()})"
     if details["type"] == "missing":
         return f"{flag}: expected a value, found none; give it as a flag, a variable or in --config"
     if details["type"] == "value_error":

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,15 @@ from pydantic_settings.exceptions import SettingsError
 
 from encoder.errors import InvalidInputError
 
-__all__ = ["ENVIRONMENT_PREFIX", "from_environment", "from_yaml", "groups", "merge", "nested"]
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "NEARLY",
+    "from_environment",
+    "from_yaml",
+    "groups",
+    "merge",
+    "nested",
+]
 
 ENVIRONMENT_PREFIX = "TWOFOLD_"
 _NUMBERS = {
@@ -29,6 +38,9 @@ _NUMBERS = {
 }
 """As YAML 1.2 and JSON write them."""
 _MERGE = "tag:yaml.org,2002:merge"
+_QUOTED_JSON = re.compile(r"\s*(\[\s*\"|\{)")
+NEARLY = 0.92
+"""Likeness (difflib's ratio) from which a name is another one that was misspelt."""
 
 
 def groups(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
@@ -77,8 +89,7 @@ def from_yaml(file: Path) -> dict[str, Any]:
             f"--config: expected a readable YAML file, found {str(file)!r}: {error.strerror}"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InvalidInputError(f"--config: {file} is not YAML: {reason}") from error
+        raise InvalidInputError(f"--config: {file} is not YAML: {_reason(error)}") from error
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -89,23 +100,38 @@ def from_yaml(file: Path) -> dict[str, Any]:
     return content
 
 
+def _reason(error: Exception) -> str:
+    """Say what is wrong and where, without the line itself: it may hold a key."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem}, line {mark.line + 1}, column {mark.column + 1}"
+    return " ".join(str(error).split())
+
+
 class _Environment(EnvSettingsSource):
     """Reads TWOFOLD_*; a list or a mapping may be JSON, and is plain text otherwise."""
 
     # The types are pydantic-settings'.
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401
-        if not value.lstrip().startswith(("[", "{")):
-            return value
-        return super().decode_complex_value(field_name, field, value)
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError as error:
+            if _QUOTED_JSON.match(value):
+                raise InvalidInputError(
+                    f"{ENVIRONMENT_PREFIX}{field_name.upper()}: expected text or a JSON list, "
+                    "found what begins as JSON and is not"
+                ) from error
+            return value  # a pattern may begin with a bracket
 
 
 def from_environment(model: type[BaseModel]) -> dict[str, Any]:
     """Return what TWOFOLD_* variables say, with names the model knows; others are passed over.
 
     Raises:
-        InvalidInputError: A variable begins as JSON and is not.
+        InvalidInputError: A variable begins as JSON and is not, or its name is nearly a setting's.
     """
     values: dict[str, Any] = {}
+    variables: set[str] = set()
     for settings in (*groups(model).values(), model):
         fields: dict[str, Any] = {
             name: (field.annotation, field) for name, field in settings.model_fields.items()
@@ -113,31 +139,67 @@ def from_environment(model: type[BaseModel]) -> dict[str, Any]:
         with warnings.catch_warnings():
             # Only the fields' names are read from this model: they may be those of its methods.
             warnings.filterwarnings("ignore", "Field name .* shadows an attribute", UserWarning)
-            variables = create_model(
+            of_fields = create_model(
                 f"{settings.__name__}Variables", __base__=BaseSettings, **fields
             )
-        source = _Environment(variables, env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__")
+        source = _Environment(of_fields, env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__")
         try:
             values.update(source())
         except SettingsError as error:
             raise InvalidInputError(f"environment: {error}; expected text or JSON") from error
+        variables.update(name.upper() for name in source.env_vars)
+    _check_spelling(variables, model)
     return values
 
 
+def _check_spelling(variables: Collection[str], model: type[BaseModel]) -> None:
+    """Refuse a variable that is a setting's name but for a letter: it would say nothing.
+
+    Other variables may be another command's, or Kubernetes', which names Services in this way.
+    """
+    names = {
+        name for settings in (*groups(model).values(), model) for name in settings.model_fields
+    }
+    known = {name.upper() for name in names}
+    for variable in sorted(variables):
+        name = variable.removeprefix(ENVIRONMENT_PREFIX)
+        if name == variable or name in known or "__" in name:
+            continue
+        if name == "CONFIG":
+            raise InvalidInputError(f"{variable}: expected the flag --config, found a variable")
+        if near := get_close_matches(name, known, n=1, cutoff=NEARLY):
+            raise InvalidInputError(
+                f"{variable}: expected a setting's name, found nearly one; write "
+                f"{ENVIRONMENT_PREFIX}{near[0]}, or unset it"
+            )
+
+
 def nested(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the fields of groups that stand flat under their group's name."""
+    """Put the fields of groups that stand flat under their group's name.
+
+    Raises:
+        InvalidInputError: A setting stands there twice: under its group and by itself, or once
+            with `-` and once with `_`.
+    """
     owner = {
         name: group for group, settings in groups(model).items() for name in settings.model_fields
     }
     result: dict[str, Any] = {}
+    said: set[str] = set()
     for key, value in values.items():
         name = key.replace("-", "_")
+        if name in groups(model) and value is None:
+            continue  # `encoder:` with nothing below it
         if name in owner:
-            merge(model, result, {owner[name]: {name: value}})
+            group, fields = owner[name], {name: value}
         elif name in groups(model) and isinstance(value, Mapping):
-            merge(model, result, {name: {k.replace("-", "_"): v for k, v in value.items()}})
+            group, fields = name, {k.replace("-", "_"): v for k, v in value.items()}
         else:
-            result[name] = value
+            group, fields = "", {name: value}
+        if twice := sorted(said & fields.keys()):
+            raise InvalidInputError(f"{', '.join(twice)}: expected once, found it again as {key}")
+        said |= fields.keys()
+        merge(model, result, {group: fields} if group else fields)
     return result
 
 

@@ -6,8 +6,9 @@ import fsspec
 from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.cached import CachingFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
-__all__ = ["canonical_uri", "file_system_of"]
+__all__ = ["canonical_uri", "file_system_of", "without_file_protocol"]
 
 _CHAIN = "::"
 _CHAINED = (AbstractArchiveFileSystem, CachingFileSystem)
@@ -39,6 +40,12 @@ def file_system_of(uri: str, **options: object) -> tuple[fsspec.AbstractFileSyst
     # Both are what a file system gives fsspec for this very purpose.
     options |= of_protocol._get_kwargs_from_urls(uri)
     return fsspec.filesystem(protocol, **options), str(of_protocol._strip_protocol(uri))
+
+
+def without_file_protocol(uri: str) -> str:
+    """Return the path of a `file://` or `local://` URI; every other URI or path as it is."""
+    protocol, separator, path = uri.partition("://")
+    return path if separator and protocol in LocalFileSystem.protocol else uri
 
 
 def canonical_uri(uri: str) -> str:

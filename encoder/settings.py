@@ -5,14 +5,17 @@ Values left unset are read from the model's own files; a value given here overri
 
 from __future__ import annotations
 
+import re
 from enum import Enum
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from encoder.space import Pooling
 
 __all__ = ["DEFAULT_MODEL", "BackendName", "DtypeName", "EncoderSettings"]
 
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?", re.ASCII)
 DEFAULT_MODEL = "avsolatorio/NoInstruct-small-Embedding-v0"
 
 
@@ -32,6 +35,12 @@ class DtypeName(str, Enum):
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
     INT8 = "int8"
+
+
+def _device(value: str) -> str:
+    if not _DEVICE.fullmatch(value):
+        raise ValueError(f"expected auto, cpu, cuda or cuda:N, found {value!r}")
+    return value
 
 
 class EncoderSettings(BaseModel):
@@ -54,7 +63,9 @@ class EncoderSettings(BaseModel):
         "it and the model passes a fidelity probe, else float32. int8, the fastest on a CPU, is "
         "never picked: it needs the graph that `twofold quantize` puts into the model's folder",
     )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: Annotated[str, AfterValidator(_device)] = Field(
+        "auto", description="auto, cpu, cuda or cuda:N"
+    )
     query_pooling: Pooling | None = Field(None, description="Overrides the model's query pooling")
     document_pooling: Pooling | None = Field(
         None, description="Overrides the model's document pooling"

@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.text import Text
 
-from command_line.parse import parse_settings, run_command
+from command_line.boundary import run_command
+from command_line.parse import parse_settings
 from encoder.encoder import load_encoder
 from encoder.errors import InvalidInputError, ModelLoadError
 from encoder.settings import EncoderSettings

@@ -21,13 +21,16 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from command_line.parse import parse_settings, run_command
+from command_line.boundary import run_command
+from command_line.parse import parse_settings
+from encoder.errors import InvalidInputError
+from encoder.model.reference import ModelReference
 from pipelines.actor.events import Event
 from pipelines.actor.unit_job import UnitJob
 from pipelines.corpus.pin import pin_output
-from pipelines.driver.cluster import start_ray
 from pipelines.driver.corpus_plan import Plan, plan_corpus, units_of
-from pipelines.driver.execute import Outcome, run_units
+from pipelines.driver.outcome import Outcome
+from pipelines.driver.pool import Pool
 from pipelines.driver.progress import Progress
 from pipelines.driver.publish import publish
 from pipelines.driver.report import REPORT_FILE, RunReport
@@ -38,6 +41,8 @@ from pipelines.source.units import Source, WorkUnit
 from pipelines.storage import Storage, store_errors
 
 __all__ = ["embed_corpus", "main"]
+
+_JOBS_FOLDERS = "/runtime_resources/working_dir_files/"
 
 
 def embed_corpus(settings: EmbedCorpusSettings, console: Console | None = None) -> RunReport:
@@ -56,8 +61,11 @@ def embed_corpus(settings: EmbedCorpusSettings, console: Console | None = None) 
     """
     console = console or Console(stderr=True)
     storage = Storage(settings.output)
+    _check_lasting(storage)
     plan = plan_corpus(settings, storage)
     storage.probe_exclusive_create()
+    # Before the output is pinned: what is refused here may come again with other settings.
+    pool = _start_ray(settings, storage, plan) if plan.todo else None
     plan = replace(plan, pin=pin_output(storage, plan.pin))
     report = RunReport(
         run_id=uuid.uuid4().hex,
@@ -66,7 +74,7 @@ def embed_corpus(settings: EmbedCorpusSettings, console: Console | None = None) 
         units_planned=len(plan.units),
         units_done_before=len(plan.done),
     )
-    outcome = _embed_units(settings, plan, report, storage, console)
+    outcome = _embed_units(settings, plan, report, pool, console) if pool else Outcome({})
     units = {**{key: plan.units[key] for key in plan.done}, **outcome.units}
     for uri in outcome.replanned:
         # The run saw a newer version than the plan: what was done of the old one is old.
@@ -88,22 +96,38 @@ def embed_corpus(settings: EmbedCorpusSettings, console: Console | None = None) 
     return report
 
 
+def _check_lasting(storage: Storage) -> None:
+    """Refuse a folder that goes with the job: `ray job submit` runs it in a copy of its own."""
+    if storage.is_local and _JOBS_FOLDERS in storage.uri:
+        raise InvalidInputError(
+            f"--output: expected a folder that outlives the job, found {storage.uri}, in Ray's copy"
+            " of --working-dir; give an absolute path or the URI of an object store"
+        )
+
+
+def _start_ray(settings: EmbedCorpusSettings, storage: Storage, plan: Plan) -> Pool:
+    # Ray takes seconds to import, which neither help nor a plan waits for.
+    from pipelines.driver.cluster import start_ray
+
+    return start_ray(settings, storage, units=len(plan.todo))
+
+
 def _embed_units(
     settings: EmbedCorpusSettings,
     plan: Plan,
     report: RunReport,
-    storage: Storage,
+    pool: Pool,
     console: Console,
 ) -> Outcome:
-    if not plan.todo:
-        return Outcome({})
-    pool = start_ray(settings, storage, units=len(plan.todo))
+    from pipelines.driver.execute import run_units
+
     report.actors = pool.max_actors
     job = UnitJob(
-        output=storage.uri,
+        output=report.output,
         pin=plan.pin,
         encoder=settings.encoder.model_copy(
             update={
+                "model": str(ModelReference.parse(settings.encoder.model)),
                 "num_threads": settings.encoder.num_threads or pool.threads,
                 "device": pool.device,
             }
@@ -159,8 +183,9 @@ def _run(argv: Sequence[str] | None) -> int:
     )
     console = Console()
     if settings.dry_run:
-        for name, value in plan_corpus(settings, Storage(settings.output)).lines():
-            console.print(f"{name:12} {value}", highlight=False)
+        storage = Storage(settings.output)
+        for name, value in [*plan_corpus(settings, storage).lines(), ("output", storage.uri)]:
+            console.print(f"{name:12} {value}", highlight=False, markup=False, soft_wrap=True)
         return 0
     report = embed_corpus(settings)
     if report.units_done_before == report.units_planned:
@@ -168,6 +193,7 @@ def _run(argv: Sequence[str] | None) -> int:
             f"nothing to embed: all {report.units_planned:,} work units were done before "
             f"({report.wall_s:.1f} s, space {report.fingerprint})",
             highlight=False,
+            soft_wrap=True,
         )
     else:
         console.print(report.table())

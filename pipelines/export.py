@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from command_line.boundary import run_command
 from command_line.commands import Command, run_one_of
-from command_line.parse import parse_settings, run_command
+from command_line.fields import Location
+from command_line.parse import parse_settings
 from encoder.settings import EncoderSettings
 from pipelines.errors import exit_code
 
@@ -47,8 +49,8 @@ class ExportSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    output: str = Field(
-        min_length=1, description="Destination: a folder or any fsspec URI; it must be empty"
+    output: Location = Field(
+        description="Destination: a folder or any fsspec URI; it must be empty"
     )
     encoder: EncoderSettings = Field(default_factory=EncoderSettings)
 

@@ -16,8 +16,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from command_line.parse import parse_settings, run_command
+from command_line.boundary import run_command
+from command_line.parse import parse_settings
 from encoder.model.description import ModelDescription, describe_model
 from encoder.tokenizer import Tokenized
 from pipelines.actor.prepare import LongTexts
@@ -151,7 +153,7 @@ def _run(argv: Sequence[str] | None) -> int:
     table.add_column()
     table.add_column(overflow="fold")
     for name, value in plan.lines():
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     Console().print(table, highlight=False)
     return 0
 

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from command_line.parse import parse_settings, run_command
+from command_line.boundary import run_command
+from command_line.fields import Location
+from command_line.parse import parse_settings
 from encoder.model.mirror import MirroredModel, mirror
 from encoder.settings import EncoderSettings
 from pipelines.errors import exit_code
@@ -26,7 +28,7 @@ class PullSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    to: str = Field(min_length=1, description="Destination: a folder or any fsspec URI")
+    to: Location = Field(description="Destination: a folder or any fsspec URI")
     encoder: EncoderSettings = Field(default_factory=EncoderSettings)
 
 

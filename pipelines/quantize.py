@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from command_line.fields import AUTO_IS_UNSET, OneOrMore
-from command_line.parse import parse_settings, run_command
+from command_line.boundary import run_command
+from command_line.fields import AUTO_IS_UNSET, Location, Locations, OneOrMore
+from command_line.parse import parse_settings
 from encoder.model.description import describe_model
 from encoder.settings import DtypeName, EncoderSettings
 from encoder.space import Role
@@ -44,13 +45,12 @@ class QuantizeSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: OneOrMore = Field(
+    input: Locations = Field(
         min_length=1,
         description="Texts like those that will be embedded: files, folders or globs, local or any "
         "fsspec URI",
     )
-    to: str = Field(
-        min_length=1,
+    to: Location = Field(
         description="Destination: a folder or any fsspec URI; empty, or a mirror of this model "
         "(twofold pull)",
     )

@@ -23,8 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from command_line.fields import OneOrMore
-from command_line.parse import parse_settings, run_command
+from command_line.boundary import run_command
+from command_line.fields import Location, OneOrMore
+from command_line.parse import parse_settings
 from encoder.encoder import load_encoder
 from encoder.errors import InvalidInputError
 from encoder.settings import EncoderSettings
@@ -49,7 +50,7 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    corpus: str = Field(min_length=1, description="Output folder of `twofold embed`, or its URI")
+    corpus: Location = Field(description="Output folder of `twofold embed`, or its URI")
     query: OneOrMore = Field(min_length=1, description="What to look for; repeat it for several")
     k: int = Field(10, ge=1, description="Documents to show for each query")
     encoder: EncoderSettings = Field(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from command_line.fields import AUTO_IS_UNSET, CommaSeparated, OneOrMore
+from command_line.fields import AUTO_IS_UNSET, CommaSeparated, Location, Locations, OneOrMore
 from encoder.settings import EncoderSettings
 from encoder.space import Role
 from pipelines.columns import RESERVED
@@ -130,11 +130,11 @@ class JobSettings(BaseModel):
 class EmbedCorpusSettings(JobSettings):
     """What `twofold embed` does. Field descriptions are the command's help."""
 
-    input: OneOrMore = Field(
+    input: Locations = Field(
         min_length=1,
         description="Files, folders or globs, local or any fsspec URI (s3://bucket/docs/*.parquet)",
     )
-    output: str = Field(min_length=1, description="Output folder, local or any fsspec URI")
+    output: Location = Field(description="Output folder, local or any fsspec URI")
     encoder: EncoderSettings = Field(default_factory=EncoderSettings)
 
     input_format: Annotated[Format | None, AUTO_IS_UNSET] = Field(

@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 
 from encoder.errors import one_line
-from encoder.file_systems import canonical_uri, file_system_of
+from encoder.file_systems import canonical_uri, file_system_of, without_file_protocol
 from pipelines.errors import StorageError
 
 __all__ = ["STORE_ERRORS", "Storage", "store_errors"]
@@ -45,10 +45,11 @@ class Storage:
         Args:
             uri: Local path or fsspec URI of the folder.
         """
-        if "://" in uri and not uri.startswith("file://"):
+        uri = without_file_protocol(uri)
+        if "://" in uri:
             self.uri = canonical_uri(uri.rstrip("/"))
         else:
-            self.uri = str(Path(uri.removeprefix("file://")).expanduser().resolve())
+            self.uri = str(Path(uri).expanduser().resolve())
 
     def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
         """Pickle the URI, never an open connection."""

@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
-from command_line.fields import AUTO_IS_UNSET
-from command_line.parse import parse_settings, run_command
+from command_line.boundary import run_command
+from command_line.fields import AUTO_IS_UNSET, Location
+from command_line.parse import parse_settings
 from encoder.errors import SpaceMismatchError
 from encoder.probe_vectors import ProbeVectors
 from encoder.settings import EncoderSettings
@@ -54,7 +55,7 @@ class VerifySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    output: str = Field(min_length=1, description="Output folder of `twofold embed`, or its URI")
+    output: Location = Field(description="Output folder of `twofold embed`, or its URI")
     sample: int = Field(
         0,
         ge=0,

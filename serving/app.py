@@ -14,6 +14,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
 from command_line.sources import from_environment, merge
+from encoder.model.reference import ModelReference
 from encoder.placement import device_with
 from serving.autoscaling import ReplicasForLoad
 from serving.endpoint import QueryEndpoint
@@ -39,8 +40,13 @@ def build_app(args: ServingSettings) -> serve.Application:
     merge(ServingSettings, values, args.model_dump(exclude_unset=True))
     args = ServingSettings(**values)
     size = replica_size(args.scaling, args.encoder, alive_nodes())
-    on_device = {"device": device_with(args.encoder, size.num_gpus)}
-    args = args.model_copy(update={"encoder": args.encoder.model_copy(update=on_device)})
+    # Replicas are in other folders than whoever gave a relative one.
+    where = {
+        "model": str(ModelReference.parse(args.encoder.model)),
+        "device": device_with(args.encoder, size.num_gpus),
+    }
+    encoder = args.encoder.model_copy(update=where)
+    args = args.model_copy(update={"encoder": encoder, "served_model_name": args.model_names})
     # Ray's annotation of `deployment` knows its use with arguments only.
     unnamed = cast(serve.Deployment, serve.deployment(serve.ingress()(QueryEndpoint)))
     deployment = unnamed.options(

@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from command_line.parse import parse_settings, run_command
+from command_line.boundary import run_command
+from command_line.parse import parse_settings
 from encoder.errors import one_line
 from serving.errors import ServeError, exit_code
 from serving.ray_environment import ray_environment

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from command_line.fields import OneOrMore
+from command_line.fields import Location, OneOrMore
 from command_line.sources import nested
 from encoder.settings import EncoderSettings
 from encoder.space import Role
@@ -20,13 +20,17 @@ __all__ = ["LimitSettings", "ScalingSettings", "ServingSettings"]
 
 
 def _keys(value: object) -> object:
-    """Accept "a,b" where a flag or JSON gives a list; an empty key is an unset variable.
+    """Accept "a,b", by itself or in the list of a flag or JSON; an empty key is an unset variable.
 
     White space around a key, as the end of a line in a secret, is nothing that a client can send.
     """
-    keys = value.split(",") if isinstance(value, str) else value
+    keys: object = (value,) if isinstance(value, str) else value
     if isinstance(keys, (list, tuple)):
-        keys = [key.strip() if isinstance(key, str) else key for key in keys]
+        keys = [
+            part.strip() if isinstance(part, str) else part
+            for key in keys
+            for part in (key.split(",") if isinstance(key, str) else [key])
+        ]
         if "" in keys:
             raise ValueError("expected keys, found an empty one; unset it to serve without keys")
     return keys
@@ -86,7 +90,7 @@ class ScalingSettings(BaseModel):
 
     min_replicas: int = Field(1, ge=1, description="Replicas that always run")
     max_replicas: int = Field(
-        1, ge=1, description="Replicas at most; as min-replicas: no autoscaling"
+        1, ge=1, description="Replicas at most; unset: min-replicas, without autoscaling"
     )
     num_cpus_per_replica: float | None = Field(
         None,
@@ -133,6 +137,13 @@ class ScalingSettings(BaseModel):
     )
 
     @model_validator(mode="after")
+    def _fixed(self) -> ScalingSettings:
+        """Let `min_replicas: 2` by itself mean two; it stays a value that nobody has set."""
+        if "max_replicas" not in self.model_fields_set:
+            self.__dict__["max_replicas"] = self.min_replicas
+        return self
+
+    @model_validator(mode="after")
     def _ordered(self) -> ScalingSettings:
         if self.max_replicas < self.min_replicas:
             raise ValueError(
@@ -152,7 +163,7 @@ class ServingSettings(BaseModel):
     limits: LimitSettings = Field(default_factory=LimitSettings)
     scaling: ScalingSettings = Field(default_factory=ScalingSettings)
 
-    corpus: str | None = Field(
+    corpus: Location | None = Field(
         None,
         description="Output folder of `twofold embed`, local or any fsspec URI: the endpoint "
         "refuses to start unless its vectors are of the same space",

@@ -138,9 +138,7 @@ def _choose_device(settings: EncoderSettings, hardware: Hardware) -> str:
     if device == "auto":
         wants_gpu = settings.backend is not BackendName.OPENVINO and hardware.cuda
         return "cuda" if wants_gpu else "cpu"
-    kind, _, number = device.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise ModelLoadError(f"expected device auto, cpu, cuda or cuda:N, found {device!r}")
+    kind = device.partition(":")[0]
     if kind == "cuda" and not hardware.cuda:
         raise ModelLoadError(
             f"device {device} needs a CUDA device and a CUDA build of torch, found neither or one; "

@@ -43,7 +43,7 @@ def describe_model(settings: EncoderSettings) -> ModelDescription:
     reference = ModelReference.parse(settings.model)
     resolved = resolve(reference)
     files = read_model_files(resolved.folder)
-    provenance = {"model": settings.model}
+    provenance = {"model": str(reference)}
     if resolved.revision is not None:
         provenance["revision"] = resolved.revision
     if settings.dtype is DtypeName.INT8:

@@ -15,6 +15,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from encoder.errors import ModelLoadError
+from encoder.file_systems import without_file_protocol
 from encoder.model.folder import CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE
 from encoder.model.hub import download_from_hub
 from encoder.model.object_store import download_folder
@@ -44,7 +45,7 @@ class ModelReference:
 
     Attributes:
         kind: Where the files are.
-        name: `org/name`, a path, a URI, or a package's import name.
+        name: `org/name`, an absolute path, a URI, or a package's import name.
         revision: Branch, tag or commit; hub only, None for the default branch.
     """
 
@@ -70,13 +71,23 @@ class ModelReference:
         if text.startswith(_PACKAGE_PREFIX):
             return cls(ReferenceKind.PACKAGE, _package_name(text))
         if text.startswith(("/", ".", "~")) or _exists(text):
-            return cls(ReferenceKind.FOLDER, text)
+            return cls._folder(text)
         hub = _HUB_ID.fullmatch(text)
         if hub is None:
             raise ModelLoadError(
                 f"model reference {text!r}: no such folder, and not a model's id; expected {_FORMS}"
             )
         return cls(ReferenceKind.HUB, hub["name"], hub["revision"])
+
+    @classmethod
+    def _folder(cls, path: str) -> ModelReference:
+        try:
+            # Workers, and whoever reads the reference later, are in other folders.
+            return cls(ReferenceKind.FOLDER, str(Path(path).expanduser().absolute()))
+        except RuntimeError as error:
+            raise ModelLoadError(
+                f"model reference {path!r}: expected a folder, found no home folder of that name"
+            ) from error
 
     @classmethod
     def _parse_uri(cls, text: str) -> ModelReference:
@@ -86,8 +97,9 @@ class ModelReference:
                 f"model reference {text!r} names no folder; expected PROTOCOL://BUCKET/FOLDER, "
                 "as in s3://bucket/models/x"
             )
-        if protocol in ("file", "local"):
-            return cls(ReferenceKind.FOLDER, rest)
+        path = without_file_protocol(text)
+        if path != text:
+            return cls._folder(path)
         return cls(ReferenceKind.OBJECT_STORE, text.rstrip("/"))
 
 
@@ -139,7 +151,7 @@ def _exists(text: str) -> bool:
 
 
 def _local_folder(name: str) -> Path:
-    folder = Path(name).expanduser().absolute()
+    folder = Path(name)
     if folder.is_dir():
         return folder
     found = "a file" if folder.exists() else "nothing"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from command_line.fields import AUTO_IS_UNSET, CommaSeparated, OneOrMore
+from command_line.fields import AUTO_IS_UNSET, CommaSeparated, Locations, OneOrMore
 from encoder.settings import EncoderSettings
 from encoder.space import Role
 from pipelines.settings import DEFAULT_UNIT_BYTES, EmbedCorpusSettings, EmbeddingDtype, OnLong
@@ -22,7 +22,7 @@ class PlanSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: OneOrMore = Field(
+    input: Locations = Field(
         min_length=1,
         description="Files, folders or globs, local or any fsspec URI (s3://bucket/docs/*.parquet)",
     )

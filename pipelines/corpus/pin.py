@@ -200,12 +200,14 @@ def check_pin(storage: Storage, wanted: Pin) -> Pin:
             )
         return wanted
     _refuse(
+        storage,
         SpaceMismatchError,
         f"{storage.uri} holds vectors of space {existing.space.fingerprint}, this job makes "
         f"{wanted.space.fingerprint}",
         existing.space.differences(wanted.space),
     )
     _refuse(
+        storage,
         LayoutMismatchError,
         f"{storage.uri} was written with another layout",
         existing.layout.differences(wanted.layout),
@@ -225,6 +227,7 @@ def pin_output(storage: Storage, pin: Pin) -> Pin:
 
 
 def _refuse(
+    storage: Storage,
     kind: type[SpaceMismatchError] | type[LayoutMismatchError],
     what: str,
     differences: dict[str, tuple[Any, Any]],
@@ -234,4 +237,8 @@ def _refuse(
             f"{name}: there {json.dumps(theirs)}, here {json.dumps(ours)}"
             for name, (theirs, ours) in differences.items()
         )
-        raise kind(f"{what}: {fields}. Use the same settings, or another --output")
+        advice = "Use the same settings, or another --output"
+        if not storage.sizes(DATA):
+            pinned = storage.below(CORPUS_SPACE_FILE)
+            advice += f"; it has no shards yet, so if no other job is at work, delete {pinned}"
+        raise kind(f"{what}: {fields}. {advice}")

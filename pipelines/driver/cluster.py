@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import signal
+import threading
+from collections.abc import Iterator
 
 import ray
 
@@ -81,6 +85,23 @@ def _connect() -> bool:
     """Return whether a cluster was there; else one is started here."""
     if ray.is_initialized():
         return True
+    with _own_sigterm():
+        return _connect_or_start()
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what this process does at SIGTERM: Ray's client takes the signal, and aborts at it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM) if is_main else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _connect_or_start() -> bool:
     try:
         # Ray finds a cluster by RAY_ADDRESS or by a file of `ray start`, and does not say which
         # way it went. But resources are refused for a cluster that is there.

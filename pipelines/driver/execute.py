@@ -15,7 +15,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
@@ -32,12 +32,13 @@ from pipelines.actor.events import (
 )
 from pipelines.actor.unit_embedder import UnitEmbedder
 from pipelines.actor.unit_job import UnitJob
+from pipelines.driver.outcome import Outcome
 from pipelines.driver.pool import Pool
 from pipelines.errors import ClusterError
 from pipelines.source.units import Source, WorkUnit
 from pipelines.storage import STORE_ERRORS
 
-__all__ = ["MOST_TRIES", "Outcome", "run_units"]
+__all__ = ["MOST_TRIES", "run_units"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -51,22 +52,6 @@ _MOST_LOST_AT_FIRST = 16
 _TIMES_LOST_AT_FIRST = 4
 """Units that may be lost in a round before anything was ever committed: so many, or so many times
 those that all actors hold (a lost cluster takes them at once), whichever is more."""
-
-
-@dataclass
-class Outcome:
-    """How a run of units ended.
-
-    Attributes:
-        units: The units that count in the end, by key: those of a source that changed meanwhile
-            are replaced by those of its new version.
-        failures: Label of a unit -> why it failed.
-        replanned: URIs of sources that changed meanwhile.
-    """
-
-    units: dict[str, WorkUnit]
-    failures: dict[str, str] = field(default_factory=dict)
-    replanned: set[str] = field(default_factory=set)
 
 
 def run_units(

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.actor.events import Event, ShardEvent
 from pipelines.corpus.index import IndexedShard
@@ -171,7 +172,7 @@ class RunReport:
         table.add_column()
         table.add_column(justify="right")
         for name, value in self._lines():
-            table.add_row(name, value)
+            table.add_row(name, Text(value, overflow="fold"))
         return table
 
     def _lines(self) -> list[tuple[str, str]]:
@@ -188,6 +189,7 @@ class RunReport:
             ("units done before", f"{self.units_done_before:,} of {self.units_planned:,}"),
             ("wall time", f"{self.wall_s:,.1f} s"),
             ("space", self.fingerprint),
+            ("output", self.output),
         ]
         stages = ", ".join(f"{k} {v:,.1f}" for k, v in sorted(self.seconds_by_stage.items()))
         optional = [

@@ -20,8 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
+from command_line.boundary import run_command
 from command_line.fields import CommaSeparated
-from command_line.parse import parse_settings, run_command
+from command_line.parse import parse_settings
 from encoder.encoder import load_encoder
 from encoder.errors import InvalidInputError
 from encoder.extras import require_extra

@@ -21,7 +21,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
-from command_line.parse import parse_settings, run_command
+from command_line.boundary import run_command
+from command_line.parse import parse_settings
 from encoder.encoder import Encoder, load_encoder
 from encoder.errors import InvalidInputError
 from encoder.extras import require_extra

@@ -15,8 +15,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
+from command_line.boundary import run_command
 from command_line.fields import CommaSeparated
-from command_line.parse import parse_settings, run_command
+from command_line.parse import parse_settings
 from encoder.encoder import load_encoder
 from encoder.extras import require_extra
 from encoder.settings import EncoderSettings

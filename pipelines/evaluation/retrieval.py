@@ -18,7 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from command_line.parse import parse_settings, run_command
+from command_line.boundary import run_command
+from command_line.parse import parse_settings
 from encoder.extras import require_extra
 from pipelines.errors import StorageError, exit_code
 from pipelines.evaluation.beir_folder import BeirFolder, read_beir_folder

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from rich.console import Console
 
+from command_line.boundary import run_command
 from command_line.fields import CommaSeparated
-from command_line.parse import parse_settings, run_command
+from command_line.parse import parse_settings
 from encoder.encoder import Encoder, load_encoder
 from encoder.errors import InvalidInputError
 from encoder.extras import require_extra

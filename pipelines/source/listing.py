@@ -83,7 +83,7 @@ def _find(fs: fsspec.AbstractFileSystem, path: str, base: str) -> dict[str, Mapp
     if isinstance(fs, LocalFileSystem):
         below = _walk([path])
     else:
-        below = fs.find(path, detail=True)
+        below = _whole(fs, fs.find(path, detail=True))
         for name in below:
             folder, *inner = re.split(_IN_TABLE_LOG, name[len(base) :])
             if inner and not _is_hidden(folder, ""):
@@ -188,7 +188,7 @@ def _match(fs: fsspec.AbstractFileSystem, pattern: str) -> dict[str, Mapping[str
     names_hidden = _is_hidden(pattern, base)
     matched = {
         name: info
-        for name, info in fs.glob(pattern, detail=True).items()
+        for name, info in _whole(fs, fs.glob(pattern, detail=True)).items()
         if names_hidden or not _is_hidden(name, base)
     }
     if isinstance(fs, LocalFileSystem):
@@ -200,6 +200,18 @@ def _match(fs: fsspec.AbstractFileSystem, pattern: str) -> dict[str, Mapping[str
         elif not name.endswith("/"):
             found[name] = info
     return found
+
+
+def _whole(
+    fs: fsspec.AbstractFileSystem, listed: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """Return a listing in which each entry says its type, and a file its size: HTTP's do not."""
+    return {
+        name: info
+        if info.get("size") is not None or info.get("type") == "directory"
+        else fs.info(name)
+        for name, info in listed.items()
+    }
 
 
 def _is_hidden(name: str, base: str) -> bool:

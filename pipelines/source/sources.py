@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from encoder.errors import InvalidInputError
-from encoder.file_systems import canonical_uri
+from encoder.file_systems import canonical_uri, without_file_protocol
 from pipelines.source.listing import files_of, is_local, open_filesystem
 from pipelines.source.units import Format, Source
 
@@ -109,10 +109,10 @@ def normalised(argument: str) -> str:
     Args:
         argument: A path or URI as a user gives it.
     """
-    local = argument.removeprefix("file://") if argument.startswith("file://") else argument
-    if is_local(local):
-        return os.path.abspath(Path(local).expanduser())  # noqa: PTH100  (resolve follows links)
-    return canonical_uri(local.rstrip("/"))
+    uri = without_file_protocol(argument)
+    if is_local(uri):
+        return os.path.abspath(Path(uri).expanduser())  # noqa: PTH100  (resolve follows links)
+    return canonical_uri(uri.rstrip("/"))
 
 
 class _Below:
@@ -169,6 +169,10 @@ def _source(
         except FileNotFoundError as error:
             raise InvalidInputError(f"{uri}: expected a file, found a link to nothing") from error
     else:
+        if info["size"] is None:
+            raise InvalidInputError(
+                f"{uri}: expected a file of known size, and its server says none; copy it first"
+            )
         version, size_bytes = _version(info), int(info["size"])
     return Source(
         uri=uri,

@@ -5,18 +5,33 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
-from command_line.parse import parse_settings, run_command
-from encoder.errors import InvalidInputError, SpaceMismatchError
+from command_line.parse import parse_settings
+from command_line.sources import NEARLY, groups
+from encoder.errors import InvalidInputError
 from encoder.settings import BackendName, DtypeName, EncoderSettings
 from encoder.space import Role
-from pipelines.errors import UnitFailedError, exit_code
+from pipelines.capacity.settings import PlanSettings
+from pipelines.demo import DemoSettings
+from pipelines.evaluation.card import CardSettings
+from pipelines.evaluation.classification import ClassificationSettings
+from pipelines.evaluation.mteb_tasks import MtebSettings
+from pipelines.evaluation.retrieval_settings import RetrievalSettings
+from pipelines.evaluation.sts import StsSettings
+from pipelines.export import ExportSettings
+from pipelines.pull import PullSettings
+from pipelines.quantize import QuantizeSettings
+from pipelines.search import SearchSettings
 from pipelines.settings import Actors, EmbedCorpusSettings
 from pipelines.source.units import Format
+from pipelines.verify import VerifySettings
+from serving.serve import ServeCommandSettings
+from serving.settings import ServingSettings
 
 NEEDED = ["--input", "docs/", "--output", "out/"]
 
@@ -224,9 +239,165 @@ def test_unknown_yaml_keys_are_refused_by_name(tmp_path: Path):
     ]
 
 
-def test_an_unknown_variable_is_somebody_elses(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("TWOFOLD_UNHEARD_OF", "1")
+@pytest.mark.parametrize("name", ["UNHEARD_OF", "SERVICE_HOST", "API_KEYS", "MIN_REPLICAS"])
+def test_an_unknown_variable_is_somebody_elses(monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setenv(f"TWOFOLD_{name}", "1")
     assert parse(*NEEDED).output == "out/"
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [("MAX_BATCH_TOKEN", "MAX_BATCH_TOKENS"), ("ROWS_PER_SHRD", "ROWS_PER_SHARD")],
+)
+def test_a_variable_that_is_nearly_a_setting_is_refused(
+    monkeypatch: pytest.MonkeyPatch, misspelt: str, meant: str
+):
+    monkeypatch.setenv(f"TWOFOLD_{misspelt}", "1")
+    (problem,) = problems(*NEEDED)
+    assert problem.startswith(f"TWOFOLD_{misspelt}: ")
+    assert f"write TWOFOLD_{meant}, or unset it" in problem
+
+
+def test_a_key_that_nobody_would_read_does_not_leave_an_endpoint_open(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("TWOFOLD_API_KEY", "secret")
+    with pytest.raises(InvalidInputError, match="write TWOFOLD_API_KEYS") as caught:
+        parse(model=ServingSettings)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_config_is_no_variable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TWOFOLD_CONFIG", "job.yaml")
+    assert problems(*NEEDED) == ["TWOFOLD_CONFIG: expected the flag --config, found a variable"]
+
+
+SETTINGS = [
+    CardSettings,
+    ClassificationSettings,
+    DemoSettings,
+    EmbedCorpusSettings,
+    ExportSettings,
+    MtebSettings,
+    PlanSettings,
+    PullSettings,
+    QuantizeSettings,
+    RetrievalSettings,
+    SearchSettings,
+    ServeCommandSettings,
+    StsSettings,
+    VerifySettings,
+]
+
+
+def test_no_commands_variable_is_nearly_anothers():
+    """Else one environment could not serve both."""
+    of_model = {
+        model: {name for part in (model, *groups(model).values()) for name in part.model_fields}
+        for model in SETTINGS
+    }
+    every = set().union(*of_model.values())
+    nearly = {
+        (other, name)
+        for names in of_model.values()
+        for other in every - names
+        for name in names
+        if SequenceMatcher(None, other, name).ratio() >= NEARLY
+    }
+    assert nearly == set()
+
+
+def test_what_a_variable_says_wrong_is_named_with_the_variable(monkeypatch: pytest.MonkeyPatch):
+    """As Kubernetes sets it for a Service that is called twofold."""
+    monkeypatch.setenv("TWOFOLD_ROWS_PER_SHARD", "tcp://10.0.0.1:8000")
+    (problem,) = problems(*NEEDED)
+    assert problem.startswith("--rows-per-shard (TWOFOLD_ROWS_PER_SHARD): expected a valid integer")
+    (problem,) = problems(*NEEDED, "--rows-per-shard", "many")
+    assert problem.startswith("--rows-per-shard: expected a valid integer")
+
+
+def test_a_pattern_in_a_variable_may_begin_with_a_bracket(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TWOFOLD_INPUT", "[0-9]*.parquet")
+    assert parse("--output", "o").input == ("[0-9]*.parquet",)
+
+
+@pytest.mark.parametrize("value", ["", " "])
+@pytest.mark.parametrize("flag", ["--input", "--output", "--text-column"])
+def test_a_shells_variable_that_is_not_set_is_refused(flag: str, value: str):
+    (problem,) = problems(*NEEDED, flag, value)
+    assert problem == f"{flag}: expected a value, found an empty one; is a variable not set?"
+
+
+@pytest.mark.parametrize(
+    ("place", "problem"),
+    [
+        ("s3://", "expected a bucket or folder behind ://"),
+        ("s3:///", "expected a bucket or folder behind ://"),
+        ("s3:/lake/docs", "with one slash; add the other"),
+        ("~nobody-of-that-name/docs", "found no home folder for '~nobody-of-that-name/docs'"),
+        ("ftp://me:SECRET@host/docs", "expected an address without a password"),
+    ],
+)
+@pytest.mark.parametrize("flag", ["--input", "--output"])
+def test_an_address_that_would_be_another_place_is_refused(flag: str, place: str, problem: str):
+    (found,) = problems(*NEEDED, flag, place)
+    assert found.startswith(f"{flag}: ")
+    assert problem in found
+    assert "SECRET" not in found
+
+
+@pytest.mark.parametrize(
+    "place", ["s3://lake/a:b@c", "sftp://me@host/docs", "c:/docs", "./s3:/x", "file:///docs"]
+)
+def test_addresses_that_only_look_so_are_taken(place: str):
+    assert parse("--input", place, "--output", "o").input == (place,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{rows_per_shard: 5, rows-per-shard: 6}",
+        "{model: a, encoder: {model: b}}",
+        "{encoder: {model: b}, model: a}",
+    ],
+)
+def test_a_setting_that_is_given_twice_in_two_spellings_is_refused(tmp_path: Path, text: str):
+    (problem,) = problems(*NEEDED, *write_yaml(tmp_path, text))
+    assert "expected once, found it again" in problem
+
+
+def test_a_group_with_nothing_below_it_says_nothing(tmp_path: Path):
+    assert parse(*NEEDED, *write_yaml(tmp_path, "encoder:\n")) == parse(*NEEDED)
+
+
+def test_a_config_below_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_yaml(tmp_path, "output: elsewhere/")
+    assert parse("--input", "a", "--config=~/job.yaml").output == "elsewhere/"
+
+
+def test_what_is_wrong_with_a_config_is_said_without_its_text(tmp_path: Path):
+    (problem,) = problems(*NEEDED, *write_yaml(tmp_path, 'api_keys: "SECRET\n'))
+    assert "SECRET" not in problem
+    assert "line 2, column 1" in problem
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--api-key", "SECRET", "--other=SECRET"], "--api-key --other"),
+        (["stray", "--api-key", "SECRET"], "stray --api-key"),
+        (["stray"], "stray"),
+    ],
+)
+def test_an_unknown_flag_is_named_without_its_value(words: list[str], shown: str):
+    (problem,) = problems(*words, *NEEDED) if words[0] == "stray" else problems(*NEEDED, *words)
+    assert problem == f"unrecognized arguments: {shown}; see twofold embed --help"
+
+
+def test_a_device_that_is_none_is_refused_before_anything_is_planned():
+    (problem,) = problems(*NEEDED, "--device", "tpu")
+    assert problem == "--device: expected auto, cpu, cuda or cuda:N, found 'tpu'"
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just words", "{a: [", "1: 2"])
@@ -249,38 +420,4 @@ def test_an_empty_config_says_nothing(tmp_path: Path):
 def test_a_variable_that_begins_as_json_and_is_not_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TWOFOLD_INPUT", '["a"')
     (problem,) = problems("--output", "o")
-    assert '"input"' in problem
-
-
-def test_an_error_of_ours_becomes_one_line_and_its_exit_code(capsys: pytest.CaptureFixture[str]):
-    def fail() -> int:
-        raise SpaceMismatchError("expected a, found b; choose one")
-
-    assert run_command(fail, exit_code) == 3
-    assert capsys.readouterr().err == "twofold: error: expected a, found b; choose one\n"
-
-
-def test_the_exit_code_follows_the_error_and_success_passes_through():
-    def fail() -> int:
-        raise UnitFailedError("unit")
-
-    assert run_command(fail, exit_code) == 6
-    assert run_command(lambda: 0, exit_code) == 0
-
-
-def test_an_interrupt_is_130_and_one_line_without_a_traceback(capsys: pytest.CaptureFixture[str]):
-    def interrupt() -> int:
-        raise KeyboardInterrupt
-
-    assert run_command(interrupt, exit_code) == 130
-    assert capsys.readouterr().err == (
-        "twofold: interrupted; run the same command again to go on\n"
-    )
-
-
-def test_a_defect_keeps_its_traceback():
-    def fail() -> int:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        run_command(fail, exit_code)
+    assert problem.startswith("TWOFOLD_INPUT: expected text or a JSON list")

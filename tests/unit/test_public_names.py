@@ -18,8 +18,9 @@ PACKAGED = sorted(
 MODULES = [*PACKAGED, "twofold"]
 
 PINNED = {
-    "command_line.fields": "AUTO_IS_UNSET CommaSeparated OneOrMore",
-    "command_line.parse": "parse_settings run_command",
+    "command_line.fields": "AUTO_IS_UNSET CommaSeparated Location Locations OneOrMore",
+    "command_line.boundary": "interruptible run_command",
+    "command_line.parse": "parse_settings",
     "encoder": """BackendError BackendName DtypeName EmbeddingSpace Encoded EncodedVectors Encoder
         EncoderSettings InvalidInputError ModelLoadError NonFiniteVectorsError Pooling
         Role RoleEncoding SpaceMismatchError Tokenized TwofoldError load_encoder""",

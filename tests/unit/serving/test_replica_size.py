@@ -74,9 +74,19 @@ def test_a_replica_that_reserves_no_gpu_takes_none_unless_one_is_named(
     monkeypatch, given, gpus, device
 ):
     monkeypatch.setattr(app, "alive_nodes", lambda: [{"CPU": 8.0, "GPU": 1.0}])
-    deployment = app.build_app(ServingSettings(model="x", **given))._bound_deployment
+    deployment = app.build_app(ServingSettings(model="org/x", **given))._bound_deployment
 
     settings, threads = deployment.init_args
     assert deployment.ray_actor_options["num_gpus"] == gpus
     assert (settings.encoder.device, threads) == (device, 4)
-    assert settings.encoder.model == "x"
+    assert settings.encoder.model == "org/x"
+
+
+def test_a_replica_finds_a_folder_that_was_named_from_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setattr(app, "alive_nodes", lambda: [{"CPU": 8.0}])
+    monkeypatch.chdir(tmp_path)
+    built = app.build_app(ServingSettings(model="./tiny"))._bound_deployment
+    settings, _ = built.init_args
+    assert settings.encoder.model == str(tmp_path / "tiny")
+    # Requests name it as it was named.
+    assert settings.model_names == ("./tiny",)

@@ -125,6 +125,15 @@ def test_fewer_replicas_at_most_than_at_least_are_refused_with_both_numbers():
     assert ScalingSettings(min_replicas=2, max_replicas=2).max_replicas == 2
 
 
+def test_replicas_at_least_are_replicas_at_most_where_nothing_else_is_said():
+    assert ScalingSettings(min_replicas="2").max_replicas == 2
+    assert ServingSettings(model="x", min_replicas=2).scaling.max_replicas == 2
+    assert ScalingSettings().max_replicas == 1
+    # What a Serve config leaves out, a variable may say.
+    unset = ScalingSettings(min_replicas=2).model_dump(exclude_unset=True)
+    assert unset == {"min_replicas": 2}
+
+
 def test_settings_do_not_change():
     with pytest.raises(ValidationError):
         ServingSettings().corpus = "elsewhere"  # type: ignore[misc]
@@ -143,6 +152,12 @@ def test_keys_are_not_shown():
     assert [key.get_secret_value() for key in settings.api_keys] == ["hunter2"]
 
 
+@pytest.mark.parametrize("given", ["a,b", ["a,b"], ("a", "b"), ("a, b",)])
+def test_keys_between_commas_are_keys_however_they_are_given(given: object):
+    keys = ServingSettings(model="x", api_keys=given).api_keys
+    assert [key.get_secret_value() for key in keys] == ["a", "b"]
+
+
 def test_a_key_in_the_environment_needs_no_list(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TWOFOLD_API_KEYS", "hunter2")
 
@@ -152,7 +167,9 @@ def test_a_key_in_the_environment_needs_no_list(monkeypatch: pytest.MonkeyPatch)
 def test_a_wrong_key_is_not_shown(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TWOFOLD_API_KEYS", "[4711]")
 
-    with pytest.raises(InvalidInputError, match="--api-keys: expected") as refused:
+    with pytest.raises(
+        InvalidInputError, match=r"--api-keys \(TWOFOLD_API_KEYS\): expected"
+    ) as refused:
         parsed()
     assert "4711" not in str(refused.value)
 
@@ -221,7 +238,10 @@ def test_flags_win_over_variables_and_those_over_yaml(
     [
         (["--max-inputs", "0"], "--max-inputs: expected a value greater than or equal to 1"),
         (["--default-role", "passage"], "--default-role: expected .*'query' or 'document'"),
-        (["--min-replicas", "3"], "min_replicas <= max_replicas, found 3 and 1"),
+        (
+            ["--min-replicas", "3", "--max-replicas", "2"],
+            "^expected min_replicas <= max_replicas, found 3 and 2$",
+        ),
         (
             ["--max-replicas", "2", "--target-queue-wait-s", "0.5"],
             r"target_queue_wait_s below max_queue_wait_s \(0.15\), found 0.5: .*; lower it, or",

@@ -53,10 +53,9 @@ def _resolve(text: str, cache_dir: Path | None = None) -> Path:
         ("org/na.me-v0_1@v1.0", ModelReference(ReferenceKind.HUB, "org/na.me-v0_1", "v1.0")),
         ("org/name@refs/pr/3", ModelReference(ReferenceKind.HUB, "org/name", "refs/pr/3")),
         ("/models/x", ModelReference(ReferenceKind.FOLDER, "/models/x")),
-        ("./x", ModelReference(ReferenceKind.FOLDER, "./x")),
-        ("../x", ModelReference(ReferenceKind.FOLDER, "../x")),
-        ("~/x", ModelReference(ReferenceKind.FOLDER, "~/x")),
+        ("~/x", ModelReference(ReferenceKind.FOLDER, str(Path.home() / "x"))),
         ("file:///models/x", ModelReference(ReferenceKind.FOLDER, "/models/x")),
+        ("local:///models/x", ModelReference(ReferenceKind.FOLDER, "/models/x")),
         ("s3://b/models/x/", ModelReference(ReferenceKind.OBJECT_STORE, "s3://b/models/x")),
         ("package:some_model", ModelReference(ReferenceKind.PACKAGE, "some_model")),
     ],
@@ -68,6 +67,22 @@ def test_each_form_is_recognised(text: str, expected: ModelReference) -> None:
 @pytest.mark.parametrize("text", ["org/name@main", "package:some_model", "s3://b/x", "/models/x"])
 def test_a_reference_is_shown_as_it_was_written(text: str) -> None:
     assert str(ModelReference.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["./x", "../here/x"])
+def test_a_folder_is_the_same_one_from_wherever_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    (tmp_path / "here" / "x").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    reference = str(ModelReference.parse(text))
+    monkeypatch.chdir("/")
+    assert resolve(ModelReference.parse(reference)).folder.resolve() == tmp_path / "here" / "x"
+
+
+def test_a_home_folder_that_nobody_has_is_refused() -> None:
+    with pytest.raises(ModelLoadError, match="no home folder"):
+        ModelReference.parse("~nobody-of-that-name/x")
 
 
 def test_a_folder_that_exists_wins_over_a_hub_id(

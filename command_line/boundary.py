@@ -1,0 +1,120 @@
+"""Where a command meets the shell: errors and signals become exit codes, a closed pipe nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from encoder.errors import TwofoldError
+
+__all__ = ["interruptible", "run_command"]
+
+_SIGNALLED = 128
+"""What a shell adds to the number of the signal that ended a process."""
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, which Kubernetes, `ray job stop` and `timeout` send: an interrupt of their own."""
+
+
+def run_command(function: Callable[[], int], exit_code: Callable[[TwofoldError], int]) -> int:
+    """Run a command and return its exit code: the boundary at which errors become messages.
+
+    What twofold raises on purpose is one line (one a problem) on stderr; anything else is a defect
+    and keeps its traceback.
+    """
+
+    def run() -> int:
+        try:
+            return function()
+        except TwofoldError as error:
+            sys.stderr.write(f"twofold: error: {error}\n")
+            return exit_code(error)
+
+    return interruptible(run)
+
+
+def interruptible(function: Callable[[], int]) -> int:
+    """Run what returns an exit code; return that of the signal where one ends it.
+
+    An interrupt says that nothing which was committed is lost. A reader of stdout that has gone
+    changes nothing, neither the exit code nor what else there is to do.
+    """
+    with _terminated_as_interrupted(), _without_a_reader():
+        try:
+            return function()
+        except _TerminatedError:
+            return _stopped("terminated", signal.SIGTERM)
+        except KeyboardInterrupt:
+            return _stopped("interrupted", signal.SIGINT)
+
+
+def _stopped(word: str, by: signal.Signals) -> int:
+    sys.stderr.write(f"twofold: {word}; run the same command again to go on\n")
+    return _SIGNALLED + by
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end what runs as Ctrl-C does, unless somebody else waits for it."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _TerminatedError
+
+    is_ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if not is_ours:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class _Pipe:
+    """Stdout whose reader may go: what is written after that is dropped."""
+
+    def __init__(self, stream: Any) -> None:  # noqa: ANN401 - whatever stands in for stdout
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the stream's own
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._dropping():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._dropping():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _dropping(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            # What the stream still holds is written at the end, and would fail again.
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self._stream.fileno())
+            os.close(nothing)
+
+
+@contextlib.contextmanager
+def _without_a_reader() -> Iterator[None]:
+    pipe = _Pipe(sys.stdout)
+    with contextlib.redirect_stdout(pipe):
+        try:
+            yield
+        finally:
+            pipe.flush()

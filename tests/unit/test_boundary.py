@@ -1,0 +1,126 @@
+"""Where a command meets the shell: errors, signals, pipes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from command_line.boundary import run_command
+from encoder.errors import SpaceMismatchError
+from pipelines.errors import UnitFailedError, exit_code
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_an_error_of_ours_becomes_one_line_and_its_exit_code(capsys: pytest.CaptureFixture[str]):
+    def fail() -> int:
+        raise SpaceMismatchError("expected a, found b; choose one")
+
+    assert run_command(fail, exit_code) == 3
+    assert capsys.readouterr().err == "twofold: error: expected a, found b; choose one\n"
+
+
+def test_the_exit_code_follows_the_error_and_success_passes_through():
+    def fail() -> int:
+        raise UnitFailedError("unit")
+
+    assert run_command(fail, exit_code) == 6
+    assert run_command(lambda: 0, exit_code) == 0
+
+
+def test_an_interrupt_is_130_and_one_line_without_a_traceback(capsys: pytest.CaptureFixture[str]):
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    assert run_command(interrupt, exit_code) == 130
+    assert capsys.readouterr().err == (
+        "twofold: interrupted; run the same command again to go on\n"
+    )
+
+
+def test_a_defect_keeps_its_traceback():
+    def fail() -> int:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(fail, exit_code)
+
+
+def started(program: str, **options: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+WAITS = """
+    import sys, time
+    from command_line.boundary import run_command
+    def wait():
+        print("ready", flush=True)
+        time.sleep(60)
+    sys.exit(run_command(wait, lambda error: 2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGTERM, 143, b"terminated"), (signal.SIGINT, 130, b"interrupted")],
+)
+def test_a_signal_is_one_line_and_what_a_shell_reports(number, code, word):
+    with started(WAITS) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert said == b"twofold: " + word + b"; run the same command again to go on\n"
+
+
+def test_who_waits_for_a_signal_keeps_it():
+    waits = signal.getsignal(signal.SIGTERM)
+    seen: list[int] = []
+    try:
+        signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+
+        def terminate() -> int:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0)
+            return 0
+
+        assert run_command(terminate, exit_code) == 0
+        assert seen == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, waits)
+
+
+@pytest.mark.parametrize("how", ["sys.stdout.write('x' * 100_000)", "Console().print('x')"])
+def test_a_reader_that_has_gone_changes_nothing(how):
+    program = f"""
+        import sys
+        from rich.console import Console
+        from command_line.boundary import run_command
+        def write():
+            sys.stdin.readline()
+            {how}
+            sys.stdout.flush()
+            sys.stderr.write("done")
+            return 8
+        sys.exit(run_command(write, lambda error: 2))
+    """
+    with started(program, stdin=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        _, said = process.communicate(b"go\n", timeout=20)
+    assert (process.returncode, said) == (8, b"done")
