@@ -6,6 +6,7 @@ Faults are those of `support/faults`; the full matrix of them is in test_kill_ma
 from __future__ import annotations
 
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from pipelines.errors import ClusterError, LayoutMismatchError, UnitFailedError,
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.storage import Storage
 from support.fault_plan import FaultPlan
-from support.jobs import arguments, embed, error_lines
+from support.jobs import arguments, embed, embedding, error_lines
 from support.lossy_proxy import LossyProxy
 from support.models import minilm_folder
 from support.outputs import Corpus, OutputFolder, write_jsonl
@@ -80,6 +81,32 @@ def test_a_driver_killed_between_rejects_and_data_goes_on_where_it_stopped(
     assert {n for n in after if output.footer(n)["run_id"] == report["run_id"]} == (
         set(after) - set(runs)
     )
+
+
+@pytest.mark.slow
+def test_a_job_that_is_told_to_end_says_so_in_one_line_and_goes_on_when_it_is_run_again(
+    tmp_path: Path, tiny_model: Path, on_cluster: dict[str, str]
+):
+    """As Kubernetes, `ray job stop` and `timeout` tell it: by SIGTERM, at which Ray aborts."""
+    corpus = write_jsonl(tmp_path / "in" / "a.jsonl", prefix="a", rows=4_000)
+    output = OutputFolder(tmp_path / "out")
+    job = (tmp_path, tmp_path / "in", output.uri, tiny_model)
+
+    with embedding(*job, environment=on_cluster) as running:
+        deadline = time.monotonic() + 90
+        while len(output.names()) < 3:
+            assert time.monotonic() < deadline, running.stderr
+            time.sleep(0.1)
+        running.process.terminate()
+        told = running.wait(60)
+
+    assert told.returncode == 143
+    assert "twofold: terminated; run the same command again to go on" in told.stderr
+    assert "SIGTERM received" not in told.stderr
+    before = output.snapshot()
+    assert embed(*job, environment=on_cluster).returncode == 0
+    output.check(corpus)
+    assert {name: output.snapshot()[name] for name in before} == before
 
 
 @pytest.mark.slow

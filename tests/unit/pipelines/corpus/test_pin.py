@@ -90,6 +90,18 @@ def test_another_layout_is_refused_with_the_field_and_both_values(storage, field
     assert "\n" not in str(raised.value)
 
 
+def test_what_to_do_with_a_pin_without_shards_is_said_and_of_one_with_shards_it_is_not(storage):
+    pin_output(storage, a_pin())
+    advice = f"if no other job is at work, delete {storage.below('_space.json')}"
+    with pytest.raises(LayoutMismatchError) as raised:
+        check_pin(storage, a_pin(role="query"))
+    assert advice in str(raised.value)
+    storage.create("data/x.parquet", b"shard")
+    with pytest.raises(LayoutMismatchError) as raised:
+        check_pin(storage, a_pin(role="query"))
+    assert "delete" not in str(raised.value)
+
+
 def test_all_fields_that_differ_are_named_at_once(storage):
     pin_output(storage, a_pin())
     with pytest.raises(LayoutMismatchError, match=r"role: .*; rows_per_shard: "):

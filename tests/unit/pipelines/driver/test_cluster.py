@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,8 @@ class FakeRay:
 
     def init(self, **options: Any) -> None:
         assert not self.connected
+        # As Ray does, above its own handler of C++, which aborts.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
         if self._refusal and "resources" in options:
             raise self._refusal
         self.connected = True
@@ -75,6 +78,18 @@ def test_a_cluster_that_is_there_is_joined_and_may_yet_grow(fake, monkeypatch, c
     assert not pool.fits_now
     assert "waiting for one to join" in caplog.text
     assert f"sized by the 1 nodes alive now; {ELASTIC}" in caplog.text
+
+
+def test_what_sigterm_does_is_as_it_was_before_ray(monkeypatch, tmp_path):
+    def stop(*_: object) -> None:
+        """The command's."""
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        start(FakeRay(), monkeypatch, tmp_path, num_cpus_per_actor=1)
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_where_no_node_tells_how_many_cpus_an_actor_has_they_must_be_given(monkeypatch, tmp_path):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import fsspec
 import pytest
@@ -69,6 +72,25 @@ def test_a_relative_input_becomes_an_absolute_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (source,) = list_sources(["./a.jsonl"], None)
     assert source.uri == source.root == str(tmp_path / "a.jsonl")
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A folder behind HTTP, whose listings say neither types nor sizes."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"id": 1}\n')
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "", "*.jsonl"])
+def test_files_behind_http_are_found_with_their_size(web, name):
+    (source,) = list_sources([f"{web}/{name}"], None)
+    assert (source.uri, source.size_bytes) == (f"{web}/a.jsonl", 10)
 
 
 def test_a_file_uri_is_the_same_file_as_its_path(tmp_path):

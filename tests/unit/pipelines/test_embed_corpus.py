@@ -1,0 +1,63 @@
+"""What is refused before a job begins leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from encoder.errors import InvalidInputError
+from encoder.settings import EncoderSettings
+from pipelines.driver import cluster
+from pipelines.embed_corpus import embed_corpus, main
+from pipelines.settings import EmbedCorpusSettings
+
+
+def settings(folder: Path, model: Path, output: Path) -> EmbedCorpusSettings:
+    (folder / "in.jsonl").write_text('{"id": 1, "text": "a text"}\n')
+    return EmbedCorpusSettings(
+        input=(str(folder / "in.jsonl"),),
+        output=str(output),
+        encoder=EncoderSettings(model=str(model)),
+    )
+
+
+def test_a_job_that_its_cluster_cannot_run_pins_nothing(tmp_path, tiny_model, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise InvalidInputError("an actor needs 64 CPUs")
+
+    monkeypatch.setattr(cluster, "start_ray", refuse)
+    with pytest.raises(InvalidInputError, match="64 CPUs"):
+        embed_corpus(settings(tmp_path, tiny_model, tmp_path / "out"))
+    # Other settings may come next.
+    assert not (tmp_path / "out" / "_space.json").exists()
+
+
+def test_an_output_in_rays_copy_of_the_working_directory_is_refused(tmp_path, tiny_model):
+    copy = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123"
+    with pytest.raises(InvalidInputError, match=r"outlives the job.*give an absolute path"):
+        embed_corpus(settings(tmp_path, tiny_model, copy / "vectors"))
+    assert not copy.exists()
+
+
+def test_a_plan_says_where_the_output_would_be(tmp_path, tiny_model, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_text('{"id": 1, "text": "a text"}\n')
+    model = ["--model", str(tiny_model)]
+    assert main(["--input", "in.jsonl", "--output", "vectors", *model, "--dry-run"]) == 0
+    assert f"output       {tmp_path / 'vectors'}\n" in capsys.readouterr().out
+
+
+def test_neither_help_nor_a_plan_waits_for_ray():
+    program = "import sys, pipelines.embed_corpus; print('ray' in sys.modules)"
+    shown = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])},
+    )
+    assert shown.stdout == "False\n"
