@@ -56,7 +56,7 @@ def _run(argv: Sequence[str] | None) -> int:
     found = retrieve(dataset, settings)
     storage = compare_storage(dataset, found, settings) if settings.storage else []
     measurement = _measurement(dataset, found)
-    _show(measurement, found, storage)
+    _show(measurement, dataset, found, storage)
     _write(settings, measurement, found, storage)
     check_expectations(expectations, measurement.metrics, settings.result.tolerance)
     return 0
@@ -77,11 +77,16 @@ def _measurement(dataset: BeirFolder, found: Retrieval) -> Measurement:
     return Measurement("retrieval", data, counts, metrics)
 
 
-def _show(measurement: Measurement, found: Retrieval, storage: Sequence[StorageQuality]) -> None:
+def _show(
+    measurement: Measurement,
+    dataset: BeirFolder,
+    found: Retrieval,
+    storage: Sequence[StorageQuality],
+) -> None:
     console = Console(highlight=False, markup=False)
-    uri, split = measurement.data
     counts = (f"{count:,} {name}" for name, count in measurement.counts.items() if count)
-    console.print(f"retrieval: {uri}, {split}: {', '.join(counts)}", soft_wrap=True)
+    console.print(f"retrieval: {dataset.uri}, {dataset.split}: {', '.join(counts)}", soft_wrap=True)
+    console.print(f"of a document: {' and '.join(dataset.columns.text_columns)}", soft_wrap=True)
     console.print(f"model: {found.queries.model}", soft_wrap=True)
     console.print(_table(measurement.metrics))
     if len(found.metrics) > 1:

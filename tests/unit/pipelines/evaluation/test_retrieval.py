@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from encoder.errors import InvalidInputError
@@ -12,11 +13,13 @@ from pipelines.corpus.shards import ShardName
 from pipelines.errors import exit_code
 from pipelines.evaluation import retrieval
 from pipelines.evaluation.beir_folder import read_beir_folder
-from pipelines.evaluation.dataset_corpus import embed_dataset
-from pipelines.evaluation.pooling_pairs import scores_of
+from pipelines.evaluation.dataset_corpus import DatasetCorpus, embed_dataset
+from pipelines.evaluation.measurement import ModelIdentity
+from pipelines.evaluation.pooling_pairs import DatasetQueries, PoolingPair, Retrieval, scores_of
+from pipelines.evaluation.retrieval_metrics import METRICS
 from pipelines.ranking import Place, Ranked
 from pipelines.settings import JobSettings
-from support.beir import write_beir
+from support.beir import CORPUS, write_beir
 from support.vectors import VectorRow, make_pin, publish_index, write_vectors
 
 pytest.importorskip("pytrec_eval", reason="the extra evaluate is not installed")
@@ -55,6 +58,23 @@ def test_a_broken_dataset_is_refused_before_anything_is_embedded(tmp_path, capsy
     folder = write_beir(tmp_path / "d", qrels=["q1\tnobody\t1"])
     assert retrieval.main(["--dataset", str(folder)]) == 2
     assert "'nobody'" in capsys.readouterr().err
+
+
+def test_the_report_says_which_columns_of_the_documents_were_embedded(
+    tmp_path, capsys, monkeypatch
+):
+    def retrieve(dataset, _):
+        own = PoolingPair(Pooling.MEAN, Pooling.CLS)
+        metrics = {own: {query: dict.fromkeys(METRICS, 0.5) for query in dataset.queries}}
+        queries = DatasetQueries(np.zeros((2, 4), np.float32), 0, ModelIdentity("space", {}))
+        return Retrieval(own, metrics, queries, DatasetCorpus(None, None, 3, 0))
+
+    monkeypatch.setattr(retrieval, "retrieve", retrieve)
+    plain = [{"_id": f"d{number}", "text": "x"} for number in (1, 2, 3)]
+    for name, corpus, said in (("a", CORPUS, "title and text"), ("b", plain, "text")):
+        folder = write_beir(tmp_path / name, corpus=corpus)
+        assert retrieval.main(["--dataset", str(folder)]) == 0
+        assert f"of a document: {said}\n" in capsys.readouterr().out
 
 
 def a_ranking(*names: str) -> list[Ranked]:
