@@ -76,7 +76,7 @@ def read_beir_folder(uri: str, split: str) -> BeirFolder:
 
     Raises:
         InvalidInputError: A file or column is missing, a row is malformed, an id stands twice, a
-            query is empty, or a judgement names what is not there; one line that says where.
+            judged query is empty, or a judgement names what is not there; one line that says where.
         UnreadableSourceError: A file cannot be read to its end.
         StorageError: The store did not answer.
     """
@@ -92,7 +92,7 @@ def read_beir_folder(uri: str, split: str) -> BeirFolder:
                 "--split says which"
             )
         qrels = read_qrels(judged)
-        queries_by_id = dict(_queries(queries))
+        queries_by_id = dict(_queries(queries, qrels))
         _check_known(qrels, queries_by_id, f"{judged}: judged queries", queries)
         sources = tuple(list_sources([corpus], None))
         columns = find_columns(sources, with_title=True)
@@ -159,14 +159,15 @@ def _id_of_empty(reject: Reject, place: str, columns: CorpusColumns) -> str:
     return reject.id
 
 
-def _queries(uri: str) -> Iterator[tuple[str, str]]:
+def _queries(uri: str, judged: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Yield (id, text) of all queries; only a judged one must have a text, others are not used."""
     sources = tuple(list_sources([uri], None))
     seen: set[str] = set()
     for name, text, place in _rows(sources, find_columns(sources, with_title=False)):
-        if text is None:
+        if text is None and name in judged:
             raise InvalidInputError(f"{place}: query {name!r} is empty; expected a text")
         _add(seen, name, place)
-        yield name, text
+        yield name, text or ""
 
 
 def _document_ids(sources: tuple[Source, ...], columns: CorpusColumns) -> tuple[set[str], set[str]]:
