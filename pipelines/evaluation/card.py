@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
@@ -28,7 +28,12 @@ from encoder.extras import require_extra
 from encoder.settings import EncoderSettings
 from pipelines.errors import VerificationError, exit_code
 from pipelines.evaluation.card_table import CardRow, CardTable, read_card
-from pipelines.evaluation.measurement import JsonSettings, ModelIdentity, write_json
+from pipelines.evaluation.measurement import (
+    ON_THIS_MACHINE,
+    JsonSettings,
+    ModelIdentity,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -89,7 +94,7 @@ class CardSettings(BaseModel):
     card: Path | None = Field(
         None, description="JSON of another model's table; unset: that of NoInstruct"
     )
-    output: Path = Field(
+    output: Annotated[Path, ON_THIS_MACHINE] = Field(
         Path("card-results"), description="Folder of the results; a task found there is not run"
     )
     result: CardResultSettings = Field(default_factory=CardResultSettings)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from encoder.settings import EncoderSettings
-from pipelines.evaluation.measurement import ResultSettings
+from pipelines.evaluation.measurement import ON_THIS_MACHINE, ResultSettings
 from pipelines.settings import JobSettings
 
 __all__ = ["RetrievalSettings"]
@@ -33,7 +35,7 @@ class RetrievalSettings(BaseModel):
         False,
         description="A query does not find the document of its own id (as in ArguAna and Quora)",
     )
-    per_query: str | None = Field(
+    per_query: Annotated[str | None, ON_THIS_MACHINE] = Field(
         None, description="Write every query's metrics to this file, one JSON object a line"
     )
     ablation: bool = Field(
@@ -45,7 +47,9 @@ class RetrievalSettings(BaseModel):
     storage_dims: tuple[int, ...] = Field(
         (), description="Dimensions to compare; unset: all, a half and a quarter of them"
     )
-    plot: str | None = Field(None, description="Draw the storage choices into this SVG file")
+    plot: Annotated[str | None, ON_THIS_MACHINE] = Field(
+        None, description="Draw the storage choices into this SVG file"
+    )
     result: ResultSettings = Field(default_factory=ResultSettings)
     encoder: EncoderSettings = Field(default_factory=EncoderSettings)
     job: JobSettings = Field(default_factory=JobSettings)
