@@ -195,7 +195,8 @@ def _run(argv: Sequence[str] | None) -> int:
     )
     require_extra("evaluate", "sklearn")
     train, test = (read_labelled(uri, settings) for uri in (settings.train, settings.test))
-    known = METRICS if len(set(test.labels)) != 2 else (*METRICS, *BINARY_METRICS)
+    is_binary = len(set(train.labels)) == len(set(test.labels)) == 2
+    known = (*METRICS, *BINARY_METRICS) if is_binary else METRICS
     parse_expectations(settings.result.expect, known)
     encoder = load_encoder(settings.encoder)
     measurement = measure_classification(
