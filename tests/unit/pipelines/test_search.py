@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -166,6 +167,38 @@ def test_a_shard_that_cannot_be_read_is_named_with_what_to_do(tmp_path):
     path = tmp_path / "data" / str(names[1])
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(CorpusError, match=f"{names[1]} is not readable.*run `twofold verify"):
+        found(tmp_path, UP, 1)
+
+
+@pytest.mark.parametrize("column", ["id", "chunk_index", "embedding", "title", "char_end"])
+def test_a_shard_whose_columns_have_other_names_is_named_with_what_to_do(tmp_path, column):
+    (name,) = write_vectors(tmp_path, PIN, [[VectorRow("a", UP)]])
+    path = tmp_path / "data" / str(name)
+    table = pq.read_table(path)
+    names = ["other" if each == column else each for each in table.column_names]
+    renamed = table.rename_columns(names).replace_schema_metadata(table.schema.metadata)
+    pq.write_table(renamed, path)
+    with pytest.raises(CorpusError, match=f"{name} is not readable.*run `twofold verify"):
+        found(tmp_path, UP, 1)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("id", pa.array([b"\xff", b"b"]).view(pa.string())),
+        ("chunk_index", pa.array([0, None], pa.int32())),
+        ("embedding", pa.array([UP, None], pa.list_(pa.float32(), 4))),
+        ("title", pa.array([b"\xff", b"b"]).view(pa.string())),
+    ],
+)
+def test_a_shard_with_values_that_nobody_can_read_is_named_with_what_to_do(
+    tmp_path, column, values
+):
+    (name,) = write_vectors(tmp_path, PIN, [[VectorRow("a", UP), VectorRow("b", UP)]])
+    path = tmp_path / "data" / str(name)
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index(column), column, [values]), path)
+    with pytest.raises(CorpusError, match=f"{name} is not readable.*run `twofold verify"):
         found(tmp_path, UP, 1)
 
 
