@@ -28,6 +28,7 @@ __all__ = [
     "ModelIdentity",
     "ResultSettings",
     "check",
+    "ran_as",
     "show",
     "write_json",
 ]
@@ -93,6 +94,11 @@ class ModelIdentity:
         names = ("model", "backend", "dtype")
         ran = [self.provenance[name] for name in names if name in self.provenance]
         return ", ".join([*ran, f"space {self.space}"])
+
+
+def ran_as(provenance: Mapping[str, str]) -> str:
+    """Return what decides the last digits of a vector: backend and precision ("torch float32")."""
+    return " ".join(provenance[name] for name in ("backend", "dtype") if name in provenance)
 
 
 @dataclass(frozen=True)

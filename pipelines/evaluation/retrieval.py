@@ -23,7 +23,7 @@ from encoder.extras import require_extra
 from pipelines.errors import StorageError, exit_code
 from pipelines.evaluation.beir_folder import BeirFolder, read_beir_folder
 from pipelines.evaluation.expectation import check_expectations
-from pipelines.evaluation.measurement import Measurement, write_json
+from pipelines.evaluation.measurement import Measurement, ran_as, write_json
 from pipelines.evaluation.pooling_pairs import Retrieval, retrieve
 from pipelines.evaluation.published_figures import read_expectations
 from pipelines.evaluation.retrieval_metrics import CUTS, METRICS, mean_metrics
@@ -88,11 +88,24 @@ def _show(
     console.print(f"retrieval: {dataset.uri}, {dataset.split}: {', '.join(counts)}", soft_wrap=True)
     console.print(f"of a document: {' and '.join(dataset.columns.text_columns)}", soft_wrap=True)
     console.print(f"model: {found.queries.model}", soft_wrap=True)
+    if line := _other_vectors(found):
+        console.print(line, soft_wrap=True)
     console.print(_table(measurement.metrics))
     if len(found.metrics) > 1:
         console.print(_pairs_table(found))
     if storage:
         console.print(_storage_table(storage))
+
+
+def _other_vectors(found: Retrieval) -> str:
+    """Return a line on documents that were not embedded as the queries were; "" where all were."""
+    documents, queries = found.corpus.ran_as, ran_as(found.queries.model.provenance)
+    if set(documents) <= {queries}:
+        return ""
+    return (
+        f"the documents are vectors of {' and '.join(documents)}, kept below --output; the queries "
+        f"are {queries}: give another --output, or --backend and --dtype, to embed them alike"
+    )
 
 
 def _table(metrics: Mapping[str, float]) -> Table:
@@ -135,6 +148,7 @@ def _write(
         content = {
             **asdict(measurement),
             "model": asdict(found.queries.model),
+            "documents_ran_as": found.corpus.ran_as,
             "poolings": [
                 {
                     "query": pair.query.value,

@@ -51,7 +51,7 @@ def what_was_found(tmp_path, pin: Pin) -> Retrieval:
         own=PoolingPair.of(pin.space),
         metrics={},
         queries=DatasetQueries(NOISY, 0, ModelIdentity("space", {})),
-        corpus=DatasetCorpus(Storage(str(tmp_path / "vectors")), pin, DOCUMENTS, 0),
+        corpus=DatasetCorpus(Storage(str(tmp_path / "vectors")), pin, DOCUMENTS, 0, ()),
     )
 
 
