@@ -20,6 +20,7 @@ from rich.table import Table
 
 from command_line.parse import parse_settings, run_command
 from encoder.extras import require_extra
+from encoder.model.description import describe_model
 from pipelines.errors import StorageError, exit_code
 from pipelines.evaluation.beir_folder import BeirFolder, read_beir_folder
 from pipelines.evaluation.expectation import check_expectations
@@ -28,7 +29,7 @@ from pipelines.evaluation.pooling_pairs import Retrieval, retrieve
 from pipelines.evaluation.published_figures import read_expectations
 from pipelines.evaluation.retrieval_metrics import CUTS, METRICS, mean_metrics
 from pipelines.evaluation.retrieval_settings import RetrievalSettings
-from pipelines.evaluation.storage_quality import StorageQuality, compare_storage
+from pipelines.evaluation.storage_quality import StorageQuality, check_dimensions, compare_storage
 
 __all__ = ["main"]
 
@@ -53,6 +54,9 @@ def _run(argv: Sequence[str] | None) -> int:
     expectations = read_expectations(
         settings.result.expect, METRICS, dataset=dataset.name, split=dataset.split
     )
+    if settings.storage:
+        # Hours of embedding would precede the refusal otherwise.
+        check_dimensions(settings, describe_model(settings.encoder).space.dimension)
     found = retrieve(dataset, settings)
     storage = compare_storage(dataset, found, settings) if settings.storage else []
     measurement = _measurement(dataset, found)

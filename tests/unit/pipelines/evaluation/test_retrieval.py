@@ -56,6 +56,17 @@ def test_a_wrong_setting_is_refused_before_anything_is_embedded(tmp_path, capsys
 
 
 @pytest.mark.usefixtures("nothing_embedded")
+def test_more_dimensions_than_the_model_has_are_refused_before_anything_is_embedded(
+    tmp_path, tiny_model, capsys
+):
+    folder, model = write_beir(tmp_path / "d"), ("--model", str(tiny_model))
+    poolings = ("--query-pooling", "mean", "--document-pooling", "cls")
+    flags = ("--storage", "--storage-dims", "9999")
+    assert retrieval.main(["--dataset", str(folder), *model, *poolings, *flags]) == 2
+    assert "--storage-dims: expected at most the" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("nothing_embedded")
 def test_a_broken_dataset_is_refused_before_anything_is_embedded(tmp_path, capsys):
     folder = write_beir(tmp_path / "d", qrels=["q1\tnobody\t1"])
     assert retrieval.main(["--dataset", str(folder)]) == 2
