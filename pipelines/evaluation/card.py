@@ -137,17 +137,23 @@ def compare(row: CardRow, task: AbsTask, outcome: TaskOutcome) -> ComparedRow:
     Raises:
         InvalidInputError: The card does not have the task's main metric.
     """
-    card = row.renamed_metrics()
-    metric = task.metadata.main_score
-    if metric not in card:
-        raise InvalidInputError(
-            f"expected {metric} among the metrics of {row.name}, found {', '.join(card)}"
-        )
+    metric, card = _main_metric(row, task), row.renamed_metrics()
     found = outcome.scores(row.split, row.config)
     ours = {name: 100 * found[name] for name in card if name in found}
     # A task that is a mean of others has no data of its own; the others are rows, too.
     same_data = task.is_aggregate or task.metadata.revision == row.revision
     return ComparedRow(row.name, metric, same_data, card, ours)
+
+
+def _main_metric(row: CardRow, task: AbsTask) -> str:
+    """Return the metric by which a row is compared; refuse a row that lacks it."""
+    metric = task.metadata.main_score
+    if metric not in row.renamed_metrics():
+        raise InvalidInputError(
+            f"expected {metric} among the metrics of {row.name}, found "
+            f"{', '.join(row.renamed_metrics()) or 'none'}; add it, or name other rows by --tasks"
+        )
+    return metric
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -170,6 +176,8 @@ def _run(argv: Sequence[str] | None) -> int:
 
     rows = select_rows(read_card(settings.card), tasks=settings.tasks, types=settings.types)
     tasks = [find_task(row.task_name, splits=(row.split,), subsets=row.subsets) for row in rows]
+    for row, task in zip(rows, tasks, strict=True):
+        _main_metric(row, task)  # A task may take hours, and none would be compared afterwards.
     encoder = load_encoder(_as_the_card(settings.encoder))
     model = MtebEncoder(encoder)
     console = Console(highlight=False, markup=False)
