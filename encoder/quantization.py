@@ -31,7 +31,7 @@ from encoder.model.description import ModelDescription, describe_model
 from encoder.model.destination import ModelDestination, store_errors_explained
 from encoder.model.folder import INT8_FILES, INT8_RECORD_FILE
 from encoder.model.int8_record import Int8Record, graph_sha256
-from encoder.model.mirror import mirror, refuse_other_space
+from encoder.model.mirror import files_to_mirror, mirror
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace, Pooling, Role
 from encoder.tokenizer import Tokenized, Tokenizer
@@ -68,11 +68,13 @@ def quantize_model(
         settings: `model` is the reference; what overrides the model's space is recorded, as by
             `encoder.model.mirror.mirror`. Backend, precision and device have no effect.
         sample: Texts of the corpus that the graph is for, drawn at random, in any order.
-        destination_uri: Folder or any fsspec URI: empty, or a mirror of this very model.
+        destination_uri: Folder or any fsspec URI: empty, or a mirror of this very model. The files
+            of a graph without a record, which an interrupted run leaves, are replaced.
 
     Raises:
         InvalidInputError: There are too few texts, the destination or the model has an int8 graph
-            already, the destination cannot be written, or NNCF is not installed.
+            already, the destination holds other files or cannot be written, or NNCF is not
+            installed.
         ModelLoadError: The model cannot be loaded, converted or quantized.
         SpaceMismatchError: The destination mirrors another embedding space.
         BackendError: In int8 the model's vectors are too far from float32; nothing was written.
@@ -91,9 +93,10 @@ def quantize_model(
         (folder / INT8_RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n")
         mirror(settings, destination_uri)
         with store_errors_explained(f"write to {destination_uri}"):
+            _refuse_graph(destination, destination_uri)
             for name in INT8_FILES:
-                if not destination.holds(folder / name, name):
-                    destination.write(folder / name, name)
+                # What is there has no record: an interrupted run left it, and nobody reads it.
+                destination.write(folder / name, name)
     return QuantizedModel(model.space, record)
 
 
@@ -106,14 +109,16 @@ def _free_destination(model: ModelDescription, uri: str) -> ModelDestination:
         )
     with store_errors_explained(f"write to {uri}"):
         destination = ModelDestination(uri)
-        if INT8_RECORD_FILE in destination.file_names():
-            raise InvalidInputError(
-                f"{uri} has an int8 graph already, and nothing is overwritten; give another --to"
-            )
-        recorded = destination.recorded_space()
-        if recorded is not None:
-            refuse_other_space(recorded, model.space, uri)
+        _refuse_graph(destination, uri)
+        files_to_mirror(model.files.folder, model.space, destination, uri)
     return destination
+
+
+def _refuse_graph(destination: ModelDestination, uri: str) -> None:
+    if INT8_RECORD_FILE in destination.file_names():
+        raise InvalidInputError(
+            f"{uri} has an int8 graph already, and nothing is overwritten; give another --to"
+        )
 
 
 def _make(

@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.columns import CHUNK_INDEX, EMBEDDING
 from pipelines.corpus.corpus_model import check_space
 from pipelines.corpus.index import list_shards, read_index
 from pipelines.corpus.pin import Pin
-from pipelines.corpus.shard_file import ShardFile
+from pipelines.corpus.shard_file import ShardFile, damage_explained
 from pipelines.corpus.shards import ShardName
 from pipelines.ranking import Block
 from pipelines.read_ahead import ReadAhead
@@ -71,13 +72,19 @@ def _blocks(storage: Storage, pin: Pin, names: Sequence[ShardName]) -> Iterator[
             check_space(pin, shard.said()[1], shard.where)
             row = 0
             for batch in shard.batches(columns, batch_rows=max(1, _BLOCK_VALUES // dimension)):
-                yield Block(
-                    shard=name,
-                    row_start=row,
-                    ids=batch.column(id_column),
-                    chunk_index=batch.column(CHUNK_INDEX).to_numpy(),
-                    vectors=batch.column(EMBEDDING).flatten().to_numpy().reshape(-1, dimension),
-                )
+                ids, chunk_index, embedding = (batch.column(column) for column in columns)
+                with damage_explained(shard.where):
+                    # Without this bytes that are no UTF-8 would fail whoever reads the ids.
+                    ids.validate(full=True)
+                    vectors = pc.list_flatten(embedding).to_numpy()
+                    block = Block(
+                        shard=name,
+                        row_start=row,
+                        ids=ids,
+                        chunk_index=chunk_index.to_numpy(),
+                        vectors=vectors.reshape(batch.num_rows, dimension),
+                    )
+                yield block
                 row += batch.num_rows
 
 
@@ -102,8 +109,10 @@ def read_rows(
             stop = start + batch.num_rows
             here = [row for row in wanted if start <= row < stop]
             if here:
-                taken = batch.take(pa.array([row - start for row in here], pa.int64()))
-                yield from zip(here, taken.to_pylist(), strict=True)
+                with damage_explained(shard.where):
+                    taken = batch.take(pa.array([row - start for row in here], pa.int64()))
+                    values = taken.to_pylist()
+                yield from zip(here, values, strict=True)
             if not wanted or stop > wanted[-1]:
                 return
             start = stop

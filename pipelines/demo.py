@@ -155,7 +155,7 @@ def _ask(corpus: str, k: int, console: Console) -> None:
     _say(console, "model", f"{_MODEL.model}, {encoder.space.dimension} dimensions", started)
     for query in QUERIES:
         started = time.perf_counter()
-        hits = search(corpus, [query], k, encoder=encoder)[0]
+        hits = search(corpus, [query], k, encoder=encoder)[0].hits
         found_ms = 1000 * (time.perf_counter() - started)
         console.print()
         console.print(Text(f"{query}  ({found_ms:,.0f} ms)", style="bold"))

@@ -9,7 +9,7 @@ keep 1,000 documents each are the normal case of an evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,14 @@ class Ranked:
 class Ranking:
     """A running top k of documents for each of Q queries."""
 
-    def __init__(self, queries: npt.NDArray[np.float32], k: int, *, cosine: bool) -> None:
+    def __init__(
+        self,
+        queries: npt.NDArray[np.float32],
+        k: int,
+        *,
+        cosine: bool,
+        last_ids_first: bool = False,
+    ) -> None:
         """Take the queries.
 
         Args:
@@ -86,10 +93,12 @@ class Ranking:
             k: Documents to keep for each.
             cosine: Divide scores by both lengths (for spaces that are not normalized); a vector of
                 length zero then scores 0.
+            last_ids_first: Of equal scores the last id, as text, comes first and is kept: the order
+                of trec_eval. Otherwise the first id.
         """
         self._queries = _unit(queries) if cosine else queries  # (Q, D)
         self._cosine = cosine
-        self._best = [_Best(k) for _ in range(len(queries))]
+        self._best = [_Best(k, last_ids_first=last_ids_first) for _ in range(len(queries))]
         self._shards: list[ShardName] = []
 
     def add(self, block: Block) -> None:
@@ -163,8 +172,9 @@ class _Rows:
 class _Best:
     """The running top k of one query."""
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, k: int, *, last_ids_first: bool) -> None:
         self._k = k
+        self._last_ids_first = last_ids_first
         self._rows: _Rows | None = None
         self._scores = np.empty(0, np.float32)
         self._least = -np.inf
@@ -188,7 +198,8 @@ class _Best:
         rows, scores = self._rows, self._scores.tolist()
         if rows is None:
             return []
-        order = sorted(range(len(scores)), key=lambda at: (-scores[at], rows.ids[at]))
+        order = self._by_id(range(len(scores)), rows.ids)
+        order.sort(key=scores.__getitem__, reverse=True)  # equal ones stay in their order
         return [Ranked(rows.ids[at], scores[at], rows.place(at, shards)) for at in order]
 
     def _keep(self, positions: npt.NDArray[np.int64]) -> None:
@@ -202,9 +213,14 @@ class _Best:
         if len(self._scores) == self._k:
             return
         above = np.flatnonzero(self._scores > self._least)
-        tied = np.flatnonzero(self._scores == self._least).tolist()
-        tied.sort(key=ids.__getitem__)
+        tied = self._by_id(np.flatnonzero(self._scores == self._least).tolist(), ids)
         self._keep(np.concatenate([above, np.array(tied[: self._k - len(above)], np.int64)]))
+
+    def _by_id(self, positions: Iterable[int], ids: npt.NDArray[np.object_]) -> list[int]:
+        """Return positions in the order in which documents of one score come."""
+        if self._last_ids_first:
+            return sorted(positions, key=lambda at: str(ids[at]), reverse=True)
+        return sorted(positions, key=ids.__getitem__)
 
 
 def _rows_of(block: Block, shard: int) -> _Rows:

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
@@ -26,10 +24,10 @@ from rich.text import Text
 from command_line.boundary import run_command
 from command_line.fields import Location, OneOrMore
 from command_line.parse import parse_settings
-from encoder.encoder import load_encoder
+from encoder.encoder import Encoded, load_encoder
 from encoder.errors import InvalidInputError
 from encoder.settings import EncoderSettings
-from encoder.space import EmbeddingSpace
+from encoder.space import EmbeddingSpace, Role
 from pipelines.columns import CHAR_END, CHAR_START
 from pipelines.corpus.corpus_model import check_space, find_corpus_model
 from pipelines.corpus.pin import Pin, require_pin
@@ -40,7 +38,7 @@ from pipelines.errors import CorpusError, exit_code
 from pipelines.ranking import Ranked, Ranking
 from pipelines.storage import Storage
 
-__all__ = ["Hit", "QueryEncoder", "SearchSettings", "main", "search"]
+__all__ = ["Found", "Hit", "QueryEncoder", "SearchSettings", "main", "search"]
 
 _SHOWN_CHARACTERS = 200
 
@@ -66,8 +64,8 @@ class QueryEncoder(Protocol):
         """The space of the vectors."""
         ...
 
-    def encode_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return the vectors of queries, float32 (Q, D)."""
+    def encode(self, texts: Sequence[str], role: Role) -> Encoded:
+        """Return the vectors of texts, float32 (Q, D), and which texts are longer than it reads."""
         ...
 
 
@@ -94,9 +92,21 @@ class Hit:
     columns: dict[str, Any]
 
 
-def search(
-    corpus: str, queries: Sequence[str], k: int, *, encoder: QueryEncoder
-) -> list[list[Hit]]:
+@dataclass(frozen=True)
+class Found:
+    """What a query found.
+
+    Attributes:
+        hits: Documents, best first; equal scores in the order of their ids.
+        is_truncated: Whether the query is longer than the model reads, so that its end was not
+            looked for.
+    """
+
+    hits: list[Hit]
+    is_truncated: bool
+
+
+def search(corpus: str, queries: Sequence[str], k: int, *, encoder: QueryEncoder) -> list[Found]:
     """Return the k documents of a corpus that are closest to each query.
 
     Args:
@@ -106,7 +116,7 @@ def search(
         encoder: Of the corpus' space.
 
     Returns:
-        For each query its hits, best first; equal scores in the order of their ids.
+        For each query what it found.
 
     Raises:
         CorpusError: There is no corpus there, or a shard cannot be read.
@@ -120,14 +130,18 @@ def search(
     check_space(pin, encoder.space, "the model")
     if not queries:
         return []
-    vectors = encoder.encode_queries(queries)  # (Q, D)
-    ranking = Ranking(vectors, k, cosine=not pin.space.normalize)
+    encoded = encoder.encode(queries, Role.QUERY)
+    ranking = Ranking(encoded.vectors, k, cosine=not pin.space.normalize)
     try:
         for block in stream_blocks(storage, pin, live_shards(storage)):
             ranking.add(block)
-        return _with_columns(storage, pin, ranking.results())
+        results = _with_columns(storage, pin, ranking.results())
     except CorpusError as error:
         raise CorpusError(f"{error}; run `twofold verify --output {corpus}`") from error
+    return [
+        Found(hits, is_truncated)
+        for hits, is_truncated in zip(results, encoded.truncated.tolist(), strict=True)
+    ]
 
 
 def _with_columns(
@@ -182,9 +196,14 @@ def _run(argv: Sequence[str] | None) -> int:
     results = search(settings.corpus, settings.query, settings.k, encoder=encoder)
     searched = time.perf_counter()
     console = Console(highlight=False, markup=False)
-    for query, hits in zip(settings.query, results, strict=True):
-        console.print(_table(query, hits, pin.carried.names))
-    if not any(results):
+    for query, found in zip(settings.query, results, strict=True):
+        console.print(_table(query, found.hits, pin.carried.names))
+        if found.is_truncated:
+            sys.stderr.write(
+                f"query {_shown(query)!r} is longer than the model reads: its first "
+                f"{pin.space.max_seq_length} tokens were looked for\n"
+            )
+    if not any(found.hits for found in results):
         console.print(f"no documents in {settings.corpus}")
     console.print(
         f"model loaded in {loaded - started:.2f} s, searched in {searched - loaded:.2f} s"

@@ -225,6 +225,9 @@ def _duplicates(storage: Storage, pin: Pin, shards: Sequence[IndexedShard]) -> I
         raise CorpusError(
             f"{error} was deleted meanwhile: a job works on the corpus; verify it afterwards"
         ) from error
+    except CorpusError as error:
+        yield f"{error}; ids were not compared"
+        return
     for identity, chunk, names in found:
         yield f"{' and '.join(sorted(set(names)))}: id {identity!r}, chunk {chunk}, is not unique"
 

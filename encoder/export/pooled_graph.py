@@ -70,7 +70,9 @@ class PooledGraph(nn.Module):
         output = self.model.transformer(input_ids=input_ids, attention_mask=attention_mask)
         hidden = output.last_hidden_state.float()  # (B, T, H)
         kept = attention_mask.unsqueeze(-1).float()  # (B, T, 1)
-        mean = (hidden * kept).sum(dim=1) / kept.sum(dim=1)  # (B, H)
+        # Not times 0: OpenVINO gives NaN in padding whose local window (ModernBERT) is all masked.
+        hidden = torch.where(kept == 0, 0.0, hidden)
+        mean = hidden.sum(dim=1) / kept.sum(dim=1)  # (B, H)
         return self._finished(hidden[:, 0]), self._finished(mean)
 
     def _finished(self, vectors: torch.Tensor) -> torch.Tensor:

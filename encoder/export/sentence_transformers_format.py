@@ -5,7 +5,8 @@
 A Router whose routes hold only their Pooling stands behind one Transformer, so `encode_query` and
 `encode_document` share the weights. Where both roles pool alike, a plain Pooling takes its place.
 The files name their classes and poolings as sentence-transformers did before 6, and 6.2 reads
-them. `encode`, which says no role, is a document, as in the model card.
+them. `Router`, `encode_query` and `encode_document` came with 5, which the README says. `encode`,
+which says no role, is a document, as in the model card.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from encoder.space import EmbeddingSpace, Pooling, Role
 __all__ = ["SentenceTransformersFormat"]
 
 _MODULES = "sentence_transformers.models"
-"""The classes' place before 6, which 6.2 finds too: older releases know no other."""
+"""The classes' place before 6, which 6.2 finds too: 5 knows no other."""
 
 
 class SentenceTransformersFormat:

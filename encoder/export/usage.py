@@ -44,7 +44,15 @@ def render_readme(
 def sentence_transformers_usage(model: ModelDescription) -> str:
     """Return how a Sentence Transformers folder is used, in Markdown."""
     space = model.space
+    has_router = space.query.pooling is not space.document.pooling
+    needs = "sentence-transformers 5 or later" + (
+        ", whose `Router` pools each role its own way; older versions cannot load it."
+        if has_router
+        else ", for `encode_query` and `encode_document`."
+    )
     lines = [
+        f"Needs {needs}",
+        "",
         "```python",
         "from sentence_transformers import SentenceTransformer",
         "",

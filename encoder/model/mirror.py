@@ -20,7 +20,7 @@ from encoder.model.reference import ModelReference, resolve
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace
 
-__all__ = ["MirroredModel", "mirror", "refuse_other_space"]
+__all__ = ["MirroredModel", "files_to_mirror", "mirror"]
 
 
 @dataclass(frozen=True)
@@ -60,23 +60,11 @@ def mirror(
     record = render_space_file(space, reference=resolved.reference, revision=resolved.revision)
     with store_errors_explained(f"mirror to {destination_uri}"):
         destination = ModelDestination(destination_uri)
-        recorded = destination.recorded_space()
-        names = _files_to_copy(resolved.folder)
-        if recorded is not None:
-            refuse_other_space(recorded, space, destination_uri)
-            # The files that the record speaks of are there. Only an int8 graph can have been made
-            # since, and the last file be missing.
-            names = [name for name in names if name in INT8_FILES]
-        else:
-            destination.holds(resolved.folder / CONFIG_FILE, CONFIG_FILE)  # or another model's
-        missing = [
-            relative
-            for relative in names
-            if not destination.holds(resolved.folder / relative, relative)
-        ]
+        is_recorded = destination.recorded_space() is not None
+        missing = files_to_mirror(resolved.folder, space, destination, destination_uri)
         for relative in missing:
             destination.write(resolved.folder / relative, relative)
-        if recorded is None:
+        if not is_recorded:
             destination.write_record(record)
             missing.append(SPACE_FILE)
         # Where a whole mirror is, a configuration that the source has changed since is no concern.
@@ -86,6 +74,33 @@ def mirror(
     return MirroredModel(space, tuple(missing))
 
 
+def files_to_mirror(
+    folder: Path, space: EmbeddingSpace, destination: ModelDestination, uri: str
+) -> list[str]:
+    """Return the files that a mirror lacks, but for its record and config.json, in their order.
+
+    Args:
+        folder: The model.
+        space: Its space under the settings.
+        destination: Folder that is empty, or holds this very model.
+        uri: The destination, for errors.
+
+    Raises:
+        SpaceMismatchError: The destination mirrors another embedding space.
+        InvalidInputError: The destination holds other files.
+    """
+    recorded = destination.recorded_space()
+    names = _files_to_copy(folder)
+    if recorded is not None:
+        _refuse_other_space(recorded, space, uri)
+        # The files that the record speaks of are there. Only an int8 graph can have been made
+        # since, and the last file be missing.
+        names = [name for name in names if name in INT8_FILES]
+    else:
+        destination.holds(folder / CONFIG_FILE, CONFIG_FILE)  # or another model's
+    return [name for name in names if not destination.holds(folder / name, name)]
+
+
 def _files_to_copy(folder: Path) -> list[str]:
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     # A source's own record is not copied: settings given now may have changed the space.
@@ -93,17 +108,8 @@ def _files_to_copy(folder: Path) -> list[str]:
     return [*sorted(found.difference(INT8_FILES)), *(name for name in INT8_FILES if name in found)]
 
 
-def refuse_other_space(recorded: EmbeddingSpace, space: EmbeddingSpace, uri: str) -> None:
-    """Check that a mirror's record is of the space that is about to be mirrored there.
-
-    Args:
-        recorded: What the destination's record says.
-        space: The model's under the settings.
-        uri: The destination, for the error.
-
-    Raises:
-        SpaceMismatchError: It is not; the fields that differ are named with both values.
-    """
+def _refuse_other_space(recorded: EmbeddingSpace, space: EmbeddingSpace, uri: str) -> None:
+    """Check that a mirror's record is of the space that is about to be mirrored there."""
     differences = recorded.differences(space)
     if differences:
         shown = "; ".join(

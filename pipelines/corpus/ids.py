@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.columns import CHUNK_INDEX
+from pipelines.corpus.shard_file import damage_explained
 from pipelines.corpus.shards import DATA, ShardName
 from pipelines.storage import Storage
 
@@ -52,6 +53,10 @@ def find_duplicate_ids(
 
     Returns:
         Some duplicates, in the order of their shards; empty when ids are unique.
+
+    Raises:
+        CorpusError: A shard cannot be read.
+        FileNotFoundError: A shard is not there.
     """
     parts = max(1, -(-rows // _HASHES_PER_PART))
     suspects: set[int] = set()
@@ -113,10 +118,14 @@ def _hashes(storage: Storage, name: ShardName, id_column: str) -> np.ndarray:
 
 
 def _keys(storage: Storage, name: ShardName, id_column: str) -> Iterator[tuple[str, int]]:
-    with storage.open(f"{DATA}/{name}", read_ahead_bytes=_READ_AHEAD_BYTES) as file:
+    relative = f"{DATA}/{name}"
+    with (
+        damage_explained(storage.below(relative)),
+        storage.open(relative, read_ahead_bytes=_READ_AHEAD_BYTES) as file,
+    ):
         table: pa.Table = pq.read_table(file, columns=[id_column, CHUNK_INDEX])
-    ids = table[id_column].to_pylist()
-    for identity, chunk in zip(ids, table[CHUNK_INDEX].to_pylist(), strict=True):
+        ids, chunks = (table[name].to_pylist() for name in (id_column, CHUNK_INDEX))
+    for identity, chunk in zip(ids, chunks, strict=True):
         yield str(identity), chunk
 
 

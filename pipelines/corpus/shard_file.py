@@ -21,7 +21,7 @@ from pipelines.corpus.shards import DATA, ShardFooter, ShardName, footer_of
 from pipelines.errors import CorpusError
 from pipelines.storage import Storage
 
-__all__ = ["ShardFile"]
+__all__ = ["ShardFile", "damage_explained"]
 
 _WHOLE_FILE_BYTES = 64 * 2**20
 """Remote files up to this size are one request; larger ones are read piece by piece."""
@@ -63,8 +63,13 @@ class ShardFile:
 
     @property
     def schema(self) -> pa.Schema:
-        """The file's Arrow schema."""
-        return self._file.schema_arrow
+        """The file's Arrow schema.
+
+        Raises:
+            CorpusError: It cannot be read.
+        """
+        with self._explained():
+            return self._file.schema_arrow
 
     @property
     def num_rows(self) -> int:
@@ -89,8 +94,16 @@ class ShardFile:
             batch_rows: Rows of a batch at most.
 
         Raises:
-            CorpusError: The rest of the file cannot be read.
+            CorpusError: The rest of the file cannot be read, or has not these columns.
         """
+        # Arrow passes over columns that are not there, and gives both where there are two.
+        names = self.schema.names
+        missing = [name for name in columns or () if names.count(name) != 1]
+        if missing:
+            raise CorpusError(
+                f"{self.where} is not readable: expected one column {missing[0]!r}, found "
+                f"{', '.join(map(ascii, names))}"
+            )
         with self._explained():
             batches = self._file.iter_batches(batch_rows, columns=columns, use_threads=False)
         while True:
@@ -130,8 +143,27 @@ class ShardFile:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
-            yield
+            with damage_explained(self.where):
+                yield
         except FileNotFoundError as error:
             raise CorpusError(f"{self.where} is not there") from error
-        except (pa.ArrowException, OSError, BotoCoreError) as error:
-            raise CorpusError(f"{self.where} is not readable: {one_line(error)}") from error
+
+
+@contextmanager
+def damage_explained(where: str) -> Iterator[None]:
+    """Name the file of which Arrow, the disk or the store say that it cannot be read.
+
+    Args:
+        where: The file.
+
+    Raises:
+        CorpusError: It cannot be read.
+        FileNotFoundError: It is not there.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    # A ValueError is a name that is no UTF-8, or values that are not what the schema says.
+    except (pa.ArrowException, ValueError, OSError, BotoCoreError) as error:
+        raise CorpusError(f"{where} is not readable: {one_line(error)}") from error

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from itertools import chain, groupby
 
 from encoder.errors import InvalidInputError
+from pipelines.evaluation.beir_columns import find_columns
 from pipelines.evaluation.qrels import read_qrels
-from pipelines.source.documents import CorpusColumns, Reject, infer_columns, read_documents
+from pipelines.source.documents import CorpusColumns, Reject, read_documents
 from pipelines.source.listing import files_of
 from pipelines.source.plan import plan_units
 from pipelines.source.sources import list_sources, normalised
@@ -26,8 +27,6 @@ from pipelines.storage import store_errors
 
 __all__ = ["BeirFolder", "read_beir_folder"]
 
-_ID_COLUMNS = ("_id", "id")
-_TITLE, _TEXT = "title", "text"
 _UNIT_BYTES = 64 * 2**20
 
 
@@ -77,7 +76,7 @@ def read_beir_folder(uri: str, split: str) -> BeirFolder:
 
     Raises:
         InvalidInputError: A file or column is missing, a row is malformed, an id stands twice, a
-            query is empty, or a judgement names what is not there; one line that says where.
+            judged query is empty, or a judgement names what is not there; one line that says where.
         UnreadableSourceError: A file cannot be read to its end.
         StorageError: The store did not answer.
     """
@@ -93,10 +92,10 @@ def read_beir_folder(uri: str, split: str) -> BeirFolder:
                 "--split says which"
             )
         qrels = read_qrels(judged)
-        queries_by_id = dict(_queries(queries))
+        queries_by_id = dict(_queries(queries, qrels))
         _check_known(qrels, queries_by_id, f"{judged}: judged queries", queries)
         sources = tuple(list_sources([corpus], None))
-        columns = _columns(sources, with_title=True)
+        columns = find_columns(sources, with_title=True)
         full, empty = _document_ids(sources, columns)
     documents = dict.fromkeys(full | empty)
     for judgements in qrels.values():
@@ -133,22 +132,6 @@ def _named(files: list[str], root: str) -> str:
     return ", ".join(file.removeprefix(f"{root}/") for file in files[:5])
 
 
-def _columns(sources: tuple[Source, ...], *, with_title: bool) -> CorpusColumns:
-    """Find the id column by its two usual names, and the title where there is one."""
-    texts = [(_TITLE, _TEXT), (_TEXT,)] if with_title else [(_TEXT,)]
-    refusals = []
-    for id_column in _ID_COLUMNS:
-        for text_columns in texts:
-            try:
-                return infer_columns(
-                    sources, id_column=id_column, text_columns=text_columns, pass_through=()
-                )
-            except InvalidInputError as error:
-                refusals.append(error)
-    # The plainest question that a BEIR file answers: _id and text.
-    raise refusals[len(texts) - 1]
-
-
 def _rows(
     sources: tuple[Source, ...], columns: CorpusColumns
 ) -> Iterator[tuple[str, str | None, str]]:
@@ -176,14 +159,15 @@ def _id_of_empty(reject: Reject, place: str, columns: CorpusColumns) -> str:
     return reject.id
 
 
-def _queries(uri: str) -> Iterator[tuple[str, str]]:
+def _queries(uri: str, judged: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Yield (id, text) of all queries; only a judged one must have a text, others are not used."""
     sources = tuple(list_sources([uri], None))
     seen: set[str] = set()
-    for name, text, place in _rows(sources, _columns(sources, with_title=False)):
-        if text is None:
+    for name, text, place in _rows(sources, find_columns(sources, with_title=False)):
+        if text is None and name in judged:
             raise InvalidInputError(f"{place}: query {name!r} is empty; expected a text")
         _add(seen, name, place)
-        yield name, text
+        yield name, text or ""
 
 
 def _document_ids(sources: tuple[Source, ...], columns: CorpusColumns) -> tuple[set[str], set[str]]:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
@@ -29,7 +29,12 @@ from encoder.extras import require_extra
 from encoder.settings import EncoderSettings
 from pipelines.errors import VerificationError, exit_code
 from pipelines.evaluation.card_table import CardRow, CardTable, read_card
-from pipelines.evaluation.measurement import JsonSettings, ModelIdentity, write_json
+from pipelines.evaluation.measurement import (
+    ON_THIS_MACHINE,
+    JsonSettings,
+    ModelIdentity,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -90,7 +95,7 @@ class CardSettings(BaseModel):
     card: Path | None = Field(
         None, description="JSON of another model's table; unset: that of NoInstruct"
     )
-    output: Path = Field(
+    output: Annotated[Path, ON_THIS_MACHINE] = Field(
         Path("card-results"), description="Folder of the results; a task found there is not run"
     )
     result: CardResultSettings = Field(default_factory=CardResultSettings)
@@ -133,17 +138,23 @@ def compare(row: CardRow, task: AbsTask, outcome: TaskOutcome) -> ComparedRow:
     Raises:
         InvalidInputError: The card does not have the task's main metric.
     """
-    card = row.renamed_metrics()
-    metric = task.metadata.main_score
-    if metric not in card:
-        raise InvalidInputError(
-            f"expected {metric} among the metrics of {row.name}, found {', '.join(card)}"
-        )
+    metric, card = _main_metric(row, task), row.renamed_metrics()
     found = outcome.scores(row.split, row.config)
     ours = {name: 100 * found[name] for name in card if name in found}
     # A task that is a mean of others has no data of its own; the others are rows, too.
     same_data = task.is_aggregate or task.metadata.revision == row.revision
     return ComparedRow(row.name, metric, same_data, card, ours)
+
+
+def _main_metric(row: CardRow, task: AbsTask) -> str:
+    """Return the metric by which a row is compared; refuse a row that lacks it."""
+    metric = task.metadata.main_score
+    if metric not in row.renamed_metrics():
+        raise InvalidInputError(
+            f"expected {metric} among the metrics of {row.name}, found "
+            f"{', '.join(row.renamed_metrics()) or 'none'}; add it, or name other rows by --tasks"
+        )
+    return metric
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -166,6 +177,8 @@ def _run(argv: Sequence[str] | None) -> int:
 
     rows = select_rows(read_card(settings.card), tasks=settings.tasks, types=settings.types)
     tasks = [find_task(row.task_name, splits=(row.split,), subsets=row.subsets) for row in rows]
+    for row, task in zip(rows, tasks, strict=True):
+        _main_metric(row, task)  # A task may take hours, and none would be compared afterwards.
     encoder = load_encoder(_as_the_card(settings.encoder))
     model = MtebEncoder(encoder)
     console = Console(highlight=False, markup=False)

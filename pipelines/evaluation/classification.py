@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
 from command_line.boundary import run_command
+from command_line.fields import Location
 from command_line.parse import parse_settings
 from encoder.encoder import Encoder, load_encoder
 from encoder.errors import InvalidInputError
@@ -56,8 +57,8 @@ class ClassificationSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    train: str = Field(min_length=1, description="Labelled texts to draw from, or their URI")
-    test: str = Field(min_length=1, description="Labelled texts to judge by, or their URI")
+    train: Location = Field(description="Labelled texts to draw from, or their URI")
+    test: Location = Field(description="Labelled texts to judge by, or their URI")
     text_column: str = Field(
         "text", min_length=1, description="Name, or position from 1 where there is no header"
     )
@@ -196,7 +197,8 @@ def _run(argv: Sequence[str] | None) -> int:
     )
     require_extra("evaluate", "sklearn")
     train, test = (read_labelled(uri, settings) for uri in (settings.train, settings.test))
-    known = METRICS if len(set(test.labels)) != 2 else (*METRICS, *BINARY_METRICS)
+    is_binary = len(set(train.labels)) == len(set(test.labels)) == 2
+    known = (*METRICS, *BINARY_METRICS) if is_binary else METRICS
     parse_expectations(settings.result.expect, known)
     encoder = load_encoder(settings.encoder)
     measurement = measure_classification(

@@ -1,7 +1,8 @@
 """A dataset's corpus as vectors: made by the corpus job, in a folder that it can go on in.
 
-The folder's name tells everything that decides the vectors to the last digit, so that runs with
-other settings never meet: `<output>/<fingerprint>-<backend>-<dtype>`, of int8 with its graph.
+The folder's name tells the settings that decide the vectors to the last digit, so that runs with
+others never meet: `<output>/<fingerprint>-<backend>-<dtype>`, of int8 with its graph. What `auto`
+was, on the machines that embedded, the shards tell.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pipelines.corpus.pin import Pin, require_pin
 from pipelines.corpus_blocks import live_shards, stream_blocks
 from pipelines.embed_corpus import embed_corpus
 from pipelines.evaluation.beir_folder import BeirFolder
+from pipelines.evaluation.measurement import ran_as
 from pipelines.ranking import Block
 from pipelines.settings import EmbedCorpusSettings, JobSettings
 from pipelines.storage import Storage
@@ -33,12 +35,14 @@ class DatasetCorpus:
         pin: Its space and layout.
         documents: Documents that have a vector.
         truncated: Documents that were longer than the model reads.
+        ran_as: Backend and precision of the vectors; several where `auto` was not always the same.
     """
 
     storage: Storage
     pin: Pin
     documents: int
     truncated: int
+    ran_as: tuple[str, ...]
 
     def blocks(self) -> Iterator[Block]:
         """Yield all vectors, a few megabytes at a time.
@@ -84,8 +88,13 @@ def embed_dataset(
     _check_sources(storage, dataset)
     index = read_index(storage)
     totals = {} if index is None else index.totals()
+    footers = [] if index is None else [shard.footer for shard in index.shards]
     return DatasetCorpus(
-        storage, require_pin(storage), totals.get("documents", 0), totals.get("truncated", 0)
+        storage,
+        require_pin(storage),
+        totals.get("documents", 0),
+        totals.get("truncated", 0),
+        tuple(sorted({ran_as(footer.provenance) for footer in footers if footer.rows})),
     )
 
 

@@ -7,6 +7,7 @@ what the columns mean.
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple
@@ -58,7 +59,8 @@ def read_columns(
         quoted: Whether double quotes enclose values (RFC 4180); otherwise they are text.
 
     Raises:
-        InvalidInputError: A column is missing, a line is too short or there is no row.
+        InvalidInputError: A column is missing, a line has another number of columns than the
+            header (or, without one, too few), or there is no row.
         UnreadableSourceError: The file cannot be read to its end as UTF-8.
     """
     csv.field_size_limit(MAX_LINE_BYTES)  # 128 KiB unless told
@@ -89,14 +91,17 @@ def _pick(
 ) -> Iterator[Row]:
     if all(column.isdecimal() and int(column) > 0 for column in columns):
         positions = [int(column) - 1 for column in columns]
+        least, most, expected = max(positions) + 1, sys.maxsize, "at least "
     else:
         _, header = next(lines, (uri, []))
         positions = [_position(uri, header, column) for column in columns]
+        # One more is a separator inside a text: everything behind it stands in another column.
+        least, most, expected = len(header), len(header), ""
     for place, line in lines:
-        if len(line) <= max(positions):
+        if not least <= len(line) <= most:
             raise InvalidInputError(
-                f"expected at least {max(positions) + 1} columns, found {len(line)} in {place}; "
-                "correct the line, or say which columns and which separator"
+                f"expected {expected}{least} columns, found {len(line)} in {place}; correct the "
+                "line, or say which columns, which separator and whether values are quoted"
             )
         yield Row(place, tuple(line[position] for position in positions))
 

@@ -27,7 +27,8 @@ METRICS = (
     "recall_weighted",
 )
 BINARY_METRICS = ("ap", "ap_weighted")
-"""Added where there are two labels; the second in alphabetical order is the positive one."""
+"""Added where training and test texts have the same two labels; the second in alphabetical order
+is the positive one."""
 
 
 class Protocol(BaseModel):
@@ -93,10 +94,13 @@ def experiment(
         warnings.simplefilter("ignore", ConvergenceWarning)
         classifier.fit(vectors, labels)
     converged = bool((classifier.n_iter_ < protocol.max_iterations).all())
-    return _scores(test_labels, classifier.predict(test_vectors)), converged
+    is_binary = len(np.unique(labels)) == len(np.unique(test_labels)) == 2
+    return _scores(test_labels, classifier.predict(test_vectors), is_binary=is_binary), converged
 
 
-def _scores(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> dict[str, float]:
+def _scores(
+    labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], *, is_binary: bool
+) -> dict[str, float]:
     from sklearn.metrics import (
         accuracy_score,
         average_precision_score,
@@ -110,7 +114,7 @@ def _scores(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> 
         # A label that is never predicted has a precision of 0, as scikit-learn warns by default.
         scores[name] = score(labels, predicted, average="macro", zero_division=0)
         scores[f"{name}_weighted"] = score(labels, predicted, average="weighted", zero_division=0)
-    if len(np.unique(labels)) == 2:
+    if is_binary:
         scores["ap"] = average_precision_score(labels, predicted, average="macro")
         scores["ap_weighted"] = average_precision_score(labels, predicted, average="weighted")
     return {name: float(score) for name, score in scores.items()}

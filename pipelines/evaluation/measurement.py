@@ -10,8 +10,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
@@ -21,14 +22,28 @@ from pipelines.errors import StorageError
 from pipelines.evaluation.expectation import check_expectations, parse_expectations
 
 __all__ = [
+    "ON_THIS_MACHINE",
     "JsonSettings",
     "Measurement",
     "ModelIdentity",
     "ResultSettings",
     "check",
+    "ran_as",
     "show",
     "write_json",
 ]
+
+
+def _on_this_machine(value: object) -> object:
+    if "://" in str(value):
+        raise ValueError(
+            f"expected a path on this machine, found {value}; write there, and copy it to the store"
+        )
+    return value
+
+
+ON_THIS_MACHINE = BeforeValidator(_on_this_machine)
+"""Stands beside a field that names what is written here: a URI would be a folder called "s3:"."""
 
 with warnings.catch_warnings():
     # The flag is `--json`, as of other tools; what pydantic has under this name is deprecated.
@@ -39,7 +54,9 @@ with warnings.catch_warnings():
 
         model_config = ConfigDict(frozen=True, extra="forbid")
 
-        json: str | None = Field(None, description="Write the figures to this file, too")  # type: ignore[assignment]
+        json: Annotated[str | None, ON_THIS_MACHINE] = Field(  # type: ignore[assignment]
+            None, description="Write the figures to this file, too"
+        )
 
 
 class ResultSettings(JsonSettings):
@@ -77,6 +94,11 @@ class ModelIdentity:
         names = ("model", "backend", "dtype")
         ran = [self.provenance[name] for name in names if name in self.provenance]
         return ", ".join([*ran, f"space {self.space}"])
+
+
+def ran_as(provenance: Mapping[str, str]) -> str:
+    """Return what decides the last digits of a vector: backend and precision ("torch float32")."""
+    return " ".join(provenance[name] for name in ("backend", "dtype") if name in provenance)
 
 
 @dataclass(frozen=True)
@@ -125,13 +147,16 @@ def check(measurement: Measurement, settings: ResultSettings) -> None:
 def write_json(path: str, content: object) -> None:
     """Write a JSON file for people and programs; folders are made.
 
+    A figure that is no number (the correlation with equal ratings) is null: JSON has no NaN.
+
     Raises:
         StorageError: It cannot be written.
     """
     file = Path(path)
+    plain = json.loads(json.dumps(content), parse_constant=lambda _: None)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise StorageError(
             f"expected to write {file}, found {error.strerror}; give another --json"

@@ -37,7 +37,8 @@ class TaskOutcome:
 
     Attributes:
         name: The task's name.
-        result: mteb's result; None where the task failed.
+        result: mteb's result, of the splits and subsets that were asked for; None where the task
+            failed.
         error: One line where it failed.
     """
 
@@ -47,7 +48,7 @@ class TaskOutcome:
 
     @property
     def main_score(self) -> float | None:
-        """Mean of the task's main score over its splits and subsets, as a fraction of 1."""
+        """Mean of the main score over what was asked for of the task, as a fraction of 1."""
         return None if self.result is None else float(self.result.get_score())
 
     def scores(self, split: str, subset: str) -> dict[str, float]:
@@ -154,7 +155,9 @@ def _outcome(task: AbsTask, model: MtebEncoder, cache: mteb.ResultCache) -> Task
     finally:
         if task.data_loaded:
             task.unload_data()
-    return TaskOutcome(name, results.task_results[0])
+    # mteb merges all that was ever run into one file and gives all of it back: without this, the
+    # main score would be a mean over splits and subsets that nobody asked for.
+    return TaskOutcome(name, results.task_results[0].validate_and_filter_scores(task))
 
 
 def _require_readable(file: Path) -> None:

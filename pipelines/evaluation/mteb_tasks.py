@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
@@ -23,7 +24,14 @@ from encoder.extras import require_extra
 from encoder.settings import EncoderSettings
 from pipelines.errors import exit_code
 from pipelines.evaluation.expectation import parse_expectations
-from pipelines.evaluation.measurement import Measurement, ModelIdentity, ResultSettings, check, show
+from pipelines.evaluation.measurement import (
+    ON_THIS_MACHINE,
+    Measurement,
+    ModelIdentity,
+    ResultSettings,
+    check,
+    show,
+)
 
 __all__ = ["MtebSettings", "main"]
 
@@ -38,7 +46,7 @@ class MtebSettings(BaseModel):
     subsets: CommaSeparated = Field(
         (), description="Of tasks that have some (languages); unset: all"
     )
-    output: Path = Field(
+    output: Annotated[Path, ON_THIS_MACHINE] = Field(
         Path("mteb-results"), description="Folder of the results; a task found there is not run"
     )
     result: ResultSettings = Field(default_factory=ResultSettings)

@@ -162,8 +162,10 @@ def _judge(
 ) -> list[dict[str, dict[str, float]]]:
     """Return the metrics of each query for each set of vectors; the corpus streams by once."""
     cosine = not corpus.pin.space.normalize
-    # One more, for the document that may be passed over.
-    rankings = [Ranking(each.vectors, TOP_K + 1, cosine=cosine) for each in queries]
+    # One more, for the document that may be passed over. Ties at the cut are trec_eval's, too.
+    rankings = [
+        Ranking(each.vectors, TOP_K + 1, cosine=cosine, last_ids_first=True) for each in queries
+    ]
     for block in corpus.blocks():
         for ranking in rankings:
             ranking.add(block)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
@@ -11,17 +12,21 @@ from pipelines.source.listing import open_filesystem
 __all__ = ["read_qrels"]
 
 _HEADER = ("query-id", "corpus-id", "score")
+_GRADE = re.compile(r"(-?[0-9]{1,9})(\.0+)?")
+"""A whole number; "1.0" is what pandas writes of one in a column that once had a gap."""
+_MOST = 1000
+"""trec_eval counts up to the highest grade for every query: of 3e9 it does not come back."""
 
 
 def read_qrels(uri: str) -> Mapping[str, Mapping[str, int]]:
-    """Return {query: {document: score}} in the order of the file.
+    """Return {query: {document: score}} in the order of the file; blank lines are passed over.
 
     Args:
         uri: A normalised path or URI of a TSV file in UTF-8.
 
     Raises:
-        InvalidInputError: The header or a line is another, a score is no whole number, a pair is
-            judged twice or nothing is; names the line.
+        InvalidInputError: The header or a line is another, a score is no whole number or beyond
+            1,000, a pair is judged twice or nothing is; names the line.
         OSError: The store did not answer.
     """
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
@@ -50,6 +55,8 @@ def _lines(uri: str) -> Iterator[tuple[str, tuple[str, str, str]]]:
                         f"found {' '.join(fields)[:100]!r}"
                     )
                 continue
+            if not line.strip():
+                continue
             if len(fields) != len(_HEADER) or not all(fields):
                 raise InvalidInputError(
                     f"{place}: expected {', '.join(_HEADER)} with tabs between, found "
@@ -67,9 +74,10 @@ def _fields(line: bytes, place: str) -> tuple[str, ...]:
 
 
 def _score(text: str, place: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
+    match = _GRADE.fullmatch(text.strip())
+    if match is None or abs(int(match[1])) > _MOST:
         raise InvalidInputError(
-            f"{place}: expected a whole number as score, found {text[:50]!r}"
-        ) from error
+            f"{place}: expected a whole number from -{_MOST} to {_MOST} as score, found "
+            f"{text[:50]!r}"
+        )
+    return int(match[1])

@@ -21,15 +21,16 @@ from rich.table import Table
 from command_line.boundary import run_command
 from command_line.parse import parse_settings
 from encoder.extras import require_extra
+from encoder.model.description import describe_model
 from pipelines.errors import StorageError, exit_code
 from pipelines.evaluation.beir_folder import BeirFolder, read_beir_folder
 from pipelines.evaluation.expectation import check_expectations
-from pipelines.evaluation.measurement import Measurement, write_json
+from pipelines.evaluation.measurement import Measurement, ran_as, write_json
 from pipelines.evaluation.pooling_pairs import Retrieval, retrieve
 from pipelines.evaluation.published_figures import read_expectations
 from pipelines.evaluation.retrieval_metrics import CUTS, METRICS, mean_metrics
 from pipelines.evaluation.retrieval_settings import RetrievalSettings
-from pipelines.evaluation.storage_quality import StorageQuality, compare_storage
+from pipelines.evaluation.storage_quality import StorageQuality, check_dimensions, compare_storage
 
 __all__ = ["main"]
 
@@ -54,10 +55,13 @@ def _run(argv: Sequence[str] | None) -> int:
     expectations = read_expectations(
         settings.result.expect, METRICS, dataset=dataset.name, split=dataset.split
     )
+    if settings.storage:
+        # Hours of embedding would precede the refusal otherwise.
+        check_dimensions(settings, describe_model(settings.encoder).space.dimension)
     found = retrieve(dataset, settings)
     storage = compare_storage(dataset, found, settings) if settings.storage else []
     measurement = _measurement(dataset, found)
-    _show(measurement, found, storage)
+    _show(measurement, dataset, found, storage)
     _write(settings, measurement, found, storage)
     check_expectations(expectations, measurement.metrics, settings.result.tolerance)
     return 0
@@ -78,17 +82,35 @@ def _measurement(dataset: BeirFolder, found: Retrieval) -> Measurement:
     return Measurement("retrieval", data, counts, metrics)
 
 
-def _show(measurement: Measurement, found: Retrieval, storage: Sequence[StorageQuality]) -> None:
+def _show(
+    measurement: Measurement,
+    dataset: BeirFolder,
+    found: Retrieval,
+    storage: Sequence[StorageQuality],
+) -> None:
     console = Console(highlight=False, markup=False)
-    uri, split = measurement.data
     counts = (f"{count:,} {name}" for name, count in measurement.counts.items() if count)
-    console.print(f"retrieval: {uri}, {split}: {', '.join(counts)}", soft_wrap=True)
+    console.print(f"retrieval: {dataset.uri}, {dataset.split}: {', '.join(counts)}", soft_wrap=True)
+    console.print(f"of a document: {' and '.join(dataset.columns.text_columns)}", soft_wrap=True)
     console.print(f"model: {found.queries.model}", soft_wrap=True)
+    if line := _other_vectors(found):
+        console.print(line, soft_wrap=True)
     console.print(_table(measurement.metrics))
     if len(found.metrics) > 1:
         console.print(_pairs_table(found))
     if storage:
         console.print(_storage_table(storage))
+
+
+def _other_vectors(found: Retrieval) -> str:
+    """Return a line on documents that were not embedded as the queries were; "" where all were."""
+    documents, queries = found.corpus.ran_as, ran_as(found.queries.model.provenance)
+    if set(documents) <= {queries}:
+        return ""
+    return (
+        f"the documents are vectors of {' and '.join(documents)}, kept below --output; the queries "
+        f"are {queries}: give another --output, or --backend and --dtype, to embed them alike"
+    )
 
 
 def _table(metrics: Mapping[str, float]) -> Table:
@@ -131,6 +153,7 @@ def _write(
         content = {
             **asdict(measurement),
             "model": asdict(found.queries.model),
+            "documents_ran_as": found.corpus.ran_as,
             "poolings": [
                 {
                     "query": pair.query.value,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from command_line.fields import Location
 from encoder.settings import EncoderSettings
-from pipelines.evaluation.measurement import ResultSettings
+from pipelines.evaluation.measurement import ON_THIS_MACHINE, ResultSettings
 from pipelines.settings import JobSettings
 
 __all__ = ["RetrievalSettings"]
@@ -18,14 +21,12 @@ class RetrievalSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    dataset: str = Field(
-        min_length=1,
+    dataset: Location = Field(
         description="Folder in BEIR's layout, local or any fsspec URI: corpus, queries, qrels/",
     )
     split: str = Field("test", min_length=1, description="Judgements to use: qrels/SPLIT.tsv")
-    output: str = Field(
+    output: Location = Field(
         _OUTPUT,
-        min_length=1,
         description="Folder or URI below which the documents' vectors are kept, by dataset and "
         "space; the next run goes on from there",
     )
@@ -33,7 +34,7 @@ class RetrievalSettings(BaseModel):
         False,
         description="A query does not find the document of its own id (as in ArguAna and Quora)",
     )
-    per_query: str | None = Field(
+    per_query: Annotated[str | None, ON_THIS_MACHINE] = Field(
         None, description="Write every query's metrics to this file, one JSON object a line"
     )
     ablation: bool = Field(
@@ -45,7 +46,9 @@ class RetrievalSettings(BaseModel):
     storage_dims: tuple[int, ...] = Field(
         (), description="Dimensions to compare; unset: all, a half and a quarter of them"
     )
-    plot: str | None = Field(None, description="Draw the storage choices into this SVG file")
+    plot: Annotated[str | None, ON_THIS_MACHINE] = Field(
+        None, description="Draw the storage choices into this SVG file"
+    )
     result: ResultSettings = Field(default_factory=ResultSettings)
     encoder: EncoderSettings = Field(default_factory=EncoderSettings)
     job: JobSettings = Field(default_factory=JobSettings)

@@ -24,7 +24,7 @@ from pipelines.evaluation.retrieval_settings import RetrievalSettings
 from pipelines.evaluation.stored_vectors import StoredAs, ValueRange, cut_to_unit, read_back
 from pipelines.ranking import Place, Ranked, Ranking
 
-__all__ = ["StorageQuality", "compare_storage"]
+__all__ = ["StorageQuality", "check_dimensions", "compare_storage"]
 
 _K = 10
 _RESCORED = 4
@@ -64,13 +64,7 @@ def compare_storage(
         InvalidInputError: More dimensions are asked for than the vectors have.
         CorpusError: A shard cannot be read.
     """
-    all_of_them = found.corpus.pin.space.dimension
-    wanted = settings.storage_dims or (all_of_them, all_of_them // 2, all_of_them // 4)
-    if max(wanted) > all_of_them:
-        raise InvalidInputError(
-            f"--storage-dims: expected at most the {all_of_them} dimensions of the vectors, found "
-            f"{max(wanted)}"
-        )
+    dimensions_wanted = check_dimensions(settings, found.corpus.pin.space.dimension)
     judge = QueryMetrics(dataset.qrels)
 
     def ndcg(results: Iterator[list[Ranked]]) -> float:
@@ -85,9 +79,28 @@ def compare_storage(
 
     return [
         StorageQuality(name, dimensions, size, ndcg(results))
-        for dimensions in dict.fromkeys(filter(None, wanted))
+        for dimensions in dimensions_wanted
         for name, size, results in _searches(found, dimensions)
     ]
+
+
+def check_dimensions(settings: RetrievalSettings, all_of_them: int) -> list[int]:
+    """Return the dimensions to compare, each once: given ones, or all, a half and a quarter.
+
+    Args:
+        settings: Which are wanted.
+        all_of_them: Dimensions of the model's vectors.
+
+    Raises:
+        InvalidInputError: More dimensions are asked for than the vectors have.
+    """
+    wanted = settings.storage_dims or (all_of_them, all_of_them // 2, all_of_them // 4)
+    if max(wanted) > all_of_them:
+        raise InvalidInputError(
+            f"--storage-dims: expected at most the {all_of_them} dimensions of the vectors, found "
+            f"{max(wanted)}"
+        )
+    return list(dict.fromkeys(filter(None, wanted)))
 
 
 def _searches(
@@ -100,8 +113,11 @@ def _searches(
     )
     signs = read_back(queries, StoredAs.BINARY, values)
     # One more than k, for the document that may be passed over.
-    rankings = {stored: Ranking(queries, _K + 1, cosine=False) for stored in StoredAs}
-    hamming = Ranking(signs, _RESCORED * (_K + 1), cosine=False)
+    # Hamming distances are few whole numbers: which of equal ones are kept is trec_eval's order.
+    rankings = {
+        stored: Ranking(queries, _K + 1, cosine=False, last_ids_first=True) for stored in StoredAs
+    }
+    hamming = Ranking(signs, _RESCORED * (_K + 1), cosine=False, last_ids_first=True)
     for block in found.corpus.blocks():
         unit = cut_to_unit(block.vectors, dimensions)
         for stored, ranking in rankings.items():
@@ -127,7 +143,7 @@ def _rescored(
     vectors = _vectors_of(corpus, chain.from_iterable(candidates), queries.shape[1], values)
     for query, hits in zip(queries, candidates, strict=True):
         scored = [replace(hit, score=float(vectors[hit.place] @ query)) for hit in hits]
-        yield sorted(scored, key=lambda hit: (-hit.score, hit.id))
+        yield sorted(scored, key=lambda hit: (hit.score, str(hit.id)), reverse=True)
 
 
 def _vectors_of(

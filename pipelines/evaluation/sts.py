@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from rich.console import Console
 
 from command_line.boundary import run_command
-from command_line.fields import CommaSeparated
+from command_line.fields import CommaSeparated, Location
 from command_line.parse import parse_settings
 from encoder.encoder import Encoder, load_encoder
 from encoder.errors import InvalidInputError
@@ -44,8 +44,7 @@ class StsSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    pairs: str = Field(
-        min_length=1,
+    pairs: Location = Field(
         description="Delimited file of rated pairs, or its URI; the defaults below are the layout "
         "of the STS Benchmark",
     )

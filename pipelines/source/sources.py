@@ -73,7 +73,8 @@ def list_sources(
     if unknown:
         raise InvalidInputError(
             f"expected names that end in {', '.join(_FORMATS)} (.gz, .zst); found {_some(unknown)}:"
-            " give --input-format, or a pattern that leaves these files out"
+            " convert or rename these files, leave them out by a pattern or, where the command has"
+            " that flag, give --input-format"
         )
     if not sources:
         raise InvalidInputError(

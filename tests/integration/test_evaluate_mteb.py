@@ -162,6 +162,27 @@ def test_subsets_are_asked_of_tasks_that_have_some():
     assert list(find_task("STSBenchmark", subsets=["en-en"]).hf_subsets) == ["default"]
 
 
+def test_a_score_is_of_the_subsets_asked_for_whatever_else_the_result_file_holds(
+    local_data, tmp_path
+):
+    worse = {**PAIRS, "score": PAIRS["score"][::-1]}
+    subsets = {
+        name: DatasetDict({"test": Dataset.from_dict(columns)})
+        for name, columns in (("en-en", PAIRS), ("es-es", worse))
+    }
+    local_data("STS17", subsets)
+
+    def score(subset: str, folder: str) -> float:
+        task = find_task("STS17", subsets=[subset])
+        (outcome,) = run_tasks([task], MtebEncoder(FakeEncoder()), tmp_path / folder)
+        return outcome.main_score
+
+    alone = {subset: score(subset, subset) for subset in subsets}
+    assert alone["en-en"] != pytest.approx(alone["es-es"])
+    assert {subset: score(subset, "both") for subset in subsets} == pytest.approx(alone)
+    assert {subset: score(subset, "both") for subset in subsets} == pytest.approx(alone)
+
+
 def test_half_a_result_file_is_named_and_not_taken_for_a_result(local_data, tmp_path):
     local_data("STSBenchmark", pairs())
     model = MtebEncoder(FakeEncoder())

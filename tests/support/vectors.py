@@ -33,20 +33,25 @@ class VectorRow:
 
 
 class FixedEncoder:
-    """Stands in for `encoder.Encoder`: the vectors of texts are given, those of others are one."""
+    """Stands in for `encoder.Encoder`: the vectors of texts are given, those of others are one.
 
-    def __init__(self, space: EmbeddingSpace, vectors: dict[str, Sequence[float]]) -> None:
+    What is longer than `limit` characters counts as truncated.
+    """
+
+    def __init__(
+        self, space: EmbeddingSpace, vectors: dict[str, Sequence[float]], *, limit: int = 1000
+    ) -> None:
         self.space = space
+        self._limit = limit
         self.provenance = {"model": "/nowhere", "dtype": "float32"}
         self._vectors = vectors
 
     def encode(self, texts: Sequence[str], role: Role) -> Encoded:
-        vectors = np.eye(1, self.space.dimension, dtype=np.float32).repeat(len(texts), axis=0)
-        return Encoded(vectors, np.ones(len(texts), np.int32), np.zeros(len(texts), np.bool_), 0)
-
-    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
-        rows = [self._vectors[text] for text in texts]
-        return np.array(rows, np.float32).reshape(-1, self.space.dimension)
+        one = np.eye(1, self.space.dimension)[0]
+        rows = [self._vectors.get(text, one) for text in texts]
+        vectors = np.array(rows, np.float32).reshape(-1, self.space.dimension)
+        truncated = np.array([len(text) > self._limit for text in texts], np.bool_)
+        return Encoded(vectors, np.ones(len(texts), np.int32), truncated, 0)
 
 
 def make_space(dimension: int, *, normalize: bool = True) -> EmbeddingSpace:

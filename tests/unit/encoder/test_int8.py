@@ -178,6 +178,25 @@ def test_a_second_graph_is_refused_at_the_destination_and_of_a_quantized_model(
         quantize_model(settings(copy), sample, str(tmp_path / "other"))
 
 
+def test_files_of_a_graph_without_a_record_are_left_by_an_interrupted_run_and_replaced(
+    copy: Path, tiny_model: Path, without_nncf_work: None
+) -> None:
+    (copy / INT8_RECORD_FILE).unlink()
+    (copy / INT8_WEIGHTS_FILE).write_bytes(b"of another calibration")
+    quantize_model(settings(tiny_model), tokenized(tiny_model), str(copy))
+    assert graph_sha256(copy) == read_int8_record(copy).graph_sha256
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_folder_with_another_models_files_is_refused_before_any_work(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).write_text("{}")
+    monkeypatch.setattr("encoder.quantization.load_pooled_model", None)
+    with pytest.raises(InvalidInputError, match=f"holds another {name} than the model's"):
+        quantize_model(settings(tiny_model), tokenized(tiny_model), str(tmp_path))
+
+
 def test_a_mirror_of_another_space_is_refused_before_any_work(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -64,6 +66,16 @@ def test_of_equally_good_documents_the_first_ids_are_kept_within_a_block():
 def test_of_equally_good_documents_the_first_ids_are_kept_over_blocks():
     blocks = [a_block(number, [(identity, 0, 1.0)]) for number, identity in enumerate("dcba")]
     assert [hit[0] for hit in ranked(blocks, 2)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("ids", [["9", "10", "1", "2"], [9, 10, 1, 2]])
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_trec_evals_order_keeps_the_last_ids_as_text_of_equally_good_documents(ids, blocks):
+    ranking = Ranking(np.ones((1, 1), np.float32), 2, cosine=False, last_ids_first=True)
+    for number, part in enumerate(np.array_split(np.array(ids), blocks)):
+        one = a_block(number, [("", 0, 1.0)] * len(part))
+        ranking.add(replace(one, ids=pa.array(part)))
+    assert [str(hit.id) for hit in ranking.results()[0]] == ["9", "2"]
 
 
 def test_a_document_of_many_good_chunks_leaves_room_for_others():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,7 +35,7 @@ UP, RIGHT, DOWN = (0, 1, 0, 0), (1, 0, 0, 0), (0, -1, 0, 0)
 
 def found(folder: Path, vector, k: int, space=SPACE) -> list[Hit]:
     encoder = FixedEncoder(space, {"q": vector})
-    return search.search(str(folder), ["q"], k, encoder=encoder)[0]
+    return search.search(str(folder), ["q"], k, encoder=encoder)[0].hits
 
 
 # Small whole numbers: every sum is exact in float32, so brute force must agree to the bit.
@@ -78,7 +79,7 @@ def test_hits_are_those_of_brute_force_however_the_corpus_is_cut(shards, queries
         write_vectors(Path(folder), PIN, shards)
         texts = {f"query {number}": query for number, query in enumerate(queries)}
         results = search.search(folder, list(texts), k, encoder=FixedEncoder(SPACE, texts))
-    assert [[(hit.id, hit.score, hit.chunk_index) for hit in hits] for hits in results] == [
+    assert [[(hit.id, hit.score, hit.chunk_index) for hit in found.hits] for found in results] == [
         by_brute_force(shards, query, k) for query in queries
     ]
 
@@ -137,6 +138,14 @@ def test_only_shards_that_the_index_lists_are_searched(tmp_path):
     assert [hit.id for hit in found(tmp_path, UP, 5)] == ["new"]
 
 
+def test_a_query_that_is_longer_than_the_model_reads_says_so(tmp_path):
+    write_vectors(tmp_path, PIN, [[VectorRow("a", UP)]])
+    encoder = FixedEncoder(SPACE, {}, limit=20)
+    queries = ["what is up", "what is up with a long tail"]
+    results = search.search(str(tmp_path), queries, 1, encoder=encoder)
+    assert [found.is_truncated for found in results] == [False, True]
+
+
 def test_a_corpus_without_rows_has_no_hits(tmp_path):
     write_vectors(tmp_path, PIN, [])
     assert found(tmp_path, UP, 3) == []
@@ -169,6 +178,38 @@ def test_a_shard_that_cannot_be_read_is_named_with_what_to_do(tmp_path):
         found(tmp_path, UP, 1)
 
 
+@pytest.mark.parametrize("column", ["id", "chunk_index", "embedding", "title", "char_end"])
+def test_a_shard_whose_columns_have_other_names_is_named_with_what_to_do(tmp_path, column):
+    (name,) = write_vectors(tmp_path, PIN, [[VectorRow("a", UP)]])
+    path = tmp_path / "data" / str(name)
+    table = pq.read_table(path)
+    names = ["other" if each == column else each for each in table.column_names]
+    renamed = table.rename_columns(names).replace_schema_metadata(table.schema.metadata)
+    pq.write_table(renamed, path)
+    with pytest.raises(CorpusError, match=f"{name} is not readable.*run `twofold verify"):
+        found(tmp_path, UP, 1)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("id", pa.array([b"\xff", b"b"]).view(pa.string())),
+        ("chunk_index", pa.array([0, None], pa.int32())),
+        ("embedding", pa.array([UP, None], pa.list_(pa.float32(), 4))),
+        ("title", pa.array([b"\xff", b"b"]).view(pa.string())),
+    ],
+)
+def test_a_shard_with_values_that_nobody_can_read_is_named_with_what_to_do(
+    tmp_path, column, values
+):
+    (name,) = write_vectors(tmp_path, PIN, [[VectorRow("a", UP), VectorRow("b", UP)]])
+    path = tmp_path / "data" / str(name)
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index(column), column, [values]), path)
+    with pytest.raises(CorpusError, match=f"{name} is not readable.*run `twofold verify"):
+        found(tmp_path, UP, 1)
+
+
 def test_a_shard_that_the_index_lists_and_is_gone_is_named(tmp_path):
     names = write_vectors(tmp_path, PIN, [[VectorRow("a", UP)], [VectorRow("b", UP)]])
     publish_index(tmp_path, PIN)
@@ -185,7 +226,7 @@ def test_an_empty_query_and_no_hits_wanted_are_refused(tmp_path, query, k):
 
 def command(folder: Path, monkeypatch, capsys, *flags: str) -> tuple[int, str]:
     """Run the command with given vectors in the place of a model."""
-    encoder = FixedEncoder(SPACE, {"up": UP, "right": RIGHT})
+    encoder = FixedEncoder(SPACE, {"up": UP, "right": RIGHT}, limit=20)
     monkeypatch.setattr(search, "find_corpus_model", lambda pin, given: CorpusModelOf(given))
     monkeypatch.setattr(search, "load_encoder", lambda given: encoder)
     code = search.main(["--corpus", str(folder), *flags])
@@ -212,6 +253,19 @@ def test_the_command_prints_ranks_scores_ids_and_columns_for_every_query(
     assert ["1", "1.0000", "b", "aside"] in shown
     assert "[bold]top[/]" in output
     assert "model loaded in" in output
+
+
+def test_the_command_says_beside_its_tables_which_queries_were_cut(tmp_path, monkeypatch, capsys):
+    write_vectors(tmp_path, PIN, [[VectorRow("a", UP)]])
+    flags = ("--query", "up", "--query", "up with a long tail that is not read")
+    code, output = command(tmp_path, monkeypatch, capsys, *flags)
+    assert code == 0
+    # On stderr, which `command` puts last.
+    assert output.splitlines()[-1] == (
+        "query 'up with a long tail that is not read' is longer than the model reads: its first "
+        "128 tokens were looked for"
+    )
+    assert output.count("is longer than") == 1
 
 
 def test_the_command_does_not_hand_control_characters_of_the_corpus_to_the_terminal(

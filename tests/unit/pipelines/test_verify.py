@@ -227,6 +227,23 @@ def test_a_truncated_shard_is_named(output):
     assert all(str(name) in line for line in found)
 
 
+def test_one_flipped_bit_of_a_columns_name_is_found(output):
+    name = shards(output)[2]
+    path = output / "data" / str(name)
+    path.write_bytes(path.read_bytes().replace(b"chunk_index", b"\xe3hunk_index"))
+    found = findings(output)
+    assert naming(name, "is not readable", found)
+    assert all(str(name) in line for line in found)
+
+
+def test_ids_that_cannot_be_read_again_are_found(output, monkeypatch):
+    def refuse(*_, **__):
+        raise CorpusError("shard-1 is not readable: a page")
+
+    monkeypatch.setattr(command, "find_duplicate_ids", refuse)
+    assert findings(output) == ("shard-1 is not readable: a page; ids were not compared",)
+
+
 def test_one_flipped_bit_of_one_number_of_a_vector_is_found(output):
     # Names are hashes of the sources' place and time, so any shard may be that of no rows.
     name, path, vectors = next(

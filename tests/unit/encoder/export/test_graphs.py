@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from encoder.export.openvino_format import OpenVinoFormat
 from encoder.export.pooled_graph import PooledGraph
 from encoder.settings import EncoderSettings
 from encoder.space import Role
+from support.transformers import tiny_transformer
 
 FORMATS = [
     # torch.export takes 4 s for each.
@@ -108,6 +111,23 @@ def test_weights_of_an_openvino_graph_stay_float32(tiny_model: Path, tmp_path: P
     weights = (tiny_model / "model.safetensors").stat().st_size
     # BERT's pooler, which no pooling here uses, is left out.
     assert (tmp_path / "out/openvino_model.bin").stat().st_size > 0.9 * weights
+
+
+def test_padding_that_openvino_gives_no_numbers_for_spoils_no_mean(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    # ModernBERT: the local window of a row that is far in the padding is masked as a whole.
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    vocab_size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    options = {"global_attn_every_n_layers": 2, "local_attention": 16}
+    special = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    model = tiny_transformer("modernbert", vocab_size=vocab_size, **options, **special)
+    model.save_pretrained(folder)
+    exported = _export(
+        OpenVinoFormat(), folder, tmp_path / "out", query_pooling="mean", document_pooling="cls"
+    )
+    assert exported.fidelity is not None
+    assert exported.fidelity.min_cosine > 0.9999
 
 
 @pytest.mark.parametrize(("export_format", "file"), FORMATS)

@@ -118,6 +118,16 @@ def test_only_an_asymmetric_model_has_a_router(st: Any, model: Path, tmp_path: P
     assert _kinds(tmp_path / "one") == ["Transformer", "Pooling"]
 
 
+def test_the_readme_says_which_version_the_folder_needs(
+    st: Any, model: Path, tmp_path: Path
+) -> None:
+    _export(model, tmp_path / "both")
+    _export(model, tmp_path / "one", query_pooling=Pooling.CLS)
+    both, one = ((tmp_path / name / "README.md").read_text() for name in ("both", "one"))
+    assert "Needs sentence-transformers 5 or later, whose `Router` pools" in both
+    assert "Needs sentence-transformers 5 or later, for `encode_query`" in one
+
+
 def test_what_sentence_transformers_saves_again_is_read_too(
     st: Any, model: Path, tmp_path: Path
 ) -> None:

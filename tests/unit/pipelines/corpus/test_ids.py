@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from pipelines.corpus import ids as ids_module
 from pipelines.corpus.ids import DuplicateId, find_duplicate_ids
 from pipelines.corpus.shards import DATA, ShardName, serialize_shard
+from pipelines.errors import CorpusError
 from pipelines.storage import Storage
 from support.corpora import a_footer, a_shard_table
 from support.fake_encoder import SPACE
@@ -95,6 +97,16 @@ def test_an_id_that_ends_like_a_chunk_is_not_taken_for_one(corpus):
     corpus.add(["1:x", "x"], chunks=[0, 1])
     corpus.add(["0:1:x"], chunks=[0])
     assert corpus.duplicates() == []
+
+
+def test_a_shard_whose_ids_cannot_be_read_is_named(corpus):
+    corpus.add(["x"])
+    name = corpus.add(["y"])
+    path = corpus.storage.path(f"{DATA}/{name}")
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(content.replace(b"chunk_index", b"\xe3hunk_index"))
+    with pytest.raises(CorpusError, match=f"{name} is not readable: "):
+        corpus.duplicates()
 
 
 @pytest.mark.parametrize("different_hashes", [1, 3])

@@ -71,6 +71,20 @@ def test_a_damaged_page_ends_the_reading_with_the_files_name(shard):
         list(file.batches(batch_rows=4))
 
 
+@pytest.mark.parametrize(
+    ("first_byte", "says"),
+    [(b"\xe3", "is not readable: UnicodeDecodeError"), (b"b", "expected one column 'chunk_index'")],
+)
+def test_a_flipped_bit_of_a_columns_name_ends_the_reading_with_the_files_name(
+    shard, first_byte, says
+):
+    storage, name = shard
+    content = storage.read(f"{DATA}/{name}") or b""
+    damage(storage, name, content.replace(b"chunk_index", first_byte + b"hunk_index"))
+    with pytest.raises(CorpusError, match=f"{name} .*{says}"), ShardFile(storage, name) as file:
+        list(file.batches(["id", "chunk_index"], batch_rows=4))
+
+
 @pytest.mark.parametrize("entry", [b"twofold.shard", b"twofold.space"])
 @pytest.mark.parametrize("value", [b"{", b"[1]", b"\xff", b'{"a": 1}'])
 def test_a_footer_that_is_not_the_jobs_is_named(shard, entry, value):

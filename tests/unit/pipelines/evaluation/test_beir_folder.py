@@ -64,13 +64,18 @@ def test_documents_without_a_text_are_counted_and_may_be_judged(tmp_path):
     assert (dataset.documents, dataset.empty_documents) == (3, 1)
 
 
+def test_an_empty_query_that_nobody_judged_stops_nothing(tmp_path):
+    folder = write_beir(tmp_path / "d", queries=[*QUERIES, {"_id": "q9", "text": " "}])
+    assert list(read_beir_folder(str(folder), "test").queries) == ["q1", "q2"]
+
+
 @pytest.mark.parametrize(
     ("broken", "says"),
     [
         ({"corpus": [*CORPUS, CORPUS[0]]}, "corpus.jsonl, row 4: id 'd1' stood before"),
         ({"queries": [*QUERIES, QUERIES[0]]}, "row 4: id 'q1' stood before"),
         ({"queries": [{"_id": "q1", "text": " "}]}, "row 1: query 'q1' is empty"),
-        ({"queries": [*QUERIES, {"_id": "q9"}]}, "row 4: query 'q9' is empty"),
+        ({"queries": [*QUERIES[1:], {"_id": "q1"}]}, "row 3: query 'q1' is empty"),
         ({"queries": [*QUERIES, {"text": "no id"}]}, "row 4: id is missing"),
         ({"queries": [*QUERIES, {"_id": "q9", "text": 5}]}, "row 4: text is not a string"),
         ({"corpus": [*CORPUS, {"text": "no id"}]}, "row 4: id is missing"),
@@ -108,6 +113,14 @@ def test_two_files_of_one_part_are_refused_rather_than_one_chosen(tmp_path):
     folder = write_beir(tmp_path / "d")
     (folder / "corpus.jsonl.gz").write_bytes(gzip.compress(b""))
     assert "found corpus.jsonl, corpus.jsonl.gz" in refusal(folder)
+
+
+def test_a_format_that_is_not_read_is_refused_with_what_can_be_done_here(tmp_path):
+    folder = write_beir(tmp_path / "d")
+    (folder / "queries.jsonl").rename(folder / "queries.tsv")
+    message = refusal(folder)
+    assert "queries.tsv: convert or rename these files" in message
+    assert "where the command has that flag, give --input-format" in message
 
 
 def test_another_split_than_there_is_names_those_there_are(tmp_path):

@@ -6,8 +6,9 @@ import pytest
 from mteb.results import TaskResult
 
 from encoder.errors import InvalidInputError
+from pipelines.evaluation import card
 from pipelines.evaluation.card import compare, select_rows
-from pipelines.evaluation.card_table import read_card
+from pipelines.evaluation.card_table import CardTable, read_card
 from pipelines.evaluation.mteb_run import TaskOutcome, find_task
 
 TABLE = read_card()
@@ -78,3 +79,20 @@ def test_a_card_without_the_main_metric_is_refused():
     other = row.model_copy(update={"metrics": {"map_at_1": 1.0}})
     with pytest.raises(InvalidInputError, match="expected ndcg_at_10 among the metrics"):
         compare(other, find_task("SciFact"), TaskOutcome("SciFact"))
+
+
+def test_a_card_without_a_main_metric_is_refused_before_anything_is_loaded(
+    tmp_path, monkeypatch, capsys
+):
+    def load(_):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(card, "load_encoder", load)
+    bad, good = select_rows(TABLE, tasks=["SciFact", "STS12"])
+    assert bad.task_name == "STS12"
+    bad = bad.model_copy(update={"metrics": {"euclidean_spearman": 50.0}})
+    file = tmp_path / "card.json"
+    file.write_text(CardTable(model="m", results=(good, bad)).model_dump_json())
+    assert card.main(["--card", str(file), "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "expected cosine_spearman among the metrics of MTEB STS12, found euclidean" in error

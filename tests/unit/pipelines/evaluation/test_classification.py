@@ -124,6 +124,17 @@ def test_labels_that_cannot_be_told_apart_are_refused_before_anything_is_embedde
         )
 
 
+@pytest.mark.parametrize("pair", [(0, 1), (0, 2), (1, 2)])
+def test_two_of_three_labels_are_judged_without_what_only_two_labels_have(pair):
+    train = labelled(60, 3, "word")
+    judged = [index for index in range(60) if index % 3 in pair]
+    test = LabelledTexts(
+        [train.texts[index] for index in judged], [train.labels[index] for index in judged]
+    )
+    found = measure_classification(train, test, FakeEncoder(), Protocol(), DATA)
+    assert set(found.metrics) == {*METRICS, "accuracy_std"}
+
+
 @pytest.mark.parametrize("row", ["  ,greeting", "hello,"])
 def test_an_empty_text_or_label_is_refused_with_its_line(tmp_path, row):
     file = tmp_path / "train.csv"
@@ -148,3 +159,7 @@ def test_the_command_prints_writes_and_compares(monkeypatch, tmp_path, capsys):
     assert "accuracy" in capsys.readouterr().out
     assert classification.main([*arguments, "--expect", "accuracy=2"]) == 8
     assert classification.main([*arguments, "--expect", "ap=0.5"]) == 2
+    two = tmp_path / "two.csv"
+    two.write_text("\n".join(["text,category", *rows[:2]]), encoding="utf-8")
+    of_two = ["--train", str(file), "--test", str(two), "--label-column", "category"]
+    assert classification.main([*of_two, "--expect", "ap=0.5"]) == 2

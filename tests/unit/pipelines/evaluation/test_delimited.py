@@ -34,9 +34,9 @@ def test_columns_are_found_by_position_where_there_is_no_header(tmp_path):
 
 
 def test_quotes_enclose_a_value_only_where_that_is_said(tmp_path):
-    file = written(tmp_path, 'text\n"one, two"\n')
-    assert read(file, "text")[0].values == ("one, two",)
-    assert read(file, "text", quoted=False)[0].values == ('"one',)
+    file = written(tmp_path, '"one, two"\n')
+    assert read(file, "1")[0].values == ("one, two",)
+    assert read(file, "1", quoted=False)[0].values == ('"one',)
 
 
 def test_a_row_says_where_it_stands(tmp_path):
@@ -55,6 +55,14 @@ def test_a_compressed_file_is_read(tmp_path):
     assert read(file, "text")[0].values == ("hello",)
 
 
+def test_without_a_header_lines_may_have_more_columns_than_are_read(tmp_path):
+    # As the STS Benchmark's have, whose last columns are links.
+    file = written(tmp_path, "a,b\nc,d,link,link\n")
+    assert [row.values for row in read(file, "2", "1")] == [("b", "a"), ("d", "c")]
+    with pytest.raises(InvalidInputError, match=r"at least 3 columns, found 2 in .*line 1"):
+        read(file, "3")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -62,7 +70,8 @@ def test_a_compressed_file_is_read(tmp_path):
         ("other\na\n", "expected one column 'text' in the first line of .* found 'other'"),
         ("", "expected one column 'text' in the first line of .* found nothing"),
         ("text\n", "expected rows in .* found none"),
-        ("other,text\na,b\nc\n", "expected at least 2 columns, found 1 in .*, line 3"),
+        ("other,text\na,b\nc\n", "expected 2 columns, found 1 in .*, line 3"),
+        ("text,label\na,x\nb, c,x\n", "expected 2 columns, found 3 in .*, line 3; .* quoted"),
     ],
 )
 def test_a_file_of_another_shape_is_refused_in_one_line(tmp_path, content, message):

@@ -22,6 +22,14 @@ def test_scores_of_all_signs_and_windows_line_ends_are_read(tmp_path):
     }
 
 
+def test_blank_lines_are_no_judgements(tmp_path):
+    assert read(tmp_path, HEADER + "q\ta\t1\n\nq\tb\t2\n\n") == {"q": {"a": 1, "b": 2}}
+
+
+def test_whole_numbers_that_were_written_as_fractions_are_read(tmp_path):
+    assert read(tmp_path, HEADER + "q\ta\t1.0\nq\tb\t-2.00\n") == {"q": {"a": 1, "b": -2}}
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -29,8 +37,10 @@ def test_scores_of_all_signs_and_windows_line_ends_are_read(tmp_path):
         (HEADER + "q\ta\n", "line 2: expected query-id, corpus-id, score"),
         (HEADER + "q\t0\ta\t1\n", "line 2: expected query-id, corpus-id, score"),
         (HEADER + "q\t\t1\n", "line 2: expected query-id, corpus-id, score"),
-        (HEADER + "\nq\ta\t1\n", "line 2: expected query-id, corpus-id, score"),
-        (HEADER + "q\ta\t0.5\n", "line 2: expected a whole number as score, found '0.5'"),
+        (HEADER + "q\ta\t0.5\n", "line 2: expected a whole number from -1000 to 1000 as score"),
+        (HEADER + "q\ta\t1_0\n", "line 2: expected a whole number from .* found '1_0'"),
+        (HEADER + "q\ta\t1001\n", "line 2: expected a whole number from -1000 to 1000 as score"),
+        (HEADER + f"q\ta\t{10**20}\n", "line 2: expected a whole number from -1000 to 1000"),
         (HEADER + "q\ta\t1\nq\ta\t1\n", "line 3: query 'q' and document 'a' were judged before"),
         (HEADER.encode() + b"q\t\xff\t1\n", "line 2: expected UTF-8"),
         (HEADER, "expected judgements, found none"),
@@ -38,6 +48,5 @@ def test_scores_of_all_signs_and_windows_line_ends_are_read(tmp_path):
     ],
 )
 def test_what_is_no_judgement_is_refused_with_its_line(tmp_path, content, says):
-    with pytest.raises(InvalidInputError) as caught:
+    with pytest.raises(InvalidInputError, match=says):
         read(tmp_path, content)
-    assert says in str(caught.value)

@@ -12,6 +12,7 @@ from pipelines.evaluation.beir_folder import read_beir_folder
 from pipelines.evaluation.dataset_corpus import DatasetCorpus
 from pipelines.evaluation.measurement import ModelIdentity
 from pipelines.evaluation.pooling_pairs import DatasetQueries, PoolingPair, Retrieval
+from pipelines.evaluation.retrieval_metrics import QueryMetrics
 from pipelines.evaluation.retrieval_settings import RetrievalSettings
 from pipelines.evaluation.storage_plot import plot_storage
 from pipelines.evaluation.storage_quality import StorageQuality, compare_storage
@@ -51,7 +52,7 @@ def what_was_found(tmp_path, pin: Pin) -> Retrieval:
         own=PoolingPair.of(pin.space),
         metrics={},
         queries=DatasetQueries(NOISY, 0, ModelIdentity("space", {})),
-        corpus=DatasetCorpus(Storage(str(tmp_path / "vectors")), pin, DOCUMENTS, 0),
+        corpus=DatasetCorpus(Storage(str(tmp_path / "vectors")), pin, DOCUMENTS, 0, ()),
     )
 
 
@@ -94,6 +95,18 @@ def test_signs_alone_are_ranked_by_what_both_sides_keep(compared):
     signs = np.where(VECTORS > 0, 1.0, -1.0)
     asymmetric = by_brute_force(NOISY, signs)
     assert compared["binary, float query", DIMENSION].ndcg == pytest.approx(asymmetric, abs=1e-6)
+
+
+def test_ties_of_hamming_distances_are_cut_as_trec_eval_cuts_them(compared):
+    signs = np.where(VECTORS[:, :8] > 0, 1.0, -1.0)
+    scores = np.where(NOISY[:, :8] > 0, 1.0, -1.0) @ signs.T
+    judge = QueryMetrics({f"q{n}": {f"d{n}": 1} for n in range(QUERIES)})
+    everything = [
+        judge.of(f"q{n}", {f"d{m}": float(score) for m, score in enumerate(row)})["ndcg_at_10"]
+        for n, row in enumerate(scores)
+    ]
+    assert compared["binary, Hamming", 8].ndcg == pytest.approx(np.mean(everything), abs=1e-9)
+    assert np.mean(everything) > 0
 
 
 def test_rescoring_brings_back_what_hamming_distances_lost(compared):
