@@ -13,7 +13,7 @@ from typing import Any
 
 from encoder.errors import TwofoldError
 
-__all__ = ["interruptible", "run_command"]
+__all__ = ["interruptible", "keeping_sigterm", "run_command"]
 
 _SIGNALLED = 128
 """What a shell adds to the number of the signal that ended a process."""
@@ -53,6 +53,18 @@ def interruptible(function: Callable[[], int]) -> int:
             return _stopped("terminated", signal.SIGTERM)
         except KeyboardInterrupt:
             return _stopped("interrupted", signal.SIGINT)
+
+
+@contextlib.contextmanager
+def keeping_sigterm() -> Iterator[None]:
+    """Keep what this process does at SIGTERM round `ray.init`, which takes it: Ray aborts at it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM) if is_main else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _stopped(word: str, by: signal.Signals) -> int:
@@ -112,6 +124,9 @@ class _Pipe:
 
 @contextlib.contextmanager
 def _without_a_reader() -> Iterator[None]:
+    if sys.stdout is None:  # closed by whoever started this process
+        yield
+        return
     pipe = _Pipe(sys.stdout)
     with contextlib.redirect_stdout(pipe):
         try:

@@ -9,9 +9,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
+from encoder.file_systems import has_password
+
 __all__ = ["AUTO_IS_UNSET", "CommaSeparated", "Location", "Locations", "OneOrMore"]
 
-_PASSWORD = re.compile(r"[\w+.-]+://[^/@]*:[^/@]*@")
 _ONE_SLASH = re.compile(r"[A-Za-z][\w+.-]+:/(?!/)")
 """As in `s3:/bucket/docs`, which would be a folder here that is called `s3:`."""
 
@@ -38,8 +39,7 @@ def _said(value: str) -> str:
 
 def _place(value: str) -> str:
     """Refuse a URI that would be read as a local path, or that names nothing."""
-    if _PASSWORD.match(value):
-        # It would stand in every shard's footer, in reports and in messages.
+    if has_password(value):
         raise ValueError(
             "expected an address without a password, found one with it; give it by the variables "
             "of the store, or of fsspec (FSSPEC_FTP_PASSWORD)"

@@ -59,8 +59,10 @@ def parse_settings(model: type[M], argv: Sequence[str] | None, *, prog: str, des
     """
     flags = vars(_parser(model, prog, description).parse_args(argv))
     config = flags.pop("config", None)
-    values = nested(model, from_yaml(Path(config).expanduser()) if config is not None else {})
-    variables, given = nested(model, from_environment(model)), nested(model, flags)
+    in_file = from_yaml(Path(config).expanduser()) if config is not None else {}
+    values = nested(model, in_file, where="--config")
+    variables = nested(model, from_environment(model), where=f"{ENVIRONMENT_PREFIX}* variables")
+    given = nested(model, flags, where="flags")
     merge(model, values, variables)
     merge(model, values, given)
     try:

@@ -113,6 +113,8 @@ class _Environment(EnvSettingsSource):
 
     # The types are pydantic-settings'.
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401
+        if not value.lstrip().startswith(("[", "{")):
+            return value
         try:
             return super().decode_complex_value(field_name, field, value)
         except ValueError as error:
@@ -144,12 +146,19 @@ def from_environment(model: type[BaseModel]) -> dict[str, Any]:
             )
         source = _Environment(of_fields, env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__")
         try:
-            values.update(source())
+            values.update(
+                (name, value) for name, value in source().items() if not _is_service(value)
+            )
         except SettingsError as error:
             raise InvalidInputError(f"environment: {error}; expected text or JSON") from error
         variables.update(name.upper() for name in source.env_vars)
     _check_spelling(variables, model)
     return values
+
+
+def _is_service(value: object) -> bool:
+    """Return whether Kubernetes has set a variable: `TWOFOLD_PORT` of a Service named twofold."""
+    return isinstance(value, str) and value.startswith(("tcp://", "udp://", "sctp://"))
 
 
 def _check_spelling(variables: Collection[str], model: type[BaseModel]) -> None:
@@ -174,8 +183,13 @@ def _check_spelling(variables: Collection[str], model: type[BaseModel]) -> None:
             )
 
 
-def nested(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+def nested(model: type[BaseModel], values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """Put the fields of groups that stand flat under their group's name.
+
+    Args:
+        model: The settings.
+        values: What one source says.
+        where: The source, for the error.
 
     Raises:
         InvalidInputError: A setting stands there twice: under its group and by itself, or once
@@ -197,7 +211,7 @@ def nested(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             group, fields = "", {name: value}
         if twice := sorted(said & fields.keys()):
-            raise InvalidInputError(f"{', '.join(twice)}: expected once, found it again as {key}")
+            raise InvalidInputError(f"{', '.join(twice)}: expected once, found it twice in {where}")
         said |= fields.keys()
         merge(model, result, {group: fields} if group else fields)
     return result

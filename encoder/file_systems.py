@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 import fsspec
 from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.core import url_to_fs
 from fsspec.implementations.cached import CachingFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-__all__ = ["canonical_uri", "file_system_of", "without_file_protocol"]
+__all__ = ["canonical_uri", "file_system_of", "has_password", "without_file_protocol"]
 
 _CHAIN = "::"
+_USER_AND_PASSWORD = re.compile(r"(?P<protocol>[\w+.-]+)://[^/@:]*:[^/@]+@")
+_COLON_IS_NO_PASSWORD = ("github", "git")
+"""`github://org:repo@branch/`, `git://path:ref@repo`."""
 _CHAINED = (AbstractArchiveFileSystem, CachingFileSystem)
 """Of these a `::` is what is asked for: `zip://::/folder/model.zip`."""
 
@@ -40,6 +45,12 @@ def file_system_of(uri: str, **options: object) -> tuple[fsspec.AbstractFileSyst
     # Both are what a file system gives fsspec for this very purpose.
     options |= of_protocol._get_kwargs_from_urls(uri)
     return fsspec.filesystem(protocol, **options), str(of_protocol._strip_protocol(uri))
+
+
+def has_password(uri: str) -> bool:
+    """Return whether a password stands in a URI, which would be in footers and messages with it."""
+    found = _USER_AND_PASSWORD.finditer(uri)
+    return any(match["protocol"] not in _COLON_IS_NO_PASSWORD for match in found)
 
 
 def without_file_protocol(uri: str) -> str:

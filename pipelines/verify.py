@@ -32,7 +32,7 @@ from pipelines.corpus.index import IndexedShard, list_shards
 from pipelines.corpus.pin import Pin, require_pin
 from pipelines.corpus.probe_vectors import read_probe_vectors
 from pipelines.corpus.shards import DATA, REJECTS, ShardName
-from pipelines.errors import CorpusError, VerificationError, exit_code
+from pipelines.errors import CorpusError, StorageError, VerificationError, exit_code
 from pipelines.source.units import Format
 from pipelines.storage import Storage
 from pipelines.verification.index_check import (
@@ -225,6 +225,8 @@ def _duplicates(storage: Storage, pin: Pin, shards: Sequence[IndexedShard]) -> I
         raise CorpusError(
             f"{error} was deleted meanwhile: a job works on the corpus; verify it afterwards"
         ) from error
+    except StorageError:
+        raise  # an outage is no damage
     except CorpusError as error:
         yield f"{error}; ids were not compared"
         return

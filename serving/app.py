@@ -13,7 +13,7 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
-from command_line.sources import from_environment, merge
+from command_line.sources import from_environment, merge, nested
 from encoder.model.reference import ModelReference
 from encoder.placement import device_with
 from serving.autoscaling import ReplicasForLoad
@@ -36,7 +36,7 @@ def build_app(args: ServingSettings) -> serve.Application:
         args: From flags, or from `args:` of a Serve config.
     """
     # Variables lie below: a key that the pods are given as a secret must not be passed over.
-    values = from_environment(ServingSettings)
+    values = nested(ServingSettings, from_environment(ServingSettings), where="TWOFOLD_* variables")
     merge(ServingSettings, values, args.model_dump(exclude_unset=True))
     args = ServingSettings(**values)
     size = replica_size(args.scaling, args.encoder, alive_nodes())
@@ -82,8 +82,8 @@ def _replicas(scaling: ScalingSettings) -> dict[str, Any]:
         if scaling.max_replicas_per_node is None
         else {"max_replicas_per_node": scaling.max_replicas_per_node}
     )
-    if scaling.max_replicas == scaling.min_replicas:
-        return {"num_replicas": scaling.max_replicas, **spread}
+    if scaling.most_replicas == scaling.min_replicas:
+        return {"num_replicas": scaling.min_replicas, **spread}
     policy = AutoscalingPolicy(  # type: ignore[no-untyped-call]  # Ray's, without types
         policy_function=ReplicasForLoad,
         policy_kwargs={
@@ -97,7 +97,7 @@ def _replicas(scaling: ScalingSettings) -> dict[str, Any]:
         **spread,
         "autoscaling_config": AutoscalingConfig(
             min_replicas=scaling.min_replicas,
-            max_replicas=scaling.max_replicas,
+            max_replicas=scaling.most_replicas,
             metrics_interval_s=scaling.metrics_interval_s,
             look_back_period_s=max(2.0, 2 * scaling.metrics_interval_s),
             # The policy keeps its own delays: Serve's would come on top of them.

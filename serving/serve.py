@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from command_line.boundary import run_command
+from command_line.boundary import keeping_sigterm, run_command
 from command_line.parse import parse_settings
 from encoder.errors import one_line
 from serving.errors import ServeError, exit_code
@@ -156,12 +156,13 @@ def _connect(settings: ServeCommandSettings) -> None:
     here = {"num_cpus": settings.num_cpus, "_metrics_export_port": settings.metrics_port}
     options: dict[str, Any] = here if settings.ray_address is None else {}
     try:
-        ray.init(
-            address=settings.ray_address or "local",
-            log_to_driver=False,
-            configure_logging=False,
-            **options,
-        )
+        with keeping_sigterm():
+            ray.init(
+                address=settings.ray_address or "local",
+                log_to_driver=False,
+                configure_logging=False,
+                **options,
+            )
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise ServeError(
             f"expected a Ray cluster at {settings.ray_address or 'this machine'}, found "

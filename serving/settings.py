@@ -89,8 +89,8 @@ class ScalingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_replicas: int = Field(1, ge=1, description="Replicas that always run")
-    max_replicas: int = Field(
-        1, ge=1, description="Replicas at most; unset: min-replicas, without autoscaling"
+    max_replicas: int | None = Field(
+        None, ge=1, description="Replicas at most; unset: min-replicas, without autoscaling"
     )
     num_cpus_per_replica: float | None = Field(
         None,
@@ -137,20 +137,18 @@ class ScalingSettings(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _fixed(self) -> ScalingSettings:
-        """Let `min_replicas: 2` by itself mean two; it stays a value that nobody has set."""
-        if "max_replicas" not in self.model_fields_set:
-            self.__dict__["max_replicas"] = self.min_replicas
-        return self
-
-    @model_validator(mode="after")
     def _ordered(self) -> ScalingSettings:
-        if self.max_replicas < self.min_replicas:
+        if self.most_replicas < self.min_replicas:
             raise ValueError(
                 f"expected min_replicas <= max_replicas, found {self.min_replicas} and "
-                f"{self.max_replicas}"
+                f"{self.most_replicas}"
             )
         return self
+
+    @property
+    def most_replicas(self) -> int:
+        """Replicas at most."""
+        return self.min_replicas if self.max_replicas is None else self.max_replicas
 
 
 class ServingSettings(BaseModel):
@@ -194,14 +192,14 @@ class ServingSettings(BaseModel):
         """Accept `model: x` beside `encoder: {model: x}`: Serve's `args:` and flags stand flat."""
         if isinstance(values, Mapping):
             flat: dict[str, Any] = {str(key): value for key, value in values.items()}
-            return nested(cls, flat)
+            return nested(cls, flat, where="the settings")
         return values
 
     @model_validator(mode="after")
     def _grows_before_it_refuses(self) -> ServingSettings:
         scaling = self.scaling
         longest_s = self.limits.max_queue_wait_s or DEFAULT_QUEUE_WAIT_S
-        grows = scaling.max_replicas > scaling.min_replicas
+        grows = scaling.most_replicas > scaling.min_replicas
         if grows and scaling.target_queue_wait_s >= longest_s:
             raise ValueError(
                 f"expected target_queue_wait_s below max_queue_wait_s ({longest_s:g}), found "

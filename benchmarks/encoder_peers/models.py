@@ -77,7 +77,7 @@ def pooled_for_documents(model: BenchmarkModel, folder: Path) -> BenchmarkModel:
         model: Pools by the mean there.
         folder: Must not exist; gets links to its files.
     """
-    shutil.copytree(model.peers, folder, copy_function=os.symlink)
+    shutil.copytree(model.peers.absolute(), folder, copy_function=os.symlink)
     config = folder / "1_Pooling/config.json"
     content = json.loads(config.read_text())
     config.unlink()

@@ -17,6 +17,7 @@ __all__ = ["KneeProtocol", "climb", "closed", "find_knee", "most_requests"]
 
 _MOST_CONNECTIONS = 1_024
 _KNEE_SHARE = 0.9
+_FAILED_SHARE = 0.01
 _DRAIN_S = 2.0
 _MOST_PER_S = 20_000
 """Of a load's requests/s, beyond which it is cut: its samples are kept in memory. 1.2 million in a
@@ -43,7 +44,8 @@ def climb(
 ) -> tuple[int, Result]:
     """Find a server's knee; return its connections and the figures there.
 
-    Connections double until there are errors, or less than nine tenths of the best throughput.
+    Connections double until more than 1% of the requests fail, or throughput is below nine tenths
+    of the best.
 
     Args:
         target: Where to send what.
@@ -58,12 +60,14 @@ def climb(
     while count <= _MOST_CONNECTIONS:
         figures = describe(closed(target, count, protocol.step_s, protocol.warm_up_s))
         say("step", {"connections": count, **figures})
-        if figures["errors"]:
+        if figures["errors"] > _FAILED_SHARE * figures["requests"]:
             break  # it refuses what comes: the knee lies below
         steps[count] = figures["requests_per_s"] or 0.0
         if steps[count] < _KNEE_SHARE * max(steps.values()):
             break
         count *= 2
+    if not steps:
+        raise ValueError(f"expected answers at 1 connection, found {figures}")
     knee = find_knee(steps)
     at_knee = describe(closed(target, knee, protocol.knee_s, protocol.warm_up_s))
     say("knee", {"connections": knee, **at_knee})

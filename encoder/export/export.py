@@ -19,6 +19,7 @@ from encoder.model.declarations import render_space_file
 from encoder.model.description import ModelDescription, describe_model
 from encoder.model.destination import ModelDestination, store_errors_explained
 from encoder.model.folder import SPACE_FILE, WEIGHTS_INDEX_FILE, is_model_file
+from encoder.model.reference import ModelReference
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace
 
@@ -133,6 +134,6 @@ def _names(folder: Path) -> list[str]:
 def _record(model: ModelDescription) -> bytes:
     return render_space_file(
         model.space,
-        reference=model.provenance["model"],
+        reference=ModelReference.parse(model.provenance["model"]).public,
         revision=model.provenance.get("revision"),
     )

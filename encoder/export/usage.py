@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from encoder.export.fidelity import Fidelity
 from encoder.model.description import ModelDescription
+from encoder.model.reference import ModelReference
 from encoder.space import EmbeddingSpace, Role
 
 __all__ = ["graph_usage", "render_readme", "sentence_transformers_usage"]
@@ -21,7 +22,8 @@ def render_readme(
         fidelity: What the check found; None where nothing could run the files.
     """
     revision = model.provenance.get("revision")
-    source = model.provenance["model"] + (f", revision {revision}" if revision else "")
+    source = ModelReference.parse(model.provenance["model"]).public
+    source += f", revision {revision}" if revision else ""
     lines = [
         f"# {source}: {name}",
         "",

@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from encoder.errors import ModelLoadError
-from encoder.file_systems import without_file_protocol
+from encoder.file_systems import has_password, without_file_protocol
 from encoder.model.folder import CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE
 from encoder.model.hub import download_from_hub
 from encoder.model.object_store import download_folder
@@ -57,6 +57,11 @@ class ModelReference:
         prefix = _PACKAGE_PREFIX if self.kind is ReferenceKind.PACKAGE else ""
         return f"{prefix}{self.name}" + (f"@{self.revision}" if self.revision else "")
 
+    @property
+    def public(self) -> str:
+        """What the model is called where its files go to others: of a folder only its name."""
+        return Path(self.name).name if self.kind is ReferenceKind.FOLDER else str(self)
+
     @classmethod
     def parse(cls, text: str) -> ModelReference:
         """Read a reference. A path that exists wins over a hub id of the same spelling.
@@ -96,6 +101,11 @@ class ModelReference:
             raise ModelLoadError(
                 f"model reference {text!r} names no folder; expected PROTOCOL://BUCKET/FOLDER, "
                 "as in s3://bucket/models/x"
+            )
+        if has_password(text):
+            raise ModelLoadError(
+                "model reference: expected an address without a password, found one with it; give "
+                "it by the variables of the store, or of fsspec (FSSPEC_FTP_PASSWORD)"
             )
         path = without_file_protocol(text)
         if path != text:

@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError
 from encoder.errors import one_line
 from encoder.space import EmbeddingSpace
 from pipelines.corpus.shards import DATA, ShardFooter, ShardName, footer_of
-from pipelines.errors import CorpusError
+from pipelines.errors import CorpusError, StorageError
 from pipelines.storage import Storage
 
 __all__ = ["ShardFile", "damage_explained"]
@@ -157,6 +157,7 @@ def damage_explained(where: str) -> Iterator[None]:
         where: The file.
 
     Raises:
+        StorageError: The store does not answer, which says nothing of the file.
         CorpusError: It cannot be read.
         FileNotFoundError: It is not there.
     """
@@ -164,6 +165,8 @@ def damage_explained(where: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
+    except (ConnectionError, TimeoutError, BotoCoreError) as error:
+        raise StorageError(f"cannot read {where}: {one_line(error)}") from error
     # A ValueError is a name that is no UTF-8, or values that are not what the schema says.
-    except (pa.ArrowException, ValueError, OSError, BotoCoreError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise CorpusError(f"{where} is not readable: {one_line(error)}") from error

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import signal
-import threading
-from collections.abc import Iterator
 
 import ray
 
+from command_line.boundary import keeping_sigterm
 from encoder.errors import InvalidInputError
 from pipelines.driver.pool import Pool, plan_pool
 from pipelines.settings import EmbedCorpusSettings
@@ -85,20 +82,8 @@ def _connect() -> bool:
     """Return whether a cluster was there; else one is started here."""
     if ray.is_initialized():
         return True
-    with _own_sigterm():
+    with keeping_sigterm():
         return _connect_or_start()
-
-
-@contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep what this process does at SIGTERM: Ray's client takes the signal, and aborts at it."""
-    is_main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM) if is_main else None
-    try:
-        yield
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _connect_or_start() -> bool:

@@ -107,7 +107,7 @@ def _info(
     default_role = address_role or models.default_role
     pooling = space.role(default_role).pooling.value
     return {
-        "model_id": provenance.get("model"),
+        "model_id": settings.model_names[0],
         "model_sha": provenance.get("revision"),
         "model_dtype": provenance.get("dtype"),
         "model_type": {"embedding": {"pooling": pooling}},

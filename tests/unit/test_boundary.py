@@ -124,3 +124,19 @@ def test_a_reader_that_has_gone_changes_nothing(how):
         process.stdout = None
         _, said = process.communicate(b"go\n", timeout=20)
     assert (process.returncode, said) == (8, b"done")
+
+
+def test_a_command_whose_stdout_is_closed_does_its_work():
+    program = """
+        import sys
+        from rich.console import Console
+        from command_line.boundary import run_command
+        def write():
+            Console().print("a table")
+            sys.stderr.write("done")
+            return 0
+        sys.exit(run_command(write, lambda error: 2))
+    """
+    closed = ["sh", "-c", 'exec "$0" -c "$1" >&-', sys.executable, textwrap.dedent(program)]
+    done = subprocess.run(closed, cwd=REPOSITORY, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"done")

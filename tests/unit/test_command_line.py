@@ -307,9 +307,27 @@ def test_no_commands_variable_is_nearly_anothers():
     assert nearly == set()
 
 
+def test_what_kubernetes_says_of_a_service_that_is_called_twofold_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("TWOFOLD_PORT", "tcp://10.0.0.1:8000")
+    monkeypatch.setenv("TWOFOLD_SERVICE_PORT", "8000")
+    assert parse(model=ServeCommandSettings).port == 8000
+    monkeypatch.setenv("TWOFOLD_PORT", "8001")
+    assert parse(model=ServeCommandSettings).port == 8001
+
+
+@pytest.mark.parametrize("value", ["null", "2024", "true", '"a phrase"', "1e3"])
+def test_text_in_a_variable_is_text(monkeypatch: pytest.MonkeyPatch, value: str):
+    monkeypatch.setenv("TWOFOLD_INPUT", value)
+    monkeypatch.setenv("TWOFOLD_API_KEYS", value)
+    assert parse("--output", "o").input == (value,)
+    keys = parse(model=ServingSettings).api_keys
+    assert [key.get_secret_value() for key in keys] == [value]
+
+
 def test_what_a_variable_says_wrong_is_named_with_the_variable(monkeypatch: pytest.MonkeyPatch):
-    """As Kubernetes sets it for a Service that is called twofold."""
-    monkeypatch.setenv("TWOFOLD_ROWS_PER_SHARD", "tcp://10.0.0.1:8000")
+    monkeypatch.setenv("TWOFOLD_ROWS_PER_SHARD", "many")
     (problem,) = problems(*NEEDED)
     assert problem.startswith("--rows-per-shard (TWOFOLD_ROWS_PER_SHARD): expected a valid integer")
     (problem,) = problems(*NEEDED, "--rows-per-shard", "many")
@@ -336,6 +354,7 @@ def test_a_shells_variable_that_is_not_set_is_refused(flag: str, value: str):
         ("s3:/lake/docs", "with one slash; add the other"),
         ("~nobody-of-that-name/docs", "found no home folder for '~nobody-of-that-name/docs'"),
         ("ftp://me:SECRET@host/docs", "expected an address without a password"),
+        ("simplecache::ftp://me:SECRET@host/docs", "expected an address without a password"),
     ],
 )
 @pytest.mark.parametrize("flag", ["--input", "--output"])
@@ -347,7 +366,13 @@ def test_an_address_that_would_be_another_place_is_refused(flag: str, place: str
 
 
 @pytest.mark.parametrize(
-    "place", ["s3://lake/a:b@c", "sftp://me@host/docs", "c:/docs", "./s3:/x", "file:///docs"]
+    "place",
+    [
+        *("s3://lake/a:b@c", "sftp://me@host/docs", "sftp://me:@host/x", "c:/docs", "./s3:/x"),
+        *("file:///docs", "memory://docs", "github://org:repo@main/docs", "git://path:ref@repo/x"),
+        *("az://container@account.dfs.core.windows.net/x", "http://127.0.0.1:8000/x@y:z"),
+        *("zip://docs.jsonl::s3://lake/docs.zip", "hf://datasets/org/name@main/docs"),
+    ],
 )
 def test_addresses_that_only_look_so_are_taken(place: str):
     assert parse("--input", place, "--output", "o").input == (place,)
@@ -363,7 +388,21 @@ def test_addresses_that_only_look_so_are_taken(place: str):
 )
 def test_a_setting_that_is_given_twice_in_two_spellings_is_refused(tmp_path: Path, text: str):
     (problem,) = problems(*NEEDED, *write_yaml(tmp_path, text))
-    assert "expected once, found it again" in problem
+    assert problem.endswith(": expected once, found it twice in --config")
+
+
+def test_a_variable_that_is_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TWOFOLD_MODEL", "a")
+    monkeypatch.setenv("TWOFOLD_ENCODER__MODEL", "b")
+    assert problems(*NEEDED) == ["model: expected once, found it twice in TWOFOLD_* variables"]
+
+
+def test_one_setting_may_be_said_in_each_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = write_yaml(tmp_path, "encoder: {model: a, dtype: float32}\nbackend: torch")
+    monkeypatch.setenv("TWOFOLD_MODEL", "b")
+    monkeypatch.setenv("TWOFOLD_DTYPE", "bfloat16")
+    parsed = parse(*NEEDED, *config, "--model", "c").encoder
+    assert (parsed.model, parsed.dtype.value, parsed.backend.value) == ("c", "bfloat16", "torch")
 
 
 def test_a_group_with_nothing_below_it_says_nothing(tmp_path: Path):

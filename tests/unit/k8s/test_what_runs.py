@@ -115,7 +115,7 @@ def test_every_replica_finds_a_worker_that_holds_it(overlay: str):
     assert scaling.num_cpus_per_replica <= node["CPU"]
     assert replica_size(scaling, settings.encoder, [node]).fit(node) >= 1
     assert scaling.min_replicas <= group["minReplicas"]
-    assert scaling.max_replicas <= group["maxReplicas"]
+    assert scaling.most_replicas <= group["maxReplicas"]
 
 
 @pytest.mark.parametrize("overlay", ["query-service/cpu", "query-service/gpu"])

@@ -82,6 +82,21 @@ def test_a_replica_that_reserves_no_gpu_takes_none_unless_one_is_named(
     assert settings.encoder.model == "org/x"
 
 
+def test_variables_lie_below_what_an_application_is_given(monkeypatch):
+    """As the pods' environment beside `args:` of a Serve config, in whatever shape each is."""
+    monkeypatch.setattr(app, "alive_nodes", lambda: [{"CPU": 8.0}])
+    monkeypatch.setenv("TWOFOLD_MODEL", "org/variable")
+    monkeypatch.setenv("TWOFOLD_MAX_INPUTS", "7")
+    monkeypatch.setenv("TWOFOLD_MAX_REPLICAS", "3")
+    settings, _ = app.build_app(ServingSettings())._bound_deployment.init_args
+    assert (settings.encoder.model, settings.limits.max_inputs) == ("org/variable", 7)
+    assert settings.scaling.most_replicas == 3
+    given = ServingSettings(model="org/given", min_replicas=2)
+    settings, _ = app.build_app(given)._bound_deployment.init_args
+    assert (settings.encoder.model, settings.limits.max_inputs) == ("org/given", 7)
+    assert (settings.scaling.min_replicas, settings.scaling.most_replicas) == (2, 3)
+
+
 def test_a_replica_finds_a_folder_that_was_named_from_elsewhere(monkeypatch, tmp_path):
     monkeypatch.setattr(app, "alive_nodes", lambda: [{"CPU": 8.0}])
     monkeypatch.chdir(tmp_path)

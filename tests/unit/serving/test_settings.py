@@ -76,7 +76,7 @@ def test_some_may_stand_flat_and_others_in_their_group():
 def test_nothing_given_is_the_default_model_on_one_replica_for_queries():
     settings = ServingSettings()
 
-    assert settings.scaling.max_replicas == 1
+    assert settings.scaling.most_replicas == 1
     assert settings.default_role is Role.QUERY
     assert settings.model_names == (settings.encoder.model,)
     assert not settings.accept_token_arrays
@@ -126,9 +126,9 @@ def test_fewer_replicas_at_most_than_at_least_are_refused_with_both_numbers():
 
 
 def test_replicas_at_least_are_replicas_at_most_where_nothing_else_is_said():
-    assert ScalingSettings(min_replicas="2").max_replicas == 2
-    assert ServingSettings(model="x", min_replicas=2).scaling.max_replicas == 2
-    assert ScalingSettings().max_replicas == 1
+    assert ScalingSettings(min_replicas="2").most_replicas == 2
+    assert ServingSettings(model="x", min_replicas=2).scaling.most_replicas == 2
+    assert ScalingSettings().most_replicas == 1
     # What a Serve config leaves out, a variable may say.
     unset = ScalingSettings(min_replicas=2).model_dump(exclude_unset=True)
     assert unset == {"min_replicas": 2}

@@ -80,6 +80,20 @@ def test_a_folder_is_the_same_one_from_wherever_it_is_read(
     assert resolve(ModelReference.parse(reference)).folder.resolve() == tmp_path / "here" / "x"
 
 
+def test_a_password_is_refused_and_not_shown() -> None:
+    with pytest.raises(ModelLoadError, match="without a password") as caught:
+        ModelReference.parse("ftp://me:SECRET@host/models/x")
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "public"),
+    [("/home/alice/models/x", "x"), ("org/name@v1", "org/name@v1"), ("s3://b/x", "s3://b/x")],
+)
+def test_where_a_folder_lies_is_nobody_elses_business(text: str, public: str) -> None:
+    assert ModelReference.parse(text).public == public
+
+
 def test_a_home_folder_that_nobody_has_is_refused() -> None:
     with pytest.raises(ModelLoadError, match="no home folder"):
         ModelReference.parse("~nobody-of-that-name/x")

@@ -12,7 +12,7 @@ import pytest
 from pipelines.corpus import ids as ids_module
 from pipelines.corpus.ids import DuplicateId, find_duplicate_ids
 from pipelines.corpus.shards import DATA, ShardName, serialize_shard
-from pipelines.errors import CorpusError
+from pipelines.errors import CorpusError, StorageError
 from pipelines.storage import Storage
 from support.corpora import a_footer, a_shard_table
 from support.fake_encoder import SPACE
@@ -106,6 +106,18 @@ def test_a_shard_whose_ids_cannot_be_read_is_named(corpus):
     content = Path(path).read_bytes()
     Path(path).write_bytes(content.replace(b"chunk_index", b"\xe3hunk_index"))
     with pytest.raises(CorpusError, match=f"{name} is not readable: "):
+        corpus.duplicates()
+
+
+@pytest.mark.parametrize("error", [ConnectionError("store is down"), TimeoutError("no answer")])
+def test_a_store_that_does_not_answer_is_no_damage(corpus, monkeypatch, error):
+    corpus.add(["x"])
+
+    def down(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ids_module.pq, "read_table", down)
+    with pytest.raises(StorageError, match="cannot read"):
         corpus.duplicates()
 
 

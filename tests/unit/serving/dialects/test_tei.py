@@ -90,7 +90,7 @@ def test_tei_info_names_the_model_the_space_and_the_limits():
 
     info = app.get("/info").json()
 
-    assert info["model_id"] == "fake"
+    assert info["model_id"] == "org/fake"
     assert info["model_dtype"] == "float32"
     assert info["model_type"] == {"embedding": {"pooling": "mean"}}
     assert info["max_input_length"] == 8
