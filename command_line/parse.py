@@ -186,7 +186,9 @@ def _problem(model: type[BaseModel], details: ErrorDetails, by_variable: Collect
             f"a {ENVIRONMENT_PREFIX}* variable; --help lists the names"
         )
     if names[-1] in groups(model):
-        return message  # of several settings together, which it names
+        if details["type"] == "value_error":
+            return message  # of several settings together, which it names
+        return f"{names[-1]}: expected settings below it, found {details['input']!r}"
     flag = _flag(names[-1])
     if names[-1] in by_variable:
         flag += f" ({ENVIRONMENT_PREFIX}{names[-1].upper()})"
@@ -194,11 +196,13 @@ def _problem(model: type[BaseModel], details: ErrorDetails, by_variable: Collect
         return f"{flag}: expected a value, found none; give it as a flag, a variable or in --config"
     if details["type"] == "value_error":
         return f"{flag}: {message}"
-    expected = message.removeprefix("Input should be ")
-    if expected.startswith(("greater", "less")):
-        expected = f"a value {expected}"
     found = "something else" if _is_secret(model, path) else repr(details["input"])
-    return f"{flag}: expected {expected}, found {found}"
+    return f"{flag}: expected {_expected(message)}, found {found}"
+
+
+def _expected(message: str) -> str:
+    expected = message.removeprefix("Input should be ")
+    return f"a value {expected}" if expected.startswith(("greater", "less")) else expected
 
 
 def _is_secret(model: type[BaseModel], path: Sequence[str]) -> bool:

@@ -174,8 +174,6 @@ def _check_spelling(variables: Collection[str], model: type[BaseModel]) -> None:
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         if name == variable or name in known or "__" in name:
             continue
-        if name == "CONFIG":
-            raise InvalidInputError(f"{variable}: expected the flag --config, found a variable")
         if near := get_close_matches(name, known, n=1, cutoff=NEARLY):
             raise InvalidInputError(
                 f"{variable}: expected a setting's name, found nearly one; write "
@@ -200,18 +198,22 @@ def nested(model: type[BaseModel], values: Mapping[str, Any], *, where: str) -> 
     }
     result: dict[str, Any] = {}
     said: set[str] = set()
+    given: Mapping[str, Any]
     for key, value in values.items():
         name = key.replace("-", "_")
         if name in groups(model) and value is None:
             continue  # `encoder:` with nothing below it
         if name in owner:
-            group, fields = owner[name], {name: value}
+            group, given = owner[name], {name: value}
         elif name in groups(model) and isinstance(value, Mapping):
-            group, fields = name, {k.replace("-", "_"): v for k, v in value.items()}
+            group, given = name, value
         else:
-            group, fields = "", {name: value}
-        if twice := sorted(said & fields.keys()):
-            raise InvalidInputError(f"{', '.join(twice)}: expected once, found it twice in {where}")
+            group, given = "", {name: value}
+        fields = {key.replace("-", "_"): value for key, value in given.items()}
+        twice = sorted(said & fields.keys())
+        if twice or len(fields) < len(given):
+            named = ", ".join(twice or given)
+            raise InvalidInputError(f"{named}: expected once, found it twice in {where}")
         said |= fields.keys()
         merge(model, result, {group: fields} if group else fields)
     return result

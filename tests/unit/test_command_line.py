@@ -267,11 +267,6 @@ def test_a_key_that_nobody_would_read_does_not_leave_an_endpoint_open(
     assert "secret" not in str(caught.value)
 
 
-def test_the_config_is_no_variable(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("TWOFOLD_CONFIG", "job.yaml")
-    assert problems(*NEEDED) == ["TWOFOLD_CONFIG: expected the flag --config, found a variable"]
-
-
 SETTINGS = [
     CardSettings,
     ClassificationSettings,
@@ -384,11 +379,17 @@ def test_addresses_that_only_look_so_are_taken(place: str):
         "{rows_per_shard: 5, rows-per-shard: 6}",
         "{model: a, encoder: {model: b}}",
         "{encoder: {model: b}, model: a}",
+        "{encoder: {max-seq-length: 5, max_seq_length: 6}}",
     ],
 )
 def test_a_setting_that_is_given_twice_in_two_spellings_is_refused(tmp_path: Path, text: str):
     (problem,) = problems(*NEEDED, *write_yaml(tmp_path, text))
     assert problem.endswith(": expected once, found it twice in --config")
+
+
+def test_a_group_that_is_no_mapping_is_named(tmp_path: Path):
+    config = write_yaml(tmp_path, "encoder: noinstruct")
+    assert problems(*NEEDED, *config) == ["encoder: expected settings below it, found 'noinstruct'"]
 
 
 def test_a_variable_that_is_given_twice_is_refused(monkeypatch: pytest.MonkeyPatch):
