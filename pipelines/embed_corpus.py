@@ -136,9 +136,7 @@ def _embed_units(
         batch_timeout_s=settings.batch_timeout_s,
         run_id=report.run_id,
     )
-    # In an order of its own, so that two jobs on one output meet seldom.
-    order = random.Random(report.run_id).sample(sorted(plan.todo), len(plan.todo))
-    units = {key: plan.units[key] for key in order}
+    units = {key: plan.units[key] for key in _order(plan.todo, report.run_id)}
     with Progress(units, console) as progress:
 
         def replan(source: Source) -> list[WorkUnit]:
@@ -156,6 +154,15 @@ def _embed_units(
         return run_units(
             job, units, pool, replan=replan, on_event=on_event, has_shards=plan.has_shards
         )
+
+
+def _order(units: Mapping[str, WorkUnit], run_id: str) -> list[str]:
+    """Return the keys in an order of the run's own, so that two jobs on one output meet seldom.
+
+    But the largest come first, by powers of two, or all would wait for one of hours in the end.
+    """
+    order = random.Random(run_id).sample(sorted(units), len(units))
+    return sorted(order, key=lambda key: -units[key].size_bytes.bit_length())
 
 
 def _failed(failures: Mapping[str, str], units: int) -> str:

@@ -109,7 +109,7 @@ class UnitEmbedder:
                 row_start=todo.row,
                 carried=self._job.pin.carried,
             ):
-                if ordinal in self._committed(todo.unit).names:
+                if ordinal in self._committed(todo.unit, ordinal).names:
                     return
                 start = time.perf_counter()
                 embedded = self._forward(todo.unit, loaded, batch)
@@ -150,8 +150,13 @@ class UnitEmbedder:
             clock.add("tokenize", time.perf_counter() - start)
             yield prepared
 
-    def _committed(self, unit: WorkUnit) -> UnitShards:
-        names = self._storage.sizes(DATA, prefix=unit.key)
+    def _committed(self, unit: WorkUnit, ordinal: int | None = None) -> UnitShards:
+        """List what is committed of a unit; with an ordinal only the names that begin with it.
+
+        A unit may have a hundred thousand shards: all of them before each would be a million LISTs.
+        """
+        prefix = unit.key if ordinal is None else str(ShardName(unit.key, ordinal, last=True))
+        names = self._storage.sizes(DATA, prefix=prefix.removesuffix("-last.parquet"))
         return group_by_unit(names).get(unit.key, UnitShards())
 
     def _row_after(self, name: ShardName) -> int:

@@ -142,9 +142,10 @@ def _unit_tokens(strata: list[Stratum]) -> list[float]:
 def _imbalance(unit_tokens: list[float], workers: int) -> float:
     """Return how much longer the last worker takes than all would on average; 1 is none.
 
-    Each free worker takes the next unit, in a random order, as the job's do.
+    Each free worker takes the next unit, in a random order but the largest first, as the job's do.
     """
     order = random.Random(_SEED).sample(unit_tokens, len(unit_tokens))
+    order.sort(key=lambda tokens: -int(tokens).bit_length())
     busy = [0.0] * workers
     for tokens in order:
         heapq.heappush(busy, heapq.heappop(busy) + tokens)

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import ray
@@ -48,6 +49,9 @@ whose store, hub or device fails it."""
 
 MOST_TRIES = 3
 """A unit that kills its worker is tried again twice."""
+_PAUSES_S = (0.0, 15.0, 60.0)
+"""Before a unit's first, second and third try where its store failed and nothing was committed:
+one that is gone for two minutes, beside what its client tries again by itself, ends no run."""
 _MOST_LOST_AT_FIRST = 16
 _TIMES_LOST_AT_FIRST = 4
 """Units that may be lost in a round before anything was ever committed: so many, or so many times
@@ -87,14 +91,22 @@ def run_units(
     has_worked = False
     pending = dict(units)
     while pending:
+        committed: set[str] = set()
         endings, has_worked = _run_round(
-            job, pending, pool, on_event, has_worked=has_worked, has_shards=has_shards
+            job,
+            pending,
+            pool,
+            on_event,
+            committed,
+            has_worked=has_worked,
+            has_shards=has_shards,
         )
         again = {}
         for key, unit in pending.items():
             ending = endings.get(key) or UnitEvent(key, Ending.INTERRUPTED, _killed(unit))
             if ending.ending in _TRIED_AGAIN:
-                tries[key] += 1
+                # One that gets on, a file of hours on nodes that come and go, is not to blame.
+                tries[key] = 1 if key in committed else tries[key] + 1
                 if tries[key] < MOST_TRIES:
                     again[key] = unit
                     _LOG.warning("%s; trying it again", ending.message)
@@ -104,8 +116,18 @@ def run_units(
                 outcome.failures[unit.label] = ending.message
         again.update(_replanned(outcome, pending, endings, replan))
         pending = {key: unit for key, unit in again.items() if key in outcome.units}
+        if pending and not committed:
+            _pause(endings.values(), tries=max(tries[key] for key in pending))
         pool = replace(pool, units_in_flight=1)
     return outcome
+
+
+def _pause(endings: Iterable[UnitEvent], *, tries: int) -> None:
+    """Wait where units ended because their store or network failed."""
+    if any(ending.ending is Ending.INTERRUPTED for ending in endings):
+        pause_s = _PAUSES_S[tries]
+        _LOG.warning("the store fails, and nothing is committed: waiting %.0f s", pause_s)
+        time.sleep(pause_s)
 
 
 def _killed(unit: WorkUnit) -> str:
@@ -127,6 +149,7 @@ def _replanned(
         if ending.ending is Ending.CHANGED:
             changed.setdefault(pending[key].source.uri, (pending[key], ending.message))
     again: dict[str, WorkUnit] = {}
+    of_source = _keys_by_source(outcome.units) if changed else {}
     for uri, (unit, message) in changed.items():
         if uri in outcome.replanned:
             outcome.failures[unit.label] = f"{message}; it was planned again once already"
@@ -139,13 +162,18 @@ def _replanned(
             outcome.failures[unit.label] = " ".join(f"{message}; {error}".split())
             continue
         outcome.replanned.add(uri)
-        for key, old in list(outcome.units.items()):
-            if old.source.uri == uri:
-                del outcome.units[key]
-                outcome.failures.pop(old.label, None)
+        for key in of_source[uri]:
+            outcome.failures.pop(outcome.units.pop(key).label, None)
         outcome.units.update(fresh)
         again.update(fresh)
     return again
+
+
+def _keys_by_source(units: Mapping[str, WorkUnit]) -> dict[str, list[str]]:
+    keys: dict[str, list[str]] = defaultdict(list)
+    for key, unit in units.items():
+        keys[unit.source.uri].append(key)
+    return keys
 
 
 def _run_round(
@@ -153,11 +181,15 @@ def _run_round(
     units: Mapping[str, WorkUnit],
     pool: Pool,
     on_event: Callable[[Event], None],
+    committed: set[str],
     *,
     has_worked: bool,
     has_shards: bool,
 ) -> tuple[dict[str, UnitEvent], bool]:
-    """Run each unit once; return how they ended, and whether this run has committed anything."""
+    """Run each unit once; return how they ended, and whether this run has committed anything.
+
+    Keys of the units of which something is committed are added to `committed`.
+    """
     endings: dict[str, UnitEvent] = {}
     begun, broken = 0, list[str]()
     at_once = pool.max_actors * pool.units_in_flight
@@ -177,6 +209,7 @@ def _run_round(
             isinstance(event, UnitEvent) and event.ending is Ending.DONE
         )
         if isinstance(event, ShardEvent):
+            committed.add(event.unit)
             broken.clear()
         on_event(event)
         # Once something is committed, workers that die without a word may do so of single units.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 
@@ -30,10 +31,13 @@ class Progress:
             units: By key.
             console: Where a terminal shows the live line.
         """
-        self._units = dict(units)
-        self._total_bytes = _bytes_of(units.values())
+        self._units: dict[str, WorkUnit] = {}
+        self._keys: dict[str, set[str]] = defaultdict(set)  # by source
+        self._total_bytes = 0
         self._ended: set[str] = set()
         self._ended_bytes = 0
+        for unit in units.values():
+            self._take(unit)
         # Of units that have begun and not ended: a line looks at no others, of which there are
         # a hundred thousand.
         self._rows_done: dict[str, int] = {}
@@ -65,17 +69,11 @@ class Progress:
 
         They stand in the place of the units of the version that is gone.
         """
-        added = {unit.key: unit for unit in units}
-        versions = {unit.source.uri: unit.source.version for unit in added.values()}
-        kept = {
-            key: unit
-            for key, unit in self._units.items()
-            if versions.get(unit.source.uri, unit.source.version) == unit.source.version
-        }
-        self._units = {**kept, **added}
-        self._total_bytes = _bytes_of(self._units.values())
-        self._ended &= self._units.keys()
-        self._ended_bytes = _bytes_of(self._units[key] for key in self._ended)
+        for unit in units:
+            for key in list(self._keys[unit.source.uri]):
+                if self._units[key].source.version != unit.source.version:
+                    self._forget(key)
+            self._take(unit)
 
     def add(self, event: Event) -> None:
         """Count an event and show the line."""
@@ -97,6 +95,20 @@ class Progress:
             f"{self._rows:,} rows, {self._tokens / elapsed_s:,.0f} tokens/s, "
             f"{done:.0%} of {total / 1e6:,.1f} MB, {left}"
         )
+
+    def _take(self, unit: WorkUnit) -> None:
+        if unit.key not in self._units:
+            self._total_bytes += unit.size_bytes
+        self._units[unit.key] = unit
+        self._keys[unit.source.uri].add(unit.key)
+
+    def _forget(self, key: str) -> None:
+        unit = self._units.pop(key)
+        self._keys[unit.source.uri].discard(key)
+        self._total_bytes -= unit.size_bytes
+        if key in self._ended:
+            self._ended.discard(key)
+            self._ended_bytes -= unit.size_bytes
 
     def _end(self, key: str) -> None:
         rows = self._rows_done.pop(key, None)
@@ -131,7 +143,3 @@ class Progress:
         if now - self._logged >= _LOG_EVERY_S:
             self._logged = now
             _LOG.info("%s", self.line())
-
-
-def _bytes_of(units: Iterable[WorkUnit]) -> int:
-    return sum(unit.size_bytes for unit in units)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 from pipelines.corpus.conservation import conservation_problems
 from pipelines.corpus.ids import find_duplicate_ids
@@ -57,14 +58,33 @@ def publish(
         What is wrong with the corpus as it is published: the caller raises it once the report is
         written.
     """
-    problems: list[CorpusError] = []
     for _ in range(_MOST_LOOKS):
         sizes = list_shards(storage)
-        problems, left = _publish_listed(settings, storage, pin, units, done, report, sizes)
-        if list_shards(storage).keys() == left:
+        found = _publish_listed(settings, storage, pin, units, done, report, sizes)
+        if list_shards(storage).keys() == found.left:
             break
         # Another job committed or retired meanwhile, and may have published before us.
-    return problems
+    # Last, and once: of a billion ids it takes half an hour, in which a run may be ended.
+    duplicates = _check_ids(settings, storage, pin, found)
+    refused = found.retirement.refused
+    return [*found.unaccounted, *(p for p in (duplicates, refused) if p is not None)]
+
+
+@dataclass(frozen=True)
+class _Published:
+    """What was published.
+
+    Attributes:
+        index: What is live.
+        retirement: What is not.
+        left: Shards that exist after it.
+        unaccounted: Rows in that are not rows out.
+    """
+
+    index: Index
+    retirement: Retirement
+    left: Set[ShardName]
+    unaccounted: list[CorpusError]
 
 
 def _publish_listed(
@@ -75,8 +95,8 @@ def _publish_listed(
     done: Collection[str],
     report: RunReport,
     sizes: dict[ShardName, int],
-) -> tuple[list[CorpusError], set[ShardName]]:
-    """Publish what a listing holds; return what is wrong, and the shards that are left."""
+) -> _Published:
+    """Publish what a listing holds, and delete what is retired."""
     published = _published(storage)
     listed = published.shards if published else ()
     # A shard that was deleted and embedded again has its old name and another footer.
@@ -129,19 +149,21 @@ def _publish_listed(
                 f"{unaccounted[0]}; run `twofold verify`"
             )
         )
-    duplicates, checked = _check_ids(settings, storage, pin, published, retirement)
-    problems += [found for found in (duplicates, retirement.refused) if found is not None]
+    names = {shard.name for shard in retirement.live}
     index = Index(
         pin.space.fingerprint,
         tuple(sorted(retirement.live, key=lambda shard: shard.name)),
-        ids_checked=checked,
+        # Just these were found clean before, or more.
+        ids_checked=published is not None
+        and published.ids_checked
+        and {shard.name for shard in published.shards} >= names,
     )
-    text = index.to_json()
-    if published is None or published.to_json() != text:
-        storage.replace(INDEX_FILE, text.encode())
+    if published != index:
+        storage.replace(INDEX_FILE, index.to_json().encode())
     _delete_stale_rejects(storage, retirement.live)
     _delete_retired(storage, retirement.retired)
-    return problems, sizes.keys() - {shard.name for shard in retirement.retired}
+    left = sizes.keys() - {shard.name for shard in retirement.retired}
+    return _Published(index, retirement, left, problems)
 
 
 def _inputs_under(
@@ -202,33 +224,33 @@ def _delete_stale_rejects(storage: Storage, live: Sequence[IndexedShard]) -> Non
 
 
 def _check_ids(
-    settings: EmbedCorpusSettings,
-    storage: Storage,
-    pin: Pin,
-    published: Index | None,
-    retirement: Retirement,
-) -> tuple[DuplicateIdError | None, bool]:
-    """Look for duplicate ids, unless just these shards were found clean before."""
-    names = [shard.name for shard in retirement.live]
-    if published and published.ids_checked and {s.name for s in published.shards} >= set(names):
-        return None, True
-    if not settings.check_ids:
-        return None, False
-    found = find_duplicate_ids(
-        storage, names, id_column=pin.layout.id_column, rows=_rows(retirement.live)
-    )
+    settings: EmbedCorpusSettings, storage: Storage, pin: Pin, published: _Published
+) -> DuplicateIdError | None:
+    """Look for duplicate ids, unless the index says that there are none; note it there."""
+    index = published.index
+    if index.ids_checked or not settings.check_ids:
+        return None
+    try:
+        found = find_duplicate_ids(
+            storage,
+            [shard.name for shard in index.shards],
+            id_column=pin.layout.id_column,
+            rows=_rows(index.shards),
+        )
+    except FileNotFoundError as error:
+        _LOG.warning("%s was retired by another job meanwhile, which checks the ids", error)
+        return None
+    if not found and read_index(storage) == index:  # else another job has published, and checks
+        storage.replace(INDEX_FILE, replace(index, ids_checked=True).to_json().encode())
     if not found:
-        return None, True
+        return None
     identity, chunk, where = found[0]
     chunk_note = f" (chunk {chunk})" if chunk else ""
-    return (
-        DuplicateIdError(
-            f"ids are not unique: {identity!r}{chunk_note} occurs in shards "
-            f"{' and '.join(sorted(set(where)))}"
-            f"{f', and {len(found) - 1} more ids or so' if len(found) > 1 else ''}; all rows are "
-            f"written. {_advice(retirement)}"
-        ),
-        False,
+    return DuplicateIdError(
+        f"ids are not unique: {identity!r}{chunk_note} occurs in shards "
+        f"{' and '.join(sorted(set(where)))}"
+        f"{f', and {len(found) - 1} more ids or so' if len(found) > 1 else ''}; all rows are "
+        f"written. {_advice(published.retirement)}"
     )
 
 

@@ -7,7 +7,7 @@ index always sees every source in one version, whole. Pure decisions; the caller
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -77,8 +77,9 @@ def plan_retirement(
         if uri not in planned:
             live += _one_version(found, listed.get(uri))
             continue
-        newer = [s for s in others if planned[uri] != s.footer.version == now.get(uri)]
-        old = [shard for shard in others if shard not in newer]
+        is_newer = now.get(uri) != planned[uri]
+        newer = [s for s in others if is_newer and s.footer.version == now.get(uri)]
+        old = [s for s in others if not (is_newer and s.footer.version == now.get(uri))]
         if newer and listed.get(uri) == now[uri]:
             live += newer
         elif uri in incomplete and old:
@@ -103,7 +104,15 @@ def plan_retirement(
 
 def sources_under(shards: Iterable[IndexedShard], roots: Collection[str]) -> set[str]:
     """Return the URIs of the sources of some shards that lie under some inputs."""
-    return {shard.footer.source for shard in shards if _is_under(shard, roots)}
+    named = {root.rstrip("/") for root in roots}
+    found: set[str] = set()
+    others: set[str] = set()
+    for shard in shards:
+        if shard.footer.root in roots:
+            found.add(shard.footer.source)
+        else:
+            others.add(shard.footer.source)
+    return found | {uri for uri in others - found if not named.isdisjoint(_above(uri))}
 
 
 def _one_version(shards: Sequence[IndexedShard], listed: str | None) -> list[IndexedShard]:
@@ -119,8 +128,8 @@ def _one_version(shards: Sequence[IndexedShard], listed: str | None) -> list[Ind
     return [shard for shard in shards if shard.footer.version == version]
 
 
-def _is_under(shard: IndexedShard, roots: Collection[str]) -> bool:
-    source = shard.footer.source
-    return shard.footer.root in roots or any(
-        source == root or source.startswith(root.rstrip("/") + "/") for root in roots
-    )
+def _above(uri: str) -> Iterator[str]:
+    """Yield a source and the folders above it, as inputs may name them."""
+    while uri:
+        yield uri
+        uri = uri.rpartition("/")[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
@@ -24,7 +24,7 @@ from pipelines.corpus.index import IndexedShard
 from pipelines.corpus.pin import Pin
 from pipelines.corpus.shard_file import ShardFile
 from pipelines.corpus.shards import REJECTS, ShardFooter, ShardName
-from pipelines.errors import CorpusError
+from pipelines.errors import CorpusError, StorageError
 from pipelines.source.units import Format, RangeKind, Source, WorkUnit
 from pipelines.storage import Storage
 
@@ -84,11 +84,11 @@ def check_shard(
             if not is_readable:
                 problems.append(f"columns are {_columns(file.schema)}, expected {_columns(schema)}")
             tally = _Tally(pin)
-            for batch in file.batches(None, batch_rows=_BATCH_ROWS):
-                if is_readable:
-                    tally.add(batch)
+            tally.read(file.batches(None, batch_rows=_BATCH_ROWS), is_counted=is_readable)
             if is_readable:
                 problems += tally.problems(footer)
+    except StorageError:
+        raise  # an outage is no damage
     except CorpusError as error:
         is_readable = False
         problems.append(str(error))
@@ -166,6 +166,12 @@ class _Tally:
         self._wrong: dict[str, list[int]] = {}
         """Kind of problem -> [first row, how many]."""
 
+    def read(self, batches: Iterable[pa.RecordBatch], *, is_counted: bool) -> None:
+        """Read batches to their end, which finds damage; count those that have our columns."""
+        for batch in batches:
+            if is_counted:
+                self.add(batch)
+
     def add(self, batch: pa.RecordBatch) -> None:
         columns = {name: batch.column(name) for name in self._required}
         for name, column in columns.items():
@@ -219,6 +225,8 @@ def _rejects_problems(
             rows = sum(batch.num_rows for batch in file.batches(None, batch_rows=_BATCH_ROWS))
             if not file.schema.equals(REJECTS_SCHEMA):
                 yield f"{where} has the columns {_columns(file.schema)}"
+    except StorageError:
+        raise
     except CorpusError as error:
         yield str(error)
         return

@@ -24,12 +24,13 @@ from pipelines.actor.events import UnitEvent
 from pipelines.actor.unit_embedder import UnitEmbedder
 from pipelines.actor.unit_job import UnitJob
 from pipelines.columns import EMBEDDING
+from pipelines.corpus import shard_file
 from pipelines.corpus.pin import pin_output
 from pipelines.corpus.shards import ShardFooter, ShardName, footer_of, serialize_shard
 from pipelines.driver.corpus_plan import plan_corpus
 from pipelines.driver.publish import publish
 from pipelines.driver.report import RunReport
-from pipelines.errors import CorpusError
+from pipelines.errors import CorpusError, StorageError
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.storage import Storage
 from pipelines.verify import VerifySettings, verify
@@ -242,6 +243,15 @@ def test_ids_that_cannot_be_read_again_are_found(output, monkeypatch):
 
     monkeypatch.setattr(command, "find_duplicate_ids", refuse)
     assert findings(output) == ("shard-1 is not readable: a page; ids were not compared",)
+
+
+def test_a_store_that_does_not_answer_is_no_finding(output, monkeypatch):
+    def no_answer(*_: object, **__: object) -> None:
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(shard_file.pq, "ParquetFile", no_answer)
+    with pytest.raises(StorageError, match=r"cannot read .*: no answer"):
+        findings(output)
 
 
 def test_one_flipped_bit_of_one_number_of_a_vector_is_found(output):

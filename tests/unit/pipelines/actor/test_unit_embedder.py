@@ -232,6 +232,24 @@ def test_what_a_rival_has_committed_is_passed_over_before_its_forward(bench):
     assert bench.ids() == [str(n) for n in range(7)]
 
 
+def test_before_a_shard_only_its_own_name_is_looked_for(bench, monkeypatch):
+    """All those of its unit would be a LIST a thousand, for each of a hundred thousand."""
+    prefixes: list[str] = []
+    sizes = Storage.sizes
+
+    def listed(self: Storage, folder: str, prefix: str = "") -> dict[str, int]:
+        prefixes.append(prefix)
+        return sizes(self, folder, prefix)
+
+    monkeypatch.setattr(Storage, "sizes", listed)
+    bench.embed()
+    key, shards = bench.unit.key, bench.names()
+    each = [f"{key}-{ordinal:05d}" for ordinal in range(len(shards))]
+    assert [prefix for prefix in prefixes if prefix in each] == each
+    # Where to begin, and that it is complete.
+    assert prefixes.count(key) == 2
+
+
 def test_jobs_at_once_leave_every_row_once_and_report_what_was_computed_twice(bench):
     jobs = [a_job(bench.folder / "out", f"run-{n}", rows_per_shard=1) for n in range(3)]
     with ThreadPoolExecutor(3) as pool:

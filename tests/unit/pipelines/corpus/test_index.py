@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -65,6 +66,14 @@ def test_the_index_rebuilt_from_the_shards_is_the_published_one(storage):
     published = publish(storage)
     assert rebuilt(storage).to_json() == published.to_json()
     assert rebuilt(storage).to_json().encode() == storage.read(INDEX_FILE)
+
+
+def test_each_shard_and_each_source_is_a_line_of_json(storage):
+    _, *lines = publish(storage).to_json().splitlines()  # the first one is the totals
+    entries = [json.loads(line.rstrip(",")) for line in lines if line.startswith("{")]
+    names = [entry["name"] for entry in entries if "name" in entry]
+    assert names == sorted(str(shard.name) for shard in SHARDS)
+    assert sum("uri" in entry for entry in entries) == 2
 
 
 def test_an_index_comes_back_from_its_file(storage):

@@ -49,6 +49,14 @@ def never(source: Source) -> list[WorkUnit]:
     raise AssertionError(f"{source.uri} is planned again")
 
 
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch) -> list[float]:
+    """Seconds that were waited between rounds; nobody waits here."""
+    waited: list[float] = []
+    monkeypatch.setattr(execute.time, "sleep", waited.append)
+    return waited
+
+
 @pytest.fixture
 def run(monkeypatch, tmp_path):
     def run(
@@ -222,6 +230,41 @@ def test_a_unit_that_the_store_failed_is_tried_again_and_its_last_error_named(ru
     outcome, _ = run(rounds, [A])
     assert len(rounds.units) == MOST_TRIES
     assert outcome.failures == {A.label: f"{A.label}: interrupted; tried 3 times"}
+
+
+def test_a_store_that_fails_all_units_is_given_time(run, pauses):
+    interrupted = [lambda units: [ended(unit, Ending.INTERRUPTED) for unit in units]] * 2
+    outcome, _ = run(Rounds(*interrupted), [A, B])
+    assert outcome.failures == {}
+    assert pauses == [15, 60]
+
+
+def test_nobody_waits_where_something_is_committed_or_workers_die(run, pauses):
+    def one_gets_on(units: list[WorkUnit]) -> list[Event]:
+        return [shard_of(B), done(B), ended(A, Ending.INTERRUPTED)]
+
+    run(Rounds(one_gets_on, all_but(A)), [A, B])
+    assert pauses == []
+
+
+def test_a_unit_that_gets_on_in_each_try_has_as_many_as_it_takes(run):
+    """A file of hours, on nodes that come and go."""
+    tries = 3 * MOST_TRIES
+
+    def gets_on(units: list[WorkUnit]) -> list[Event]:
+        return [shard_of(A)]
+
+    rounds = Rounds(*[gets_on] * tries)
+    outcome, _ = run(rounds, [A])
+    assert len(rounds.units) == tries + 1
+    assert outcome.failures == {}
+
+
+def test_a_unit_that_gets_on_no_further_has_three_tries_from_there(run):
+    rounds = Rounds(lambda _: [shard_of(A)], *[all_but(A)] * MOST_TRIES)
+    outcome, _ = run(rounds, [A])
+    assert len(rounds.units) == MOST_TRIES
+    assert list(outcome.failures) == [A.label]
 
 
 def test_a_unit_that_fails_is_named_and_not_tried_again(run):

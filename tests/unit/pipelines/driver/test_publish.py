@@ -93,7 +93,64 @@ def test_what_was_committed_is_published(output):
     assert index.ids_checked
     assert index.fingerprint == a_pin().space.fingerprint
     assert index.totals()["size_bytes"] == sum(shard.size_bytes for shard in shards)
-    assert output.operations == [f"replace {INDEX_FILE}"]
+    # Once before ids are looked at, which takes long, and once when they are found unique.
+    assert output.operations == [f"replace {INDEX_FILE}"] * 2
+
+
+def test_a_run_that_is_killed_while_it_looks_at_ids_has_published(output, monkeypatch):
+    shards = write_shards(output.storage, [an_indexed_shard(A)])
+    looks = publish_module.find_duplicate_ids
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish_module, "find_duplicate_ids", killed)
+        with pytest.raises(KeyboardInterrupt):
+            output.publish([A])
+    assert output.live() == names(shards)
+    assert not read_index(output.storage).ids_checked
+    looked: list[object] = []
+
+    def look(*args: object, **keywords: object) -> object:
+        looked.append(args)
+        return looks(*args, **keywords)
+
+    monkeypatch.setattr(publish_module, "find_duplicate_ids", look)
+    assert output.publish([A], done=[A]) is None
+    assert len(looked) == 1
+    assert read_index(output.storage).ids_checked
+
+
+def test_what_another_job_publishes_while_ids_are_looked_at_stays(output, monkeypatch):
+    write_shards(output.storage, [an_indexed_shard(A)])
+    theirs: list[bytes] = []
+
+    def slow(*_: object, **__: object) -> list[object]:
+        index = read_index(output.storage)
+        newer = with_changes(index, shards=(*index.shards, an_indexed_shard(B)))
+        theirs.append(newer.to_json().encode())
+        output.storage.replace(INDEX_FILE, theirs[0])
+        return []
+
+    monkeypatch.setattr(publish_module, "find_duplicate_ids", slow)
+    assert output.publish([A]) is None
+    assert output.storage.read(INDEX_FILE) == theirs[0]
+
+
+def test_a_shard_that_another_job_retires_while_ids_are_looked_at_is_its_affair(
+    output, monkeypatch, caplog
+):
+    shards = write_shards(output.storage, [an_indexed_shard(A)])
+
+    def gone(*_: object, **__: object) -> None:
+        raise FileNotFoundError("data/x.parquet")
+
+    monkeypatch.setattr(publish_module, "find_duplicate_ids", gone)
+    assert output.publish([A]) is None
+    assert output.live() == names(shards)
+    assert not read_index(output.storage).ids_checked
+    assert "retired by another job meanwhile" in caplog.text
 
 
 def test_an_unchanged_index_is_not_written_and_no_footer_read_again(output, monkeypatch):
@@ -116,6 +173,7 @@ def test_the_index_is_published_before_old_shards_are_deleted(output):
         f"replace {INDEX_FILE}",
         f"delete {REJECTS}/{old.name}",
         f"delete {DATA}/{old.name}",
+        f"replace {INDEX_FILE}",  # whose ids are unique
     ]
     assert output.live() == names([new])
     assert output.storage.sizes(REJECTS) == {}
@@ -262,14 +320,14 @@ def test_what_another_job_has_committed_of_a_new_file_is_live_before_any_index_l
 def test_shards_that_another_job_commits_while_we_publish_are_listed_too(output, monkeypatch):
     mine = write_shards(output.storage, [an_indexed_shard(A)])
     theirs = []
-    original = publish_module.find_duplicate_ids
+    original = publish_module.collect_shards
 
     def slow_look(*args, **keywords):
         if not theirs:
             theirs.extend(write_shards(output.storage, [an_indexed_shard(B)]))
         return original(*args, **keywords)
 
-    monkeypatch.setattr(publish_module, "find_duplicate_ids", slow_look)
+    monkeypatch.setattr(publish_module, "collect_shards", slow_look)
     assert output.publish([A, B]) is None
     assert output.live() == names([*mine, *theirs])
 
