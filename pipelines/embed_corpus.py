@@ -136,7 +136,8 @@ def _embed_units(
         batch_timeout_s=settings.batch_timeout_s,
         run_id=report.run_id,
     )
-    units = {key: plan.units[key] for key in _order(plan.todo, report.run_id)}
+    begun = pool.max_actors * pool.units_in_flight
+    units = {key: plan.units[key] for key in _order(plan.todo, report.run_id, begun)}
     with Progress(units, console) as progress:
 
         def replan(source: Source) -> list[WorkUnit]:
@@ -156,13 +157,16 @@ def _embed_units(
         )
 
 
-def _order(units: Mapping[str, WorkUnit], run_id: str) -> list[str]:
+def _order(units: Mapping[str, WorkUnit], run_id: str, begun: int) -> list[str]:
     """Return the keys in an order of the run's own, so that two jobs on one output meet seldom.
 
-    But the largest come first, by powers of two, or all would wait for one of hours in the end.
+    But the largest come early, by powers of two, or all would wait for one of hours in the end.
+    Before them as many of all sizes as are under way at once: where the largest fail, something is
+    committed, and the run goes on without them.
     """
     order = random.Random(run_id).sample(sorted(units), len(units))
-    return sorted(order, key=lambda key: -units[key].size_bytes.bit_length())
+    rest = sorted(order[begun:], key=lambda key: -units[key].size_bytes.bit_length())
+    return order[:begun] + rest
 
 
 def _failed(failures: Mapping[str, str], units: int) -> str:

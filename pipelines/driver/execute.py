@@ -15,7 +15,7 @@ import logging
 import time
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import ray
@@ -49,9 +49,9 @@ whose store, hub or device fails it."""
 
 MOST_TRIES = 3
 """A unit that kills its worker is tried again twice."""
-_PAUSES_S = (0.0, 15.0, 60.0)
-"""Before a unit's first, second and third try where its store failed and nothing was committed:
-one that is gone for two minutes, beside what its client tries again by itself, ends no run."""
+_PAUSES_S = (15.0, 60.0)
+"""After the first round that ends with a store that fails, and after the next ones in a row. One
+that is gone for two minutes, beside what its client tries again by itself, so ends no run."""
 _MOST_LOST_AT_FIRST = 16
 _TIMES_LOST_AT_FIRST = 4
 """Units that may be lost in a round before anything was ever committed: so many, or so many times
@@ -90,23 +90,18 @@ def run_units(
     tries: Counter[str] = Counter()
     has_worked = False
     pending = dict(units)
+    advance = _Advance()
     while pending:
-        committed: set[str] = set()
+        advance.begin_round()
         endings, has_worked = _run_round(
-            job,
-            pending,
-            pool,
-            on_event,
-            committed,
-            has_worked=has_worked,
-            has_shards=has_shards,
+            job, pending, pool, on_event, advance, has_worked=has_worked, has_shards=has_shards
         )
         again = {}
         for key, unit in pending.items():
             ending = endings.get(key) or UnitEvent(key, Ending.INTERRUPTED, _killed(unit))
             if ending.ending in _TRIED_AGAIN:
                 # One that gets on, a file of hours on nodes that come and go, is not to blame.
-                tries[key] = 1 if key in committed else tries[key] + 1
+                tries[key] = 1 if key in advance.units else tries[key] + 1
                 if tries[key] < MOST_TRIES:
                     again[key] = unit
                     _LOG.warning("%s; trying it again", ending.message)
@@ -116,18 +111,48 @@ def run_units(
                 outcome.failures[unit.label] = ending.message
         again.update(_replanned(outcome, pending, endings, replan))
         pending = {key: unit for key, unit in again.items() if key in outcome.units}
-        if pending and not committed:
-            _pause(endings.values(), tries=max(tries[key] for key in pending))
+        if pending:
+            advance.wait_for_the_store()
         pool = replace(pool, units_in_flight=1)
     return outcome
 
 
-def _pause(endings: Iterable[UnitEvent], *, tries: int) -> None:
-    """Wait where units ended because their store or network failed."""
-    if any(ending.ending is Ending.INTERRUPTED for ending in endings):
-        pause_s = _PAUSES_S[tries]
-        _LOG.warning("the store fails, and nothing is committed: waiting %.0f s", pause_s)
-        time.sleep(pause_s)
+class _Advance:
+    """Which units get on in a round, and whether their store fails those that do not.
+
+    Attributes:
+        units: Keys of those of which a shard was committed that no try before had come to.
+    """
+
+    def __init__(self) -> None:
+        self.units: set[str] = set()
+        self._furthest: dict[str, int] = {}
+        self._is_stalled = False
+        self._stalled_rounds = 0
+
+    def begin_round(self) -> None:
+        """Forget the units of the round before."""
+        self.units.clear()
+        self._is_stalled = False
+
+    def add(self, event: Event) -> None:
+        """Take note of an event."""
+        if isinstance(event, ShardEvent) and event.footer.ordinal > self._furthest.get(
+            event.unit, -1
+        ):
+            self._furthest[event.unit] = event.footer.ordinal
+            self.units.add(event.unit)
+            self._is_stalled = False
+        elif isinstance(event, UnitEvent):
+            self._is_stalled = event.ending is Ending.INTERRUPTED
+
+    def wait_for_the_store(self) -> None:
+        """Wait where a round ended with a store, or a network, that fails."""
+        self._stalled_rounds = self._stalled_rounds + 1 if self._is_stalled else 0
+        if self._stalled_rounds:
+            pause_s = _PAUSES_S[min(self._stalled_rounds, len(_PAUSES_S)) - 1]
+            _LOG.warning("units end because their store fails: waiting %.0f s", pause_s)
+            time.sleep(pause_s)
 
 
 def _killed(unit: WorkUnit) -> str:
@@ -181,15 +206,12 @@ def _run_round(
     units: Mapping[str, WorkUnit],
     pool: Pool,
     on_event: Callable[[Event], None],
-    committed: set[str],
+    advance: _Advance,
     *,
     has_worked: bool,
     has_shards: bool,
 ) -> tuple[dict[str, UnitEvent], bool]:
-    """Run each unit once; return how they ended, and whether this run has committed anything.
-
-    Keys of the units of which something is committed are added to `committed`.
-    """
+    """Run each unit once; return how they ended, and whether this run has committed anything."""
     endings: dict[str, UnitEvent] = {}
     begun, broken = 0, list[str]()
     at_once = pool.max_actors * pool.units_in_flight
@@ -209,8 +231,8 @@ def _run_round(
             isinstance(event, UnitEvent) and event.ending is Ending.DONE
         )
         if isinstance(event, ShardEvent):
-            committed.add(event.unit)
             broken.clear()
+        advance.add(event)
         on_event(event)
         # Once something is committed, workers that die without a word may do so of single units.
         died = 0 if has_worked or has_shards else max(0, begun - len(endings) - at_once)

@@ -69,10 +69,13 @@ class Progress:
 
         They stand in the place of the units of the version that is gone.
         """
-        for unit in units:
-            for key in list(self._keys[unit.source.uri]):
-                if self._units[key].source.version != unit.source.version:
+        added = list(units)
+        versions = {unit.source.uri: unit.source.version for unit in added}
+        for uri, version in versions.items():
+            for key in list(self._keys[uri]):
+                if self._units[key].source.version != version:
                     self._forget(key)
+        for unit in added:
             self._take(unit)
 
     def add(self, event: Event) -> None:

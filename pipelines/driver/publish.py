@@ -65,7 +65,17 @@ def publish(
             break
         # Another job committed or retired meanwhile, and may have published before us.
     # Last, and once: of a billion ids it takes half an hour, in which a run may be ended.
-    duplicates = _check_ids(settings, storage, pin, found)
+    try:
+        duplicates = _check_ids(settings, storage, pin, found)
+    except FileNotFoundError:
+        if list_shards(storage).keys() == found.left:
+            raise
+        _LOG.warning("ids were not compared: another job has retired shards meanwhile")
+        duplicates = None
+    sizes = list_shards(storage)
+    if sizes.keys() != found.left:
+        # What we have published in the end must not be older than what another job has.
+        found = _publish_listed(settings, storage, pin, units, done, report, sizes)
     refused = found.retirement.refused
     return [*found.unaccounted, *(p for p in (duplicates, refused) if p is not None)]
 
@@ -230,18 +240,15 @@ def _check_ids(
     index = published.index
     if index.ids_checked or not settings.check_ids:
         return None
-    try:
-        found = find_duplicate_ids(
-            storage,
-            [shard.name for shard in index.shards],
-            id_column=pin.layout.id_column,
-            rows=_rows(index.shards),
-        )
-    except FileNotFoundError as error:
-        _LOG.warning("%s was retired by another job meanwhile, which checks the ids", error)
-        return None
+    found = find_duplicate_ids(
+        storage,
+        [shard.name for shard in index.shards],
+        id_column=pin.layout.id_column,
+        rows=_rows(index.shards),
+    )
+    checked = replace(index, ids_checked=True).to_json().encode()
     if not found and read_index(storage) == index:  # else another job has published, and checks
-        storage.replace(INDEX_FILE, replace(index, ids_checked=True).to_json().encode())
+        storage.replace(INDEX_FILE, checked)
     if not found:
         return None
     identity, chunk, where = found[0]

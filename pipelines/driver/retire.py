@@ -104,7 +104,7 @@ def plan_retirement(
 
 def sources_under(shards: Iterable[IndexedShard], roots: Collection[str]) -> set[str]:
     """Return the URIs of the sources of some shards that lie under some inputs."""
-    named = {root.rstrip("/") for root in roots}
+    named = {root.rstrip("/") or "/" for root in roots}
     found: set[str] = set()
     others: set[str] = set()
     for shard in shards:
@@ -130,6 +130,9 @@ def _one_version(shards: Sequence[IndexedShard], listed: str | None) -> list[Ind
 
 def _above(uri: str) -> Iterator[str]:
     """Yield a source and the folders above it, as inputs may name them."""
-    while uri:
-        yield uri
-        uri = uri.rpartition("/")[0]
+    folder = uri
+    while folder:
+        yield folder
+        folder = folder.rpartition("/")[0]
+    if uri.startswith("/"):
+        yield "/"

@@ -42,11 +42,13 @@ def test_a_job_that_its_cluster_cannot_run_pins_nothing(tmp_path, tiny_model, mo
 def test_large_units_begin_first_and_equal_ones_in_an_order_of_the_runs_own():
     sizes = [10, 1000, 100_000, *[70] * 50]
     units = {str(number): replace(a_unit(), size_bytes=size) for number, size in enumerate(sizes)}
-    one, other = (embed_corpus_module._order(units, run) for run in ("a", "b"))
+    one, other = (embed_corpus_module._order(units, run, 0) for run in ("a", "b"))
     assert one[:2] == other[:2] == ["2", "1"]
     assert one[-1] == other[-1] == "0"
     assert sorted(one) == sorted(other) == sorted(units)
     assert one != other
+    # Those that begin are of all sizes.
+    assert embed_corpus_module._order(units, "a", 5)[0] not in ("1", "2")
 
 
 def test_an_output_in_rays_copy_of_the_working_directory_is_refused(tmp_path, tiny_model):

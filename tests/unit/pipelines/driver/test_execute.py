@@ -121,8 +121,8 @@ def deaths(count: int) -> list[Event]:
     return [begun(unit) for unit in [A, B, C] * 100][: count + 2]
 
 
-def shard_of(unit: WorkUnit) -> ShardEvent:
-    shard = an_indexed_shard(unit)
+def shard_of(unit: WorkUnit, ordinal: int = 0) -> ShardEvent:
+    shard = an_indexed_shard(unit, ordinal)
     return ShardEvent(unit.key, str(shard.name), 1, shard.footer, False, {}, 0.0, 0)
 
 
@@ -239,25 +239,32 @@ def test_a_store_that_fails_all_units_is_given_time(run, pauses):
     assert pauses == [15, 60]
 
 
-def test_nobody_waits_where_something_is_committed_or_workers_die(run, pauses):
-    def one_gets_on(units: list[WorkUnit]) -> list[Event]:
-        return [shard_of(B), done(B), ended(A, Ending.INTERRUPTED)]
+def test_a_store_that_begins_to_fail_in_the_middle_is_given_time_too(run, pauses):
+    run(Rounds(lambda _: [shard_of(B), done(B), ended(A, Ending.INTERRUPTED)]), [A, B])
+    assert pauses == [15]
 
-    run(Rounds(one_gets_on, all_but(A)), [A, B])
+
+def test_nobody_waits_where_others_get_on_after_it_or_workers_die(run, pauses):
+    run(Rounds(lambda _: [ended(A, Ending.INTERRUPTED), shard_of(B)], all_but(A)), [A, B])
+    run(Rounds(lambda _: [ended(A, Ending.INTERRUPTED), done(B)], all_but(A)), [A, B])
     assert pauses == []
 
 
 def test_a_unit_that_gets_on_in_each_try_has_as_many_as_it_takes(run):
     """A file of hours, on nodes that come and go."""
     tries = 3 * MOST_TRIES
-
-    def gets_on(units: list[WorkUnit]) -> list[Event]:
-        return [shard_of(A)]
-
-    rounds = Rounds(*[gets_on] * tries)
+    rounds = Rounds(*(lambda _, n=n: [shard_of(A, n)] for n in range(tries)))
     outcome, _ = run(rounds, [A])
     assert len(rounds.units) == tries + 1
     assert outcome.failures == {}
+
+
+def test_a_shard_that_an_earlier_try_had_committed_is_no_advance(run):
+    """As of a store whose listings lack it: it would be embedded again for ever."""
+    rounds = Rounds(*[lambda _: [shard_of(A), ended(A, Ending.INTERRUPTED)]] * 200)
+    outcome, _ = run(rounds, [A])
+    assert len(rounds.units) == MOST_TRIES
+    assert list(outcome.failures) == [A.label]
 
 
 def test_a_unit_that_gets_on_no_further_has_three_tries_from_there(run):

@@ -138,19 +138,31 @@ def test_what_another_job_publishes_while_ids_are_looked_at_stays(output, monkey
     assert output.storage.read(INDEX_FILE) == theirs[0]
 
 
-def test_a_shard_that_another_job_retires_while_ids_are_looked_at_is_its_affair(
+def test_what_another_job_retires_while_ids_are_looked_at_is_not_listed(
     output, monkeypatch, caplog
 ):
-    shards = write_shards(output.storage, [an_indexed_shard(A)])
+    first, second = write_shards(output.storage, [an_indexed_shard(A), an_indexed_shard(B)])
 
-    def gone(*_: object, **__: object) -> None:
-        raise FileNotFoundError("data/x.parquet")
+    def gone(storage: Storage, *_: object, **__: object) -> None:
+        storage.delete(f"{DATA}/{second.name}")
+        raise FileNotFoundError(second.name)
 
     monkeypatch.setattr(publish_module, "find_duplicate_ids", gone)
-    assert output.publish([A]) is None
-    assert output.live() == names(shards)
+    output.publish([A, B])
+    assert output.live() == names([first])
     assert not read_index(output.storage).ids_checked
-    assert "retired by another job meanwhile" in caplog.text
+    assert "ids were not compared: another job has retired" in caplog.text
+
+
+def test_ids_that_cannot_be_looked_at_for_another_reason_are_an_error(output, monkeypatch):
+    write_shards(output.storage, [an_indexed_shard(A)])
+
+    def no_temporary_folder(*_: object, **__: object) -> None:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(publish_module, "find_duplicate_ids", no_temporary_folder)
+    with pytest.raises(FileNotFoundError):
+        output.publish([A])
 
 
 def test_an_unchanged_index_is_not_written_and_no_footer_read_again(output, monkeypatch):

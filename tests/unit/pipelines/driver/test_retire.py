@@ -175,6 +175,18 @@ def test_a_source_below_an_input_counts_as_under_it_whatever_input_had_named_it(
     assert decide([*ALL_TWENTY, below], TWENTY).gone == ("/in/sub/x",)
 
 
+@pytest.mark.parametrize(
+    ("root", "is_under"),
+    [
+        *(("/in/a", True), ("/in", True), ("/in/", True), ("/", True), ("/in/a/x.jsonl", True)),
+        *(("/i", False), ("/in/b", False), ("s3://in/a", False), ("in/a", False)),
+    ],
+)
+def test_a_source_is_under_the_folders_above_it_and_under_itself(root, is_under):
+    shard = an_indexed_shard(a_unit(a_source("/in/a/x.jsonl", "v1", "/elsewhere")))
+    assert sources_under([shard], [root]) == ({"/in/a/x.jsonl"} if is_under else set())
+
+
 versions = st.sampled_from(["v1", "v2", "v3"])
 names = st.sampled_from(["a", "b", "c"])
 
