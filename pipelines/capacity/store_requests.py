@@ -49,14 +49,16 @@ def store_requests(
     listed_shards = max(1, math.ceil(shards / _NAMES_OF_A_LIST))
     blocks = max(units, math.ceil(input_bytes / _BLOCK_BYTES))
     return StoreRequests(
-        # _space.json, _probe_vectors.json, two of the store's probe, _index.json and _report.json.
-        put=shards + 6,
-        # Each shard's footer and ids are read once at the end; the probe and the pin are read back.
-        get=parquet_files + blocks + 2 * shards + 2,
+        # _space.json, _probe_vectors.json, two of the store's probe, _report.json, and _index.json
+        # before ids are checked and after.
+        put=shards + 7,
+        # Each shard's footer and ids are read once at the end; the probe, the pin and the index are
+        # read back.
+        get=parquet_files + blocks + 2 * shards + 3,
         # A unit: its version, and opening it. A shard: the version again, footer and ids opened.
-        head=parquet_files + 2 * units + 3 * shards + 7,
+        head=parquet_files + 2 * units + 3 * shards + 8,
         # A unit lists its shards at its beginning and end, and before each shard's forward. The
-        # driver lists all at the plan, and twice for data and once for rejects at the end. The
+        # driver lists all at the plan, and thrice for data and once for rejects at the end. The
         # first worker looks for _probe_vectors.json by a HEAD and a LIST, each other one reads it.
-        listing=listed_files + 2 * units + shards + 3 * listed_shards + 5,
+        listing=listed_files + 2 * units + shards + 4 * listed_shards + 5,
     )
