@@ -59,7 +59,7 @@ def test_a_plan_as_json_counts_tokens_and_bytes(
     assert (found["documents"], found["rows_read"], found["truncated"]) == (40, 42, 0)
     assert found["output_bytes"] > 40 * 384 * 4
     assert found["rate"]["basis"] == "given"
-    assert found["store_requests"]["put"] == found["shards"] + 6
+    assert found["store_requests"]["put"] == found["shards"] + 7
 
 
 def test_half_precision_halves_the_vectors(
