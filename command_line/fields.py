@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-from encoder.file_systems import has_password
+from encoder.file_systems import PASSWORD_REFUSED, has_password
 
 __all__ = ["AUTO_IS_UNSET", "CommaSeparated", "Location", "Locations", "OneOrMore"]
 
@@ -40,10 +40,7 @@ def _said(value: str) -> str:
 def _place(value: str) -> str:
     """Refuse a URI that would be read as a local path, or that names nothing."""
     if has_password(value):
-        raise ValueError(
-            "expected an address without a password, found one with it; give it by the variables "
-            "of the store, or of fsspec (FSSPEC_FTP_PASSWORD)"
-        )
+        raise ValueError(PASSWORD_REFUSED)
     if _ONE_SLASH.match(value):
         raise ValueError(f"expected PROTOCOL://..., found {value!r} with one slash; add the other")
     if value.startswith("~"):

@@ -166,10 +166,11 @@ def _check_spelling(variables: Collection[str], model: type[BaseModel]) -> None:
 
     Other variables may be another command's, or Kubernetes', which names Services in this way.
     """
-    names = {
-        name for settings in (*groups(model).values(), model) for name in settings.model_fields
+    known = {
+        name.upper()
+        for settings in (*groups(model).values(), model)
+        for name in settings.model_fields
     }
-    known = {name.upper() for name in names}
     for variable in sorted(variables):
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         if name == variable or name in known or "__" in name:

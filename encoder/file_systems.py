@@ -10,7 +10,18 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.cached import CachingFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-__all__ = ["canonical_uri", "file_system_of", "has_password", "without_file_protocol"]
+__all__ = [
+    "PASSWORD_REFUSED",
+    "canonical_uri",
+    "file_system_of",
+    "has_password",
+    "without_file_protocol",
+]
+
+PASSWORD_REFUSED = (
+    "expected an address without a password, found one with it; give it by the variables of the "
+    "store, or of fsspec (FSSPEC_FTP_PASSWORD)"
+)
 
 _CHAIN = "::"
 _USER_AND_PASSWORD = re.compile(r"(?P<protocol>[\w+.-]+)://[^/@:]*:[^/@]+@")

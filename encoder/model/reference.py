@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from encoder.errors import ModelLoadError
-from encoder.file_systems import has_password, without_file_protocol
+from encoder.file_systems import PASSWORD_REFUSED, has_password, without_file_protocol
 from encoder.model.folder import CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE
 from encoder.model.hub import download_from_hub
 from encoder.model.object_store import download_folder
@@ -103,10 +103,7 @@ class ModelReference:
                 "as in s3://bucket/models/x"
             )
         if has_password(text):
-            raise ModelLoadError(
-                "model reference: expected an address without a password, found one with it; give "
-                "it by the variables of the store, or of fsspec (FSSPEC_FTP_PASSWORD)"
-            )
+            raise ModelLoadError(f"model reference: {PASSWORD_REFUSED}")
         path = without_file_protocol(text)
         if path != text:
             return cls._folder(path)

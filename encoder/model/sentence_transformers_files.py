@@ -88,10 +88,10 @@ def read_sentence_transformers(folder: Path) -> SpaceDeclaration:
 def _normalize_problem(saved: dict[str, Any], folder: Path) -> str | None:
     """Return why unit length would change a model's rankings, or None."""
     similarity = saved.get("similarity_fn_name")
-    unit_length = (folder / "modules.json").is_file() and any(
-        kind == "Normalize" for kind, _ in _modules(folder)
-    )
-    if similarity in (None, "cosine") or unit_length:
+    if similarity in (None, "cosine"):
+        return None
+    modules = _modules(folder) if (folder / "modules.json").is_file() else []
+    if any(kind == "Normalize" for kind, _ in modules):
         return None
     return (
         f"its vectors are compared by {similarity} (config_sentence_transformers.json, "

@@ -155,8 +155,8 @@ class UnitEmbedder:
 
         A unit may have a hundred thousand shards: all of them before each would be a million LISTs.
         """
-        prefix = unit.key if ordinal is None else str(ShardName(unit.key, ordinal, last=True))
-        names = self._storage.sizes(DATA, prefix=prefix.removesuffix("-last.parquet"))
+        prefix = unit.key if ordinal is None else ShardName(unit.key, ordinal, last=False).stem
+        names = self._storage.sizes(DATA, prefix=prefix)
         return group_by_unit(names).get(unit.key, UnitShards())
 
     def _row_after(self, name: ShardName) -> int:

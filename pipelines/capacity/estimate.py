@@ -142,7 +142,8 @@ def _unit_tokens(strata: list[Stratum]) -> list[float]:
 def _imbalance(unit_tokens: list[float], workers: int) -> float:
     """Return how much longer the last worker takes than all would on average; 1 is none.
 
-    Each free worker takes the next unit, in a random order but the largest first, as the job's do.
+    Each free worker takes the next unit, in a random order but the largest first, as the job's do
+    once as many of all sizes have begun as are under way at once.
     """
     order = random.Random(_SEED).sample(unit_tokens, len(unit_tokens))
     order.sort(key=lambda tokens: -int(tokens).bit_length())

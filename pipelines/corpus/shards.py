@@ -53,7 +53,12 @@ class ShardName:
 
     def __str__(self) -> str:
         """Return the file name."""
-        return f"{self.unit}-{self.ordinal:05d}{'-last' if self.last else ''}.parquet"
+        return f"{self.stem}{'-last' if self.last else ''}.parquet"
+
+    @property
+    def stem(self) -> str:
+        """What the name begins with, whether or not the shard is its unit's last."""
+        return f"{self.unit}-{self.ordinal:05d}"
 
     @classmethod
     def parse(cls, file_name: str) -> ShardName | None:

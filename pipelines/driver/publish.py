@@ -64,18 +64,22 @@ def publish(
         if list_shards(storage).keys() == found.left:
             break
         # Another job committed or retired meanwhile, and may have published before us.
-    # Last, and once: of a billion ids it takes half an hour, in which a run may be ended.
-    try:
-        duplicates = _check_ids(settings, storage, pin, found)
-    except FileNotFoundError:
-        if list_shards(storage).keys() == found.left:
-            raise
-        _LOG.warning("ids were not compared: another job has retired shards meanwhile")
-        duplicates = None
-    sizes = list_shards(storage)
-    if sizes.keys() != found.left:
-        # What we have published in the end must not be older than what another job has.
-        found = _publish_listed(settings, storage, pin, units, done, report, sizes)
+    duplicates = None
+    if settings.check_ids and not found.index.ids_checked:
+        # Last, and once: of a billion ids it takes half an hour, in which a run may be ended.
+        lost: FileNotFoundError | None = None
+        try:
+            duplicates = _check_ids(storage, pin, found)
+        except FileNotFoundError as error:
+            lost = error
+        sizes = list_shards(storage)
+        if sizes.keys() != found.left:
+            # What we have published in the end must not be older than what another job has.
+            found = _publish_listed(settings, storage, pin, units, done, report, sizes)
+            if lost:
+                _LOG.warning("ids were not compared: another job has retired shards meanwhile")
+        elif lost:
+            raise lost
     refused = found.retirement.refused
     return [*found.unaccounted, *(p for p in (duplicates, refused) if p is not None)]
 
@@ -233,23 +237,19 @@ def _delete_stale_rejects(storage: Storage, live: Sequence[IndexedShard]) -> Non
             storage.delete(f"{REJECTS}/{shard.name}")
 
 
-def _check_ids(
-    settings: EmbedCorpusSettings, storage: Storage, pin: Pin, published: _Published
-) -> DuplicateIdError | None:
-    """Look for duplicate ids, unless the index says that there are none; note it there."""
+def _check_ids(storage: Storage, pin: Pin, published: _Published) -> DuplicateIdError | None:
+    """Look for duplicate ids; note in the index that there are none."""
     index = published.index
-    if index.ids_checked or not settings.check_ids:
-        return None
     found = find_duplicate_ids(
         storage,
         [shard.name for shard in index.shards],
         id_column=pin.layout.id_column,
         rows=_rows(index.shards),
     )
-    checked = replace(index, ids_checked=True).to_json().encode()
-    if not found and read_index(storage) == index:  # else another job has published, and checks
-        storage.replace(INDEX_FILE, checked)
     if not found:
+        checked = replace(index, ids_checked=True).to_json().encode()
+        if read_index(storage) == index:  # else another job has published, and checks
+            storage.replace(INDEX_FILE, checked)
         return None
     identity, chunk, where = found[0]
     chunk_note = f" (chunk {chunk})" if chunk else ""

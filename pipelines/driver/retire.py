@@ -77,9 +77,9 @@ def plan_retirement(
         if uri not in planned:
             live += _one_version(found, listed.get(uri))
             continue
-        is_newer = now.get(uri) != planned[uri]
-        newer = [s for s in others if is_newer and s.footer.version == now.get(uri)]
-        old = [s for s in others if not (is_newer and s.footer.version == now.get(uri))]
+        newest = None if now.get(uri) == planned[uri] else now.get(uri)
+        newer = [shard for shard in others if shard.footer.version == newest]
+        old = [shard for shard in others if shard.footer.version != newest]
         if newer and listed.get(uri) == now[uri]:
             live += newer
         elif uri in incomplete and old:
