@@ -27,7 +27,7 @@ test: .venv/installed-dev  ## unit, integration and end-to-end tests, 7 minutes 
 test-slow: .venv/installed-dev  ## kill matrix, big inputs: what takes longer
 	$(BIN)/pytest -m "slow and not gpu and not network" --timeout=1800
 
-lint: .venv/installed-dev  ## style, import contracts, docstrings, README's figures, Dockerfile, scripts
+lint: .venv/installed-dev  ## style, import contracts, docstrings, the documents' figures, Dockerfile, scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -48,7 +48,7 @@ bench: .venv/installed-dev  ## limit, encoder and job beside the peers that are 
 bench-loop: .venv/installed-dev  ## the job against the bare encoder loop, one JSON line each
 	$(BIN)/python -m benchmarks.embed
 
-bench-report: .venv/installed-dev  ## README's tables and docs/plots from docs/measurements
+bench-report: .venv/installed-dev  ## the documents' tables and docs/plots from docs/measurements
 	$(BIN)/python -m benchmarks.report
 
 bench-serve: .venv/installed-dev  ## the endpoint against the peers that are installed, one JSON line each

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Line", "Lines", "read_lines"]
+__all__ = ["Line", "Lines", "last_line", "read_lines"]
 
 Line = dict[str, Any]
 """One measurement. Field names end in their unit."""
@@ -64,3 +64,11 @@ def read_lines(files: Iterable[Path]) -> list[Line]:
             # Commands write lines there too (`twofold evaluate`); they are no benchmark's.
             found.append({"benchmark": "", "measures": "", **line})
     return found
+
+
+def last_line(lines: Sequence[Line], benchmark: str, measures: str) -> Line | None:
+    """Return the last line of a benchmark that measures this, None where there is none."""
+    found = [
+        line for line in lines if (line["benchmark"], line["measures"]) == (benchmark, measures)
+    ]
+    return found[-1] if found else None

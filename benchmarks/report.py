@@ -1,6 +1,6 @@
 """Measurements as tables and plots.
 
-    python -m benchmarks.report                          write README's tables and docs/plots
+    python -m benchmarks.report                          write the documents' tables and docs/plots
     python -m benchmarks.report --check                  fail where they differ from the lines
     python -m benchmarks.report --print --lines FILE...  print the tables of these lines
 
@@ -68,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--print", action="store_true", help="print the tables, write nothing")
     add("--lines", type=Path, nargs="+", help="these files instead of the newest")
     add("--measurements", type=Path, default=_REPOSITORY / "docs/measurements")
-    add("--documents", type=Path, nargs="*", default=[_REPOSITORY / "README.md"])
+    documents = [_REPOSITORY / "README.md", _REPOSITORY / "docs/benchmarks.md"]
+    add("--documents", type=Path, nargs="*", default=documents)
     add("--plots", type=Path, default=_REPOSITORY / "docs/plots", help="folder of the plots")
     return parser
 

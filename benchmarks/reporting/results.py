@@ -12,12 +12,21 @@ from dataclasses import dataclass, field
 
 from benchmarks.lines import Line
 
-__all__ = ["Cell", "JobResult", "encoder_cells", "job_results", "latency_cells", "limits"]
+__all__ = [
+    "OUR_ENCODERS",
+    "OUR_JOB",
+    "Cell",
+    "JobResult",
+    "encoder_cells",
+    "job_results",
+    "latency_cells",
+    "limits",
+]
 
-_OURS = ("twofold-openvino-bfloat16", "twofold-openvino-float32")
+OUR_ENCODERS = ("twofold-openvino-bfloat16", "twofold-openvino-float32")
 """What a user of this project gets on a CPU with bfloat16, or else without: what others are
 compared with."""
-_OUR_JOB = "twofold"
+OUR_JOB = "twofold"
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,7 @@ def _cells(
     cells = []
     for (model, texts, documents, system), mine in turns.items():
         present = (
-            turns[key] for name in _OURS if (key := (model, texts, documents, name)) in turns
+            turns[key] for name in OUR_ENCODERS if (key := (model, texts, documents, name)) in turns
         )
         ours = next(present, _Turns()).lines
         ratios = [
@@ -258,7 +267,7 @@ def _of_system(turns: Iterable[Mapping[str, float]], system: str) -> list[float]
 
 
 def _median_ratio(turns: Iterable[Mapping[str, float]], system: str) -> float | None:
-    ratios = [turn[_OUR_JOB] / turn[system] for turn in turns if turn.keys() >= {_OUR_JOB, system}]
+    ratios = [turn[OUR_JOB] / turn[system] for turn in turns if turn.keys() >= {OUR_JOB, system}]
     return statistics.median(ratios) if ratios else None
 
 

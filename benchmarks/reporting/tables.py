@@ -1,14 +1,14 @@
-"""Results as Markdown tables."""
+"""Results as Markdown tables: encoder and job here, the others in modules of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from statistics import median
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from benchmarks.lines import Line
+from benchmarks.lines import Line, last_line
+from benchmarks.reporting.endpoint import endpoint_table, traffic_table
 from benchmarks.reporting.gpu import gpu_table
-from benchmarks.reporting.markdown import markdown
+from benchmarks.reporting.headlines import headlines
+from benchmarks.reporting.markdown import NONE, markdown, ratio
 from benchmarks.reporting.results import (
     Cell,
     encoder_cells,
@@ -24,7 +24,6 @@ MODEL_TITLES = {
     "noinstruct": "NoInstruct's architecture (12 layers of 384, 512 tokens, random weights)",
 }
 KIND_TITLES = {"queries": "queries", "descriptions": "descriptions", "long": "long documents"}
-_NONE = "-"
 _SHOWN = 200
 """Characters of why a system was left out."""
 
@@ -74,12 +73,12 @@ def _encoder_row(cells: Sequence[Cell], workloads: Sequence[tuple[str, int]]) ->
     for workload in workloads:
         cell = next((cell for cell in cells if (cell.texts, cell.documents) == workload), None)
         if cell is None:
-            row += [_NONE] * 3
+            row += [NONE] * 3
             continue
-        share = _NONE if cell.share_of_limit is None else f"{cell.share_of_limit:.0%}"
-        row += [f"{cell.value:,.0f}", _ratio(cell.ours_to_it), share]
+        share = NONE if cell.share_of_limit is None else f"{cell.share_of_limit:.0%}"
+        row += [f"{cell.value:,.0f}", ratio(cell.ours_to_it), share]
     cosines = [cell.least_cosine for cell in cells if cell.least_cosine is not None]
-    return [*row, f"{min(cosines):.5f}" if cosines else _NONE]
+    return [*row, f"{min(cosines):.5f}" if cosines else NONE]
 
 
 def _with_left_out(table: str, lines: Sequence[Line], benchmark: str) -> str:
@@ -115,7 +114,7 @@ def _latency(lines: Sequence[Line]) -> str:
         row = [found[0].title]
         for model in models:
             cell = next((cell for cell in found if cell.model == model), None)
-            row += [_NONE] * 2 if cell is None else [f"{cell.value:.1f}", _ratio(cell.ours_to_it)]
+            row += [NONE] * 2 if cell is None else [f"{cell.value:.1f}", ratio(cell.ours_to_it)]
         rows.append(row)
     return markdown(header, rows)
 
@@ -131,9 +130,9 @@ def _job(lines: Sequence[Line]) -> str:
             str(result.turns),
             f"{result.start_s:.0f}",
             f"{result.wall_tokens_per_s:,.0f}",
-            _ratio(result.ours_to_it_wall),
+            ratio(result.ours_to_it_wall),
             f"{result.marginal_tokens_per_s:,.0f}",
-            _ratio(result.ours_to_it_marginal),
+            ratio(result.ours_to_it_marginal),
         ]
         for result in results
     ]
@@ -163,7 +162,7 @@ def _stages(lines: Sequence[Line]) -> str:
 
 
 def _loop(lines: Sequence[Line]) -> str:
-    found = _last(lines, "embed", "summary")
+    found = last_line(lines, "embed", "summary")
     if found is None:
         return ""
     lowest, highest = found["job_to_bare_range"]
@@ -190,138 +189,15 @@ def _loop(lines: Sequence[Line]) -> str:
     )
 
 
-def _endpoint(lines: Sequence[Line]) -> str:
-    found = _last(lines, "serve", "summary")
-    if found is None:
-        return ""
-    columns = (("1", "p50_ms", 1), ("16", "requests_per_s", 0), ("64", "requests_per_s", 0))
-    titles = {
-        "echo": "an empty Serve application, same mode",
-        "bare": "the bare encoder, as many a call",
-    }
-    medians: Mapping[str, Line] = found["medians"]
-    rows = [
-        [
-            titles.get(system, system),
-            *(
-                _figure(medians[system].get(connections, {}).get(figure), digits)
-                for connections, figure, digits in columns
-            ),
-        ]
-        for system in sorted(medians, key=lambda system: -_at_64(medians[system]))
-    ]
-    header = ["connections: figure", "1: p50 ms", "16: requests/s", "64: requests/s"]
-    ratios = "\n".join(
-        f"- {name.replace('_', ' ')}: {ratio['median']:.2f} "
-        f"({ratio['range'][0]:.2f} to {ratio['range'][1]:.2f})"
-        for name, ratio in found["ratios"].items()
-    )
-    parts = [
-        markdown(header, rows),
-        f"Ours over theirs in the same round, median of {found['rounds']} rounds and range:",
-        ratios,
-        _not_answered(lines),
-        *(f"Left out: {who} ({why})." for who, why in found.get("left_out", {}).items()),
-        _noise(found),
-    ]
-    return "\n\n".join(filter(None, parts))
-
-
-def _at_64(cells: Mapping[str, Any]) -> float:
-    return float(cells.get("64", {}).get("requests_per_s") or 0)
-
-
-def _not_answered(lines: Sequence[Line]) -> str:
-    """Return who did not answer how many requests of its closed loops."""
-    counts: dict[str, tuple[int, int]] = {}
-    for line in lines:
-        if (line["benchmark"], line["measures"]) == ("serve", "closed loop"):
-            who = f"{line['system']} {line['engine'] or ''}".strip()
-            failed, sent = counts.get(who, (0, 0))
-            counts[who] = failed + int(line["errors"]), sent + int(line["requests"])
-    said = [f"{who} {failed:,} of {sent:,}" for who, (failed, sent) in counts.items() if failed]
-    return f"Requests without a vector, which no figure counts: {', '.join(said)}." if said else ""
-
-
-def _noise(found: Line) -> str:
-    """Return how busy the machine was before a run: above a few tenths, others were at work."""
-    load, cores = found.get("load_average_before"), found.get("machine", {}).get("cores")
-    return "" if load is None else f"Load average before the run: {load:g} on {cores} cores."
-
-
-def _traffic(lines: Sequence[Line]) -> str:
-    found = _last(lines, "serve", "traffic summary")
-    if found is None:
-        return ""
-    rows = []
-    for share, cells in _cells_of(lines, "rate", "share_of_knee").items():
-        rows.append([f"{share:.0%} of the knee", *_medians(cells), _NONE, _NONE])
-    for connections, cells in _cells_of(
-        lines, "queries beside documents", "document_connections"
-    ).items():
-        if connections:
-            beside = f"25%, documents over {connections:.0f} connection{'s'[: connections > 1]}"
-            of_documents = [cell["documents"] for cell in cells]
-            per_s = median(float(cell["documents_per_s"]) for cell in of_documents)
-            row = [beside, *_medians(cells), f"{per_s:,.0f}", _refused(of_documents)]
-            rows.append(row)
-    header = ["queries arrive", "answered/s", "p50 ms", "p99 ms", "refused"]
-    header += ["documents/s", "their requests refused"]
-    return (
-        f"{markdown(header, rows)}\n\nThe knee: {found['knee_connections']} connections, "
-        f"{found['knee']['requests_per_s']:,.0f} requests/s, p99 {found['knee']['p99_ms']:.0f} ms. "
-        f"Medians of {found['rounds']} turns; a request of documents has 16 of them. "
-        f"{_noise(found)}".rstrip()
-    )
-
-
-def _cells_of(lines: Sequence[Line], measures: str, by: str) -> dict[float, list[Line]]:
-    cells: dict[float, list[Line]] = {}
-    for line in lines:
-        if (line["benchmark"], line["measures"]) == ("serve", measures):
-            cells.setdefault(float(line[by]), []).append(line)
-    return cells
-
-
-def _medians(cells: Sequence[Line]) -> list[str]:
-    """Return the medians of rate, p50 and p99, and the share that was refused."""
-    figures = ("requests_per_s", "p50_ms", "p99_ms")
-    return [*(_figure(_median(cells, figure)) for figure in figures), _refused(cells)]
-
-
-def _median(cells: Sequence[Line], figure: str) -> float | None:
-    values = [float(cell[figure]) for cell in cells if cell[figure] is not None]
-    return median(values) if values else None
-
-
-def _refused(cells: Sequence[Line]) -> str:
-    """Return the share of requests that got no vector, whatever else they got."""
-    return f"{median(float(cell['errors']) / float(cell['requests']) for cell in cells):.0%}"
-
-
-def _figure(value: float | None, digits: int = 0) -> str:
-    return _NONE if value is None else f"{value:,.{digits}f}"
-
-
-def _last(lines: Sequence[Line], benchmark: str, measures: str) -> Line | None:
-    found = [
-        line for line in lines if (line["benchmark"], line["measures"]) == (benchmark, measures)
-    ]
-    return found[-1] if found else None
-
-
-def _ratio(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.2f}"
-
-
 TABLES: dict[str, Callable[[Sequence[Line]], str]] = {
+    "headlines": headlines,
     "limit": _limit,
     "encoder": _encoder,
     "latency": _latency,
     "job": _job,
     "loop": _loop,
-    "endpoint": _endpoint,
-    "traffic": _traffic,
+    "endpoint": endpoint_table,
+    "traffic": traffic_table,
     "gpu": gpu_table,
 }
 """Name of a table, as its markers have it, and what makes it; empty where nothing was measured."""

@@ -333,9 +333,31 @@ def test_the_endpoints_table_has_every_system_and_the_rounds_ratios():
         "| a peer",
     ]
     assert "| twofold | 10.0 | 120 | 240 |" in table
+    assert "queries arrive" not in table
     assert "median of 3 rounds" in table
     assert "- requests per s at 64 to a peer: 4.00 (3.50 to 4.25)" in table
     assert TABLES["endpoint"]([]) == ""
+
+
+def test_the_endpoints_table_has_what_queries_took_that_arrive_at_a_rate():
+    summary = {
+        "benchmark": "serve",
+        "measures": "summary",
+        "rounds": 1,
+        "medians": {"slow": {"64": {"requests_per_s": 9.0}}, "twofold": {}},
+        "open_loop_medians": {
+            "twofold": {
+                "100": {"p50_ms": 8.25, "p99_ms": 19.0},
+                "20": {"p50_ms": 6.5, "p99_ms": 15.75},
+            },
+            "slow": {"20": {"p50_ms": 18.0, "p99_ms": None}},
+        },
+        "ratios": {},
+    }
+    shown = TABLES["endpoint"]([summary])
+    assert "| 20/s: p50 ms | 20/s: p99 ms | 100/s: p50 ms | 100/s: p99 ms |" in shown
+    assert "| twofold | 6.5 | 15.8 | 8.2 | 19.0 |" in shown
+    assert "| slow | 18.0 | - | - | - |" in shown
 
 
 def closed_loop(system: str, requests: int, errors: int) -> dict[str, object]:
