@@ -27,6 +27,7 @@ from benchmarks.corpus import (
 )
 from benchmarks.machine import describe_machine, usable_cores
 from benchmarks.models import save_random_noinstruct
+from benchmarks.paths import REPOSITORY
 from benchmarks.summary import Result, check_comparable, summarize
 from benchmarks.whole_job import run, run_whole_job
 from benchmarks.work_folder import measure_in_folder
@@ -36,8 +37,7 @@ from encoder.tokenizer import Tokenizer
 
 __all__ = ["main"]
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
-_DEBIAN = _REPOSITORY.parent / "shared/data/debian"
+_DEBIAN = REPOSITORY.parent / "shared/data/debian"
 _SHAPE = (
     "hidden_size",
     "num_hidden_layers",
@@ -200,7 +200,7 @@ def _bare(protocol: Protocol, source: Path, work: Path) -> Result:
             "OMP_NUM_THREADS": threads,
             "TOKENIZERS_PARALLELISM": "true",
         },
-        folder=_REPOSITORY,
+        folder=REPOSITORY,
     )
     result: Result = json.loads(log.read_text().splitlines()[-1])
     return result
@@ -215,7 +215,7 @@ def _job(protocol: Protocol, source: Path, work: Path) -> Result:
             protocol.encoder,
             threads=protocol.threads,
             window=protocol.window,
-            folder=_REPOSITORY,
+            folder=REPOSITORY,
         )
     finally:
         shutil.rmtree(output, ignore_errors=True)

@@ -23,16 +23,16 @@ from benchmarks.encoder_peers.rounds import Protocol, run_rounds
 from benchmarks.encoder_peers.systems import System, all_systems
 from benchmarks.encoder_peers.texts import KINDS, TextSet, load_texts
 from benchmarks.endpoint.versions import versions_in
+from benchmarks.errors import BenchmarkError
 from benchmarks.flops import ModelShape
 from benchmarks.lines import Line, Lines
 from benchmarks.machine import describe_machine, usable_cores, use_cores
-from benchmarks.whole_job import BenchmarkError
+from benchmarks.paths import REPOSITORY
 from benchmarks.work_folder import measure_in_folder
 from encoder.tokenizer import Tokenizer
 
 __all__ = ["main"]
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
 _QUICK = {"models": ["minilm"], "rounds": 2, "tokens": 16_000}
 _FULL = {"models": list(MODELS), "rounds": 3, "tokens": 48_000}
 
@@ -64,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--singles", type=int, default=150, help="queries that are encoded one by one; 0: none")
     add("--threads", type=int, default=usable_cores(), help="cores of every system")
     add("--lines", type=Path, help="append the lines to this file; unset: stdout")
-    add("--data", type=Path, default=_REPOSITORY.parent / "shared/data", help="the data sets")
-    add("--bench", type=Path, default=_REPOSITORY / ".bench", help="models and environments")
+    add("--data", type=Path, default=REPOSITORY.parent / "shared/data", help="the data sets")
+    add("--bench", type=Path, default=REPOSITORY / ".bench", help="models and environments")
     return parser
 
 
@@ -130,7 +130,7 @@ def _limit(model: BenchmarkModel, number: int, arguments: argparse.Namespace) ->
         *("--batches", "512", "2048"),
         *(() if arguments.lines is None else ("--lines", str(arguments.lines.resolve()))),
     ]
-    done = subprocess.run(command, cwd=_REPOSITORY, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY, check=False)
     if done.returncode:
         raise BenchmarkError(f"{' '.join(command)} ended with {done.returncode}")
 

@@ -28,6 +28,7 @@ from benchmarks.flops import ModelShape
 from benchmarks.lines import Lines
 from benchmarks.machine import describe_machine, usable_cores
 from benchmarks.models import save_random_noinstruct
+from benchmarks.paths import REPOSITORY
 from benchmarks.whole_job import run_whole_job
 from encoder.encoder import Encoder, load_encoder
 from encoder.settings import BackendName, DtypeName, EncoderSettings
@@ -35,8 +36,7 @@ from encoder.space import Role
 
 __all__ = ["main"]
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
-_DEBIAN = _REPOSITORY.parent / "shared/data/debian"
+_DEBIAN = REPOSITORY.parent / "shared/data/debian"
 _SHAPE = ModelShape(layers=12, hidden=384, intermediate=1536, heads=12)
 _GEMM_TOKENS = 65_536
 _GEMM_STEPS = 20
@@ -270,7 +270,7 @@ def _write_job(lines: Lines, model: Path, texts: list[str], documents: int, work
         EncoderSettings(model=str(model)),
         threads=usable_cores(),
         window=_WINDOW,
-        folder=_REPOSITORY,
+        folder=REPOSITORY,
     )
     lines.write("job", result)
 

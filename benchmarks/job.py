@@ -34,19 +34,20 @@ from benchmarks.encoder_peers.models import (
 from benchmarks.encoder_peers.rounds import least_cosine
 from benchmarks.encoder_peers.systems import offline
 from benchmarks.endpoint.versions import versions_in
+from benchmarks.errors import BenchmarkError
 from benchmarks.flops import ModelShape
 from benchmarks.job_peers.places import Place, local_place, s3_place
 from benchmarks.job_peers.systems import OURS, SYSTEMS, JobSystem
 from benchmarks.lines import Line, Lines
 from benchmarks.machine import describe_machine, usable_cores, use_cores
+from benchmarks.paths import REPOSITORY
 from benchmarks.process_tree import TOKEN, MemoryWatch
-from benchmarks.whole_job import BenchmarkError, run
+from benchmarks.whole_job import run
 from benchmarks.work_folder import measure_in_folder
 from encoder.tokenizer import Tokenizer
 
 __all__ = ["main"]
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
 _QUICK = {"rounds": 1, "docs": 2_000}
 _FULL = {"rounds": 3, "docs": 8_000}
 _FEW = 50
@@ -90,8 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--place", choices=list(_PLACES), default="local", help="where input and output lie")
     add("--threads", type=int, default=usable_cores())
     add("--lines", type=Path, help="append the lines to this file; unset: stdout")
-    add("--data", type=Path, default=_REPOSITORY.parent / "shared/data", help="the data sets")
-    add("--bench", type=Path, default=_REPOSITORY / ".bench", help="models and environments")
+    add("--data", type=Path, default=REPOSITORY.parent / "shared/data", help="the data sets")
+    add("--bench", type=Path, default=REPOSITORY / ".bench", help="models and environments")
     return parser
 
 
@@ -208,7 +209,7 @@ def _run(
             command,
             setting.work / f"{system.name}-{token}.log",
             {**environment, "RAY_USAGE_STATS_ENABLED": "0", TOKEN: token},
-            folder=_REPOSITORY,
+            folder=REPOSITORY,
         )
     wall_s = time.perf_counter() - started
     vectors = setting.place.vectors(output)

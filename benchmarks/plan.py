@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine, usable_cores
+from benchmarks.paths import REPOSITORY
 from benchmarks.whole_job import run
 from benchmarks.work_folder import measure_in_folder
 
 __all__ = ["compare", "main"]
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
 _COMPARED = {
     "documents": "documents",
     "rows": "rows",
@@ -68,13 +68,13 @@ def _measure(arguments: argparse.Namespace, work: Path) -> None:
     cores = str(usable_cores())
     both = ["--input", arguments.input, "--model", arguments.model, *arguments.flags]
     planning = [sys.executable, "-m", "pipelines.plan_capacity", *both]
-    run([*planning, "--cpus", cores, "--json-lines"], work / "plan.log", {}, folder=_REPOSITORY)
+    run([*planning, "--cpus", cores, "--json-lines"], work / "plan.log", {}, folder=REPOSITORY)
     embedding = [
         *(sys.executable, "-m", "pipelines.embed_corpus", *both),
         *("--output", str(work / "out"), "--no-check-ids"),
         *("--actors", "1", "--num-cpus-per-actor", cores),
     ]
-    run(embedding, work / "job.log", {}, folder=_REPOSITORY)
+    run(embedding, work / "job.log", {}, folder=REPOSITORY)
     plan = json.loads((work / "plan.log").read_text().splitlines()[-1])
     report = json.loads((work / "out" / "_report.json").read_text())
     line = {"benchmark": "plan", "corpus": Path(arguments.input).name, **compare(plan, report)}

@@ -31,13 +31,13 @@ from pathlib import Path
 
 from benchmarks.corpus import generated_texts, write_input
 from benchmarks.machine import usable_cores
+from benchmarks.paths import REPOSITORY
 from benchmarks.process_tree import TOKEN
 from encoder.settings import EncoderSettings
 
 __all__ = ["main"]
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
-_OUTPUT = _REPOSITORY / ".bench" / "profiles"
+_OUTPUT = REPOSITORY / ".bench" / "profiles"
 _WINDOW = 500
 _HERTZ = 50
 """Samples a second of every thread."""
@@ -144,7 +144,7 @@ def _record(graph: Path, what: list[str]) -> None:
                 *(_py_spy(), "record", "--output", str(graph), "--format", "flamegraph"),
                 *("--rate", str(_HERTZ), "--nonblocking", *what),
             ],
-            cwd=_REPOSITORY,
+            cwd=REPOSITORY,
             stdout=output,
             stderr=subprocess.STDOUT,
             check=False,
@@ -165,7 +165,7 @@ def _record_actor(graph: Path, command: list[str], work: Path) -> None:
     with log.open("wb") as output:
         job = subprocess.Popen(
             [sys.executable, *command],
-            cwd=_REPOSITORY,
+            cwd=REPOSITORY,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, TOKEN: token},

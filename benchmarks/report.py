@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.lines import Line, read_lines
+from benchmarks.paths import REPOSITORY
 from benchmarks.reporting.documents import fill
 from benchmarks.reporting.plots import PLOTS
 from benchmarks.reporting.tables import TABLES
 
 __all__ = ["main", "newest"]
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
 _DATE = len("2026-01-31")
 
 
@@ -67,10 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--check", action="store_true", help="write nothing; fail where something differs")
     add("--print", action="store_true", help="print the tables, write nothing")
     add("--lines", type=Path, nargs="+", help="these files instead of the newest")
-    add("--measurements", type=Path, default=_REPOSITORY / "docs/measurements")
-    documents = [_REPOSITORY / "README.md", _REPOSITORY / "docs/benchmarks.md"]
+    add("--measurements", type=Path, default=REPOSITORY / "docs/measurements")
+    documents = [REPOSITORY / "README.md", REPOSITORY / "docs/benchmarks.md"]
     add("--documents", type=Path, nargs="*", default=documents)
-    add("--plots", type=Path, default=_REPOSITORY / "docs/plots", help="folder of the plots")
+    add("--plots", type=Path, default=REPOSITORY / "docs/plots", help="folder of the plots")
     return parser
 
 

@@ -35,14 +35,14 @@ from benchmarks.endpoint.systems import System, echo, peers, twofold
 from benchmarks.endpoint.traffic import DOCUMENTS_A_REQUEST, TrafficProtocol, measure_traffic
 from benchmarks.endpoint.versions import versions_in
 from benchmarks.machine import describe_machine
+from benchmarks.paths import REPOSITORY
 from benchmarks.summary import Result
 from benchmarks.work_folder import measure_in_folder
 
 __all__ = ["main"]
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
-_BANKING77 = _REPOSITORY.parent / "shared/data/banking77"
-_KEPT = _REPOSITORY / ".bench"
+_BANKING77 = REPOSITORY.parent / "shared/data/banking77"
+_KEPT = REPOSITORY / ".bench"
 _GENERATED = 10_000
 
 _QUICK = RoundsProtocol(
@@ -123,7 +123,7 @@ def _documents(data: Path | None) -> tuple[str, list[list[str]]]:
 def _run_alone(arguments: argparse.Namespace, queries: Sequence[str], work: Path) -> None:
     models = prepare_models(_KEPT / "models", arguments.peers / "infinity-onnx/bin/python")
     # Servers end before Ray's folders are removed.
-    with ray_folder() as folder, closing(Servers(work, _REPOSITORY, queries)) as servers:
+    with ray_folder() as folder, closing(Servers(work, REPOSITORY, queries)) as servers:
         system = twofold(models, _flags(arguments), folder)
         server, _ = servers.start(system)
         with servers.turn(server):
@@ -157,9 +157,9 @@ def _run_rounds(arguments: argparse.Namespace, queries: Sequence[str], work: Pat
         for label, reason in left_out.items():
             _say("left out", {"system": label, "reason": reason})
         # Ended before Ray's folders are removed.
-        servers = stack.enter_context(closing(Servers(work, _REPOSITORY, queries)))
+        servers = stack.enter_context(closing(Servers(work, REPOSITORY, queries)))
         rounds = stack.enter_context(
-            closing(Rounds(_protocol(arguments), queries, work=work, folder=_REPOSITORY, say=_say))
+            closing(Rounds(_protocol(arguments), queries, work=work, folder=REPOSITORY, say=_say))
         )
         rounds.start(servers, systems, BareSettings(models.ours, arguments.cpus, arguments.device))
         summary = rounds.run(servers)

@@ -13,16 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.process_tree import TOKEN, MemoryWatch
 from encoder.settings import EncoderSettings
 from pipelines.corpus.shards import DATA, ShardFooter, ShardName, read_footer
 from pipelines.storage import Storage
 
-__all__ = ["BenchmarkError", "run", "run_whole_job"]
-
-
-class BenchmarkError(RuntimeError):
-    """A process that is measured failed; the message holds the end of what it said."""
+__all__ = ["run", "run_whole_job"]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.whole_job import BenchmarkError
+from benchmarks.errors import BenchmarkError
 from encoder.errors import TwofoldError
 
 __all__ = ["measure_in_folder"]

@@ -18,9 +18,9 @@ from benchmarks.encoder_peers.models import BenchmarkModel
 from benchmarks.encoder_peers.systems import CARD, System, offline
 from benchmarks.encoder_peers.texts import TextSet
 from benchmarks.encoder_peers.worker import CannotRunError, Worker
+from benchmarks.errors import BenchmarkError
 from benchmarks.flops import ModelShape
 from benchmarks.lines import Line, Lines
-from benchmarks.whole_job import BenchmarkError
 
 __all__ = ["Protocol", "least_cosine", "run_rounds"]
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.encoder_peers.models import BenchmarkModel
+from benchmarks.paths import REPOSITORY
 
 __all__ = ["CARD", "System", "all_systems", "offline"]
 
 CARD = "card"
 """The reference: its vectors are what others are compared with, and it is slow."""
-_REPOSITORY = Path(__file__).resolve().parent.parent.parent
-_WORKER = _REPOSITORY / "benchmarks/peers/encode_worker.py"
+_WORKER = REPOSITORY / "benchmarks/peers/encode_worker.py"
 _ST, _INFINITY = "sentence-transformers", "infinity"
 
 

@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from benchmarks.errors import BenchmarkError
+from benchmarks.paths import REPOSITORY
 from benchmarks.peers.encode_worker import CANNOT_RUN
-from benchmarks.whole_job import BenchmarkError
 
 __all__ = ["CannotRunError", "Worker"]
 
-_REPOSITORY = Path(__file__).resolve().parent.parent.parent
 _END_S = 20.0
 _SHOWN = 1_500
 
@@ -44,7 +44,7 @@ class Worker:
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
-                cwd=_REPOSITORY,
+                cwd=REPOSITORY,
                 env={**os.environ, **environment},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks.endpoint.samples import OK, Load, Sample, describe
+from benchmarks.errors import BenchmarkError
 from benchmarks.summary import Result
-from benchmarks.whole_job import BenchmarkError
 
 __all__ = ["BareEncoder", "BareSettings", "main"]
 

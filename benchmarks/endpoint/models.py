@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.whole_job import BenchmarkError
+from benchmarks.errors import BenchmarkError
+from benchmarks.paths import REPOSITORY
 
 __all__ = ["ModelFolders", "export_onnx", "prepare_models"]
 
-_REPOSITORY = Path(__file__).resolve().parent.parent.parent
-_EXPORT = _REPOSITORY / "benchmarks/peers/export_onnx.py"
+_EXPORT = REPOSITORY / "benchmarks/peers/export_onnx.py"
 _DIMENSION = 384
 _MAX_TOKENS = 512
 _MODULES = {
@@ -95,7 +95,7 @@ def export_onnx(model: Path, hub_cache: Path, python: Path) -> str | None:
 def _run(command: Sequence[str]) -> None:
     done = subprocess.run(
         command,
-        cwd=_REPOSITORY,
+        cwd=REPOSITORY,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
         capture_output=True,
         text=True,

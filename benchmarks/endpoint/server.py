@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.endpoint.systems import System
-from benchmarks.whole_job import BenchmarkError
+from benchmarks.errors import BenchmarkError
 
 __all__ = ["Server"]
 

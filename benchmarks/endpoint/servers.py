@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.endpoint.requests import cosine, embed, is_answering
 from benchmarks.endpoint.server import Server
 from benchmarks.endpoint.systems import System
-from benchmarks.whole_job import BenchmarkError
+from benchmarks.errors import BenchmarkError
 
 __all__ = ["Servers", "ray_folder"]
 

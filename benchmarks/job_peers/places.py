@@ -13,11 +13,10 @@ from typing import Any
 import fsspec
 import pyarrow.dataset as ds
 
-from benchmarks.whole_job import BenchmarkError
+from benchmarks.errors import BenchmarkError
+from benchmarks.paths import REPOSITORY
 
 __all__ = ["Place", "local_place", "s3_place"]
-
-_REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def s3_place(work: Path) -> Iterator[Place]:
         BenchmarkError: SeaweedFS is not installed.
     """
     # The tests' parts are no package of this one; they are found as pytest finds them.
-    sys.path.insert(0, str(_REPOSITORY / "tests"))
+    sys.path.insert(0, str(REPOSITORY / "tests"))
     from support.s3_store import S3Address, S3Store, find_server  # type: ignore[import-not-found]
 
     binary = find_server()

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.encoder_peers.models import BenchmarkModel
+from benchmarks.paths import REPOSITORY
 
 __all__ = ["OURS", "SYSTEMS", "JobSystem"]
 
 OURS = "twofold"
-_REPOSITORY = Path(__file__).resolve().parent.parent.parent
-_PEERS = _REPOSITORY / "benchmarks/peers"
+_PEERS = REPOSITORY / "benchmarks/peers"
 _ENVIRONMENT = "sentence-transformers"
 
 

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.job_peers.places import local_place
 from benchmarks.job_peers.systems import SYSTEMS
-from benchmarks.whole_job import BenchmarkError
 
 
 def write(file, ids):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.whole_job import BenchmarkError
+from benchmarks.errors import BenchmarkError
 from benchmarks.work_folder import measure_in_folder
 
 REPOSITORY = Path(__file__).resolve().parents[3]

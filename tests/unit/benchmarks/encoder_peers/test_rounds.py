@@ -15,9 +15,9 @@ from benchmarks.encoder_peers.models import BenchmarkModel
 from benchmarks.encoder_peers.rounds import Protocol, least_cosine, run_rounds
 from benchmarks.encoder_peers.systems import CARD, System, all_systems
 from benchmarks.encoder_peers.texts import TextSet
+from benchmarks.errors import BenchmarkError
 from benchmarks.flops import ModelShape
 from benchmarks.lines import Lines, read_lines
-from benchmarks.whole_job import BenchmarkError
 
 WORKER = """
 import sys
