@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.endpoint.models import ModelFolders
-from benchmarks.endpoint.ports import free_port, free_ports
+from benchmarks.ports import free_port, free_ports
 
 __all__ = ["MODEL_NAME", "ROUTE", "System", "echo", "peers", "twofold"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ import fsspec
 import pyarrow.dataset as ds
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.paths import REPOSITORY
 
 __all__ = ["Place", "local_place", "s3_place"]
 
@@ -93,14 +91,13 @@ def local_place(work: Path) -> Iterator[Place]:
 
 @contextmanager
 def s3_place(work: Path) -> Iterator[Place]:
-    """Start SeaweedFS, the tests' own store, and give a prefix in it.
+    """Start SeaweedFS and give a prefix in it.
 
     Raises:
         BenchmarkError: SeaweedFS is not installed.
     """
-    # The tests' parts are no package of this one; they are found as pytest finds them.
-    sys.path.insert(0, str(REPOSITORY / "tests"))
-    from support.s3_store import S3Address, S3Store, find_server  # type: ignore[import-not-found]
+    # Imported here: it needs boto3, which a local place does without.
+    from benchmarks.s3_store import S3Address, S3Store, find_server
 
     binary = find_server()
     if binary is None:
@@ -108,10 +105,10 @@ def s3_place(work: Path) -> Iterator[Place]:
             "expected SeaweedFS's weed beside this Python, found none: make install"
         )
     store = S3Store(binary, work / "store", S3Address.choose())
-    store.start()
     try:
-        environment = dict(store.address.environment())
-        yield Place("s3", str(store.fresh_prefix()), {**environment, "NO_PROXY": _no_proxy()})
+        store.start()
+        environment = {**store.address.environment(), "NO_PROXY": _no_proxy()}
+        yield Place("s3", store.fresh_prefix(), environment)
     finally:
         store.stop()
 
