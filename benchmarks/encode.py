@@ -22,12 +22,12 @@ from benchmarks.encoder_peers.models import MODELS, BenchmarkModel, prepare_mode
 from benchmarks.encoder_peers.rounds import Protocol, run_rounds
 from benchmarks.encoder_peers.systems import System, all_systems
 from benchmarks.encoder_peers.texts import KINDS, TextSet, load_texts
-from benchmarks.endpoint.versions import versions_in
 from benchmarks.errors import BenchmarkError
 from benchmarks.flops import ModelShape
 from benchmarks.lines import Line, Lines
 from benchmarks.machine import describe_machine, usable_cores, use_cores
 from benchmarks.paths import REPOSITORY
+from benchmarks.versions import versions_in
 from benchmarks.work_folder import measure_in_folder
 from encoder.tokenizer import Tokenizer
 

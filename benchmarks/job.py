@@ -33,7 +33,6 @@ from benchmarks.encoder_peers.models import (
 )
 from benchmarks.encoder_peers.rounds import least_cosine
 from benchmarks.encoder_peers.systems import offline
-from benchmarks.endpoint.versions import versions_in
 from benchmarks.errors import BenchmarkError
 from benchmarks.flops import ModelShape
 from benchmarks.job_peers.places import Place, local_place, s3_place
@@ -42,6 +41,7 @@ from benchmarks.lines import Line, Lines
 from benchmarks.machine import describe_machine, usable_cores, use_cores
 from benchmarks.paths import REPOSITORY
 from benchmarks.process_tree import TOKEN, MemoryWatch
+from benchmarks.versions import versions_in
 from benchmarks.whole_job import run
 from benchmarks.work_folder import measure_in_folder
 from encoder.tokenizer import Tokenizer

@@ -25,18 +25,18 @@ from pathlib import Path
 from benchmarks.corpus import descriptions
 from benchmarks.endpoint.bare import BareSettings
 from benchmarks.endpoint.load_loops import Target
-from benchmarks.endpoint.models import prepare_models
 from benchmarks.endpoint.overload import OverloadProtocol, measure_overload
-from benchmarks.endpoint.queries import generated_queries, read_banking77
 from benchmarks.endpoint.requests import http_requests
 from benchmarks.endpoint.rounds import Rounds, RoundsProtocol
 from benchmarks.endpoint.servers import Servers, ray_folder
 from benchmarks.endpoint.systems import System, echo, peers, twofold
 from benchmarks.endpoint.traffic import DOCUMENTS_A_REQUEST, TrafficProtocol, measure_traffic
-from benchmarks.endpoint.versions import versions_in
 from benchmarks.machine import describe_machine
+from benchmarks.model_forms import prepare_models
 from benchmarks.paths import REPOSITORY
+from benchmarks.queries import generated_queries, read_banking77
 from benchmarks.summary import Result
+from benchmarks.versions import versions_in
 from benchmarks.work_folder import measure_in_folder
 
 __all__ = ["main"]

@@ -12,7 +12,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.endpoint.models import export_onnx, prepare_models
+from benchmarks.model_forms import export_onnx, prepare_models
 from benchmarks.models import minilm_folder
 
 __all__ = ["MODELS", "BenchmarkModel", "pooled_for_documents", "prepare_model"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.corpus import descriptions, generated_texts
-from benchmarks.endpoint.queries import generated_queries, read_banking77
+from benchmarks.queries import generated_queries, read_banking77
 from encoder.tokenizer import Tokenizer
 
 __all__ = ["KINDS", "TextSet", "load_texts"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.endpoint.models import ModelFolders
+from benchmarks.model_forms import ModelFolders
 from benchmarks.ports import free_port, free_ports
 
 __all__ = ["MODEL_NAME", "ROUTE", "System", "echo", "peers", "twofold"]

@@ -1,6 +1,6 @@
-"""The model that every system serves: NoInstruct's architecture, random weights, in their forms.
+"""NoInstruct's architecture with random weights, in the forms that this project and its peers read.
 
-    python -m benchmarks.endpoint.models FOLDER
+    python -m benchmarks.model_forms FOLDER
 
 writes `ours` and `peers` below FOLDER: a process of its own, since it needs torch, which the load
 generator must not carry. The peers' form says in Sentence Transformers' files that texts are mean
@@ -65,7 +65,7 @@ def prepare_models(folder: Path, onnx_python: Path) -> ModelFolders:
     if not complete.exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        _run([sys.executable, "-m", "benchmarks.endpoint.models", str(folder)])
+        _run([sys.executable, "-m", "benchmarks.model_forms", str(folder)])
         complete.touch()
     model, hub_cache = folder / "peers", folder / "hub"
     return ModelFolders(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from benchmarks.endpoint.queries import generated_queries, read_banking77
+from benchmarks.queries import generated_queries, read_banking77
 
 
 def test_banking77_is_read_once_per_text_in_an_order_of_its_own(tmp_path):
