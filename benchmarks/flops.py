@@ -1,4 +1,4 @@
-"""What a BERT's forward costs, counted from its config.json.
+"""What a BERT's forward costs, counted from its config.json as `twofold plan` counts it.
 
 A product of (M, K) and (K, N) counts 2 x M x K x N. Embeddings, norms, GELU, softmax and pooling
 are left out: they are no products, and take their time, not the multipliers'.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from pipelines.capacity.fleet import flop_per_token
 
 __all__ = ["ModelShape"]
 
@@ -54,7 +56,7 @@ class ModelShape:
     @property
     def linear_flops_per_token(self) -> int:
         """Of all layers' weights: what a token costs however long its text is."""
-        return 2 * self.layers * sum(inner * outer for inner, outer in self.products)
+        return self._flops_per_token(0)
 
     def flops(self, lengths: Iterable[int]) -> int:
         """Count the forward of texts, without padding.
@@ -62,9 +64,12 @@ class ModelShape:
         Args:
             lengths: Tokens of each text; a text's attention costs the square of its own.
         """
-        tokens = squares = 0
-        for length in lengths:
-            tokens += length
-            squares += length * length
-        # Scores and weighted values: two products of (T, H) and (H, T), heads together.
-        return tokens * self.linear_flops_per_token + self.layers * 4 * self.hidden * squares
+        return sum(length * self._flops_per_token(length) for length in lengths)
+
+    def _flops_per_token(self, length: int) -> int:
+        config = {
+            "hidden_size": self.hidden,
+            "num_hidden_layers": self.layers,
+            "intermediate_size": self.intermediate,
+        }
+        return int(flop_per_token(config, length))

@@ -53,17 +53,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def noinstruct_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """NoInstruct's architecture with random weights: 12 layers of 384, 512 tokens."""
-    from support.models import save_random_bert
+    from support.models import save_random_noinstruct
 
-    return save_random_bert(
-        tmp_path_factory.mktemp("models") / "noinstruct",
-        layers=12,
-        hidden=384,
-        heads=12,
-        intermediate=1536,
-        max_tokens=512,
-        initializer_range=0.03,
-    )
+    return save_random_noinstruct(tmp_path_factory.mktemp("models") / "noinstruct")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.models import NOINSTRUCT, minilm_folder, save_random_bert
+from benchmarks.models import (
+    NOINSTRUCT,
+    minilm_folder,
+    save_random_bert,
+    save_random_noinstruct,
+)
 
-__all__ = ["NOINSTRUCT", "minilm_folder", "save_random_bert"]
+__all__ = ["NOINSTRUCT", "minilm_folder", "save_random_bert", "save_random_noinstruct"]
