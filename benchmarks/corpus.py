@@ -6,10 +6,12 @@ import gzip
 import json
 import random
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -75,11 +77,17 @@ def generated_texts(
     Their lengths are log-normal, by default as those of Debian's package descriptions are: median
     51 words, mean 62, p90 113 (there 109), p99 218 (there 209).
     """
-    docstrings = collect_docstrings(standard_library(), _DOCSTRINGS)
-    words = np.array([word for docstring in docstrings for word in docstring.text.split()])
+    words = _words(standard_library())
     chosen = np.random.default_rng(_SEED)
     lengths = chosen.lognormal(np.log(median_words), spread, count).astype(int)
     return [" ".join(chosen.choice(words, min(n, _MOST_WORDS))) for n in np.maximum(lengths, 1)]
+
+
+@cache
+def _words(folder: Path) -> npt.NDArray[np.str_]:
+    """Return the words of a folder's docstrings; read once, since that takes a second."""
+    docstrings = collect_docstrings(folder, _DOCSTRINGS)
+    return np.array([word for docstring in docstrings for word in docstring.text.split()])
 
 
 def sample(texts: Sequence[str], count: int) -> list[str]:
