@@ -11,7 +11,6 @@ One JSON line each.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import multiprocessing
 import os
@@ -24,6 +23,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from benchmarks.lines import Lines
 from benchmarks.machine import describe_machine
 from pipelines.corpus.index import Index, IndexedShard
 from pipelines.corpus.shards import DATA, ShardFooter, ShardName, group_by_unit
@@ -48,29 +48,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--list-at", help="URI below which empty shards are listed too")
     parser.add_argument("--ray", action="store_true", help="give units to Ray Data, 1,000 and more")
     arguments = parser.parse_args(argv)
+    lines = Lines("driver", None, {"machine": describe_machine()})
     for count in arguments.units:
-        _print("plan of units", units=count, **_alone(_hold_units, count))
+        lines.write("plan of units", {"units": count, **_alone(_hold_units, count)})
     for count in arguments.shards:
         with tempfile.TemporaryDirectory(prefix="twofold-index-") as folder:
             file = f"{folder}/index.json"
             written = _alone(_write_index, count, file)
-            _print("index of shards", shards=count, **written, **_alone(_read_index, count, file))
+            read = _alone(_read_index, count, file)
+            lines.write("index of shards", {"shards": count, **written, **read})
     if arguments.ray:
         for count in (1_000, 4_000):
-            _print("units given to Ray Data", units=count, **_alone(_give_to_ray, count))
+            given = _alone(_give_to_ray, count)
+            lines.write("units given to Ray Data", {"units": count, **given})
     for count in arguments.list:
         with tempfile.TemporaryDirectory(prefix="twofold-list-") as folder:
-            _print("listing, local disk", shards=count, **_listing(folder, count))
+            lines.write("listing, local disk", {"shards": count, **_listing(folder, count)})
         if arguments.list_at:
             root = f"{arguments.list_at.rstrip('/')}/{uuid.uuid4().hex}"
-            _print("listing, S3", shards=count, **_listing(root, count))
+            lines.write("listing, S3", {"shards": count, **_listing(root, count)})
     return 0
-
-
-def _print(measures: str, **result: object) -> None:
-    line = {"benchmark": "driver", "measures": measures, **result, "machine": describe_machine()}
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
 
 
 def _alone(measure: Callable[..., dict[str, float]], *arguments: object) -> dict[str, float]:

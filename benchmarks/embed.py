@@ -25,6 +25,7 @@ from benchmarks.corpus import (
     sample,
     write_input,
 )
+from benchmarks.lines import Lines
 from benchmarks.machine import describe_machine, usable_cores
 from benchmarks.models import save_random_noinstruct
 from benchmarks.paths import REPOSITORY
@@ -118,7 +119,8 @@ def _run(arguments: argparse.Namespace, work: Path) -> None:
     model = arguments.model or str(save_random_noinstruct(work / "noinstruct"))
     protocol = _protocol(arguments, model)
     texts = _texts(arguments.data, max(protocol.docs, protocol.memory_docs))
-    _measure(protocol, texts, work, _context(protocol, arguments.data))
+    lines = Lines("embed", None, _context(protocol, arguments.data))
+    _measure(protocol, texts, work, lines)
 
 
 def _protocol(arguments: argparse.Namespace, model: str) -> Protocol:
@@ -158,21 +160,21 @@ def _context(protocol: Protocol, data: Path | None) -> Result:
     }
 
 
-def _measure(protocol: Protocol, texts: Sequence[str], work: Path, context: Result) -> None:
+def _measure(protocol: Protocol, texts: Sequence[str], work: Path, lines: Lines) -> None:
     source = _write(protocol, texts, protocol.docs, work / "input")
     bare: list[Result] = []
     jobs: list[Result] = []
     for number in range(1, protocol.runs + 1):
         bare.append(_bare(protocol, source, work))
-        _print("bare loop", bare[-1], context, run=number)
+        lines.write("bare loop", {"run": number, **bare[-1]})
         jobs.append(_job(protocol, source, work))
         check_comparable(bare[-1], jobs[-1])
-        _print("job", jobs[-1], context, run=number)
+        lines.write("job", {"run": number, **jobs[-1]})
     large = None
     if protocol.memory_docs:
         large = _job(protocol, _write(protocol, texts, protocol.memory_docs, work / "large"), work)
-        _print("job, memory", large, context, run=1)
-    _print("summary", summarize(bare, jobs, large), context, runs=protocol.runs)
+        lines.write("job, memory", {"run": 1, **large})
+    lines.write("summary", {"runs": protocol.runs, **summarize(bare, jobs, large)})
 
 
 def _write(protocol: Protocol, texts: Sequence[str], count: int, folder: Path) -> Path:
@@ -219,12 +221,6 @@ def _job(protocol: Protocol, source: Path, work: Path) -> Result:
         )
     finally:
         shutil.rmtree(output, ignore_errors=True)
-
-
-def _print(measures: str, result: Result, context: Result, **which: int) -> None:
-    line = {"benchmark": "embed", "measures": measures, **which, **result, **context}
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

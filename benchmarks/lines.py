@@ -1,8 +1,9 @@
 """Lines of JSON: what every benchmark writes and what the report reads.
 
-A line carries `benchmark`, `measures` and, where something was measured, the machine (of `serve`
-only the summary does, which ends its run). With `--lines FILE` lines are appended there, so that a
-benchmark in several steps makes one file; without it they go to stdout.
+A line carries `benchmark`, `measures` (not those of `plan` and `resume`, which measure one thing)
+and, where something was measured, the machine (of `serve` only the summary does, which ends its
+run). With `--lines FILE` lines are appended there, so that a benchmark in several steps makes one
+file; without it they go to stdout.
 """
 
 from __future__ import annotations
@@ -34,8 +35,14 @@ class Lines:
         self._context = context
 
     def write(self, measures: str, line: Line) -> None:
-        """Write one line; a reader sees it at once."""
-        content = {"benchmark": self._benchmark, "measures": measures, **line, **self._context}
+        """Write one line; a reader sees it at once.
+
+        Args:
+            measures: What; "" where the benchmark measures one thing, and its lines do not say it.
+            line: The figures.
+        """
+        named = {"measures": measures} if measures else {}
+        content = {"benchmark": self._benchmark, **named, **line, **self._context}
         text = json.dumps(content) + "\n"
         if self._file is None:
             sys.stdout.write(text)

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.lines import Lines
 from benchmarks.machine import describe_machine, usable_cores
 from benchmarks.paths import REPOSITORY
 from benchmarks.whole_job import run
@@ -77,8 +78,8 @@ def _measure(arguments: argparse.Namespace, work: Path) -> None:
     run(embedding, work / "job.log", {}, folder=REPOSITORY)
     plan = json.loads((work / "plan.log").read_text().splitlines()[-1])
     report = json.loads((work / "out" / "_report.json").read_text())
-    line = {"benchmark": "plan", "corpus": Path(arguments.input).name, **compare(plan, report)}
-    sys.stdout.write(json.dumps({**line, "machine": describe_machine()}) + "\n")
+    lines = Lines("plan", None, {"machine": describe_machine()})
+    lines.write("", {"corpus": Path(arguments.input).name, **compare(plan, report)})
 
 
 if __name__ == "__main__":

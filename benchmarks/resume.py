@@ -24,6 +24,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from benchmarks.lines import Line, Lines
 from benchmarks.machine import describe_machine
 from benchmarks.work_folder import measure_in_folder
 from encoder.errors import TwofoldError
@@ -64,11 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(sizes: Sequence[int], at: str) -> None:
+    lines = Lines("resume", None, {"machine": describe_machine()})
     with _place(at) as root:
         for shards in sizes:
-            result = _measure(f"{root}/{shards}", shards)
-            sys.stdout.write(json.dumps(result) + "\n")
-            sys.stdout.flush()
+            lines.write("", _measure(f"{root}/{shards}", shards))
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def _place(at: str) -> Iterator[str]:
             storage.fs.rm(storage.path(), recursive=True)
 
 
-def _measure(root: str, shards: int) -> dict[str, object]:
+def _measure(root: str, shards: int) -> Line:
     _write_inputs(Storage(f"{root}/in"), shards)
     settings = EmbedCorpusSettings(
         input=(f"{root}/in",), output=f"{root}/out", encoder=EncoderSettings(model=_MODEL)
@@ -96,7 +96,6 @@ def _measure(root: str, shards: int) -> dict[str, object]:
     _, plan_s = _timed(lambda: plan_corpus(settings, storage))
     _, list_s = _timed(lambda: storage.sizes(DATA))
     return {
-        "benchmark": "resume",
         "shards": shards,
         "units": shards,
         "store": "local disk" if storage.is_local else "S3",
@@ -106,7 +105,6 @@ def _measure(root: str, shards: int) -> dict[str, object]:
         "plan_s": round(plan_s, 2),
         "list_s": round(list_s, 3),
         "index_bytes": len(storage.read("_index.json") or b""),
-        "machine": describe_machine(),
     }
 
 

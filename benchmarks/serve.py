@@ -14,7 +14,6 @@ turn it is runs. One JSON line for each cell, one for the summary: see README.md
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -31,6 +30,7 @@ from benchmarks.endpoint.rounds import Rounds, RoundsProtocol
 from benchmarks.endpoint.servers import Servers, ray_folder
 from benchmarks.endpoint.systems import System, echo, peers, twofold
 from benchmarks.endpoint.traffic import DOCUMENTS_A_REQUEST, TrafficProtocol, measure_traffic
+from benchmarks.lines import Lines
 from benchmarks.machine import describe_machine
 from benchmarks.model_forms import prepare_models
 from benchmarks.paths import REPOSITORY
@@ -57,6 +57,7 @@ _FULL = RoundsProtocol(
 )
 _OTHERS = ("infinity", "sentence-transformers", "echo")
 _OF_ROUNDS = ("rounds", "seconds", "warm_up_s", "connections", "rates", "max_requests", "only")
+_say = Lines("serve", None, {}).write
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -193,11 +194,6 @@ def _context(arguments: argparse.Namespace, systems: Sequence[System]) -> Result
         "machine": describe_machine(),
         "peers": {name: versions_in(python) for name, python in others.items()},
     }
-
-
-def _say(measures: str, result: Result) -> None:
-    sys.stdout.write(json.dumps({"benchmark": "serve", "measures": measures, **result}) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

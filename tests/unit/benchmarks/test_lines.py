@@ -22,6 +22,13 @@ def test_without_a_file_lines_go_to_stdout(capsys):
     assert capsys.readouterr().out.count("\n") == 1
 
 
+def test_of_a_benchmark_that_measures_one_thing_a_line_says_the_benchmark_alone(tmp_path):
+    file = tmp_path / "lines.jsonl"
+    Lines("resume", file, {"machine": {}}).write("", {"shards": 3})
+    assert file.read_text() == '{"benchmark": "resume", "shards": 3, "machine": {}}\n'
+    assert read_lines([file])[0]["measures"] == ""
+
+
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_what_is_no_line_is_named_with_its_place(tmp_path, text):
     file = tmp_path / "lines.jsonl"
