@@ -1,6 +1,6 @@
 """The limit: how fast this machine multiplies matrices of a model's shapes, by precision.
 
-    python -m benchmarks.limit --model .bench/models/noinstruct/ours
+    python -m benchmarks.limit --model .bench/models/ours
 
 Prints a line for each precision and batch, and one with the best of each: what an encoder's
 throughput is set against. `benchmarks.encode` runs it in every round, since machines drift.
