@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from encoder.errors import InvalidInputError
-from pipelines.capacity.settings import PlanSettings
+from pipelines.capacity.settings import FleetSettings
 
 __all__ = ["Fleet", "Rate", "flop_per_token", "rate_without_probe"]
 
@@ -36,7 +36,7 @@ class Fleet:
     cpus: int | None
 
     @classmethod
-    def of(cls, settings: PlanSettings) -> Fleet:
+    def of(cls, settings: FleetSettings) -> Fleet:
         """Return the fleet that the settings name.
 
         Raises:
@@ -109,12 +109,12 @@ def flop_per_token(config: Mapping[str, Any], length: float) -> float:
 
 
 def rate_without_probe(
-    settings: PlanSettings, config: Mapping[str, Any], length: float
+    settings: FleetSettings, config: Mapping[str, Any], length: float
 ) -> Rate | None:
     """Return the rate that the settings give, or None where cores are to be probed.
 
     Args:
-        settings: Of the plan.
+        settings: The fleet and its rate, where it is said.
         config: The model's config.json.
         length: Tokens of the text that a token stands in, on average over tokens.
 

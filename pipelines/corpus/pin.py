@@ -18,8 +18,8 @@ from encoder.errors import InvalidInputError, SpaceMismatchError
 from encoder.space import EmbeddingSpace
 from pipelines.corpus.shards import DATA
 from pipelines.errors import CorpusError, LayoutMismatchError
-from pipelines.settings import EmbedCorpusSettings, OnLong
-from pipelines.source.documents import CorpusColumns
+from pipelines.settings import CorpusSettings, OnLong
+from pipelines.source.corpus_columns import CorpusColumns
 from pipelines.storage import Storage
 
 __all__ = [
@@ -61,7 +61,7 @@ class CorpusLayout:
     unit_bytes: int
 
     @classmethod
-    def of(cls, settings: EmbedCorpusSettings, columns: CorpusColumns) -> CorpusLayout:
+    def of(cls, settings: CorpusSettings, columns: CorpusColumns) -> CorpusLayout:
         """Return the layout that a run's settings and sources ask for."""
         return cls(
             role=settings.role.value,
