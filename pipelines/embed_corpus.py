@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from rich.console import Console
 
@@ -120,6 +121,7 @@ def _embed_units(
     console: Console,
 ) -> Outcome:
     from pipelines.driver.execute import run_units
+    from pipelines.driver.ray_stream import stream_events
 
     report.actors = pool.max_actors
     job = UnitJob(
@@ -153,7 +155,12 @@ def _embed_units(
             progress.add(event)
 
         return run_units(
-            job, units, pool, replan=replan, on_event=on_event, has_shards=plan.has_shards
+            partial(stream_events, job),
+            units,
+            pool,
+            replan=replan,
+            on_event=on_event,
+            has_shards=plan.has_shards,
         )
 
 
