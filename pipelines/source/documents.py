@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from pipelines.errors import UnreadableSourceError
 from pipelines.source.arrow_values import decoded, scalar_value, to_array, undecodable
-from pipelines.source.column_inference import infer_columns
 from pipelines.source.corpus_columns import CorpusColumns
 from pipelines.source.readers.csv_rows import read_csv
 from pipelines.source.readers.files import guarded
@@ -24,7 +23,7 @@ from pipelines.source.readers.raw_row import RawRow
 from pipelines.source.text_rules import MISSING, Problem, id_problem, id_text, text_of
 from pipelines.source.units import Format, RangeKind, Source, WorkUnit
 
-__all__ = ["CorpusColumns", "DocumentBatch", "Reject", "infer_columns", "read_documents"]
+__all__ = ["DocumentBatch", "Reject", "read_documents"]
 
 _BATCH_ROWS = 1024
 _BATCH_BYTES = 8 * 2**20
@@ -40,7 +39,7 @@ class Reject:
         id: The id as text where one could be read; valid UTF-8.
         row: Position in the unit, from 0; None for the whole rest of a file.
         reason: Short and the same for the same cause.
-        stage: "read" or "validate".
+        stage: Where it was found: "read", "validate", "chunk" or "encode".
     """
 
     id: str | None

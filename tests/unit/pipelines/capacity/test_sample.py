@@ -17,7 +17,7 @@ from pipelines.capacity.pieces import PIECES, choose_pieces
 from pipelines.capacity.sample import CorpusSample, sample_corpus
 from pipelines.capacity.strata import tokens_error
 from pipelines.settings import OnLong
-from pipelines.source.documents import infer_columns
+from pipelines.source.column_inference import infer_columns
 from pipelines.source.plan import plan_units
 from pipelines.source.sources import list_sources
 from pipelines.source.units import RangeKind, WorkUnit

@@ -20,13 +20,9 @@ from hypothesis import strategies as st
 from encoder.errors import InvalidInputError
 from pipelines.errors import SourceChangedError, UnreadableSourceError
 from pipelines.source import column_inference, documents
-from pipelines.source.documents import (
-    CorpusColumns,
-    DocumentBatch,
-    Reject,
-    infer_columns,
-    read_documents,
-)
+from pipelines.source.column_inference import infer_columns
+from pipelines.source.corpus_columns import CorpusColumns
+from pipelines.source.documents import DocumentBatch, Reject, read_documents
 from pipelines.source.plan import plan_units
 from pipelines.source.sources import list_sources
 from pipelines.source.units import Format, RangeKind, Source, WorkUnit
