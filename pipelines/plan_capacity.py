@@ -27,14 +27,14 @@ from pipelines.capacity.account import CapacityPlan
 from pipelines.capacity.estimate import estimate
 from pipelines.capacity.fleet import Fleet, Rate, rate_without_probe
 from pipelines.capacity.probe import probe_forward, probe_shard
-from pipelines.capacity.sample import CorpusSample, sample_corpus
 from pipelines.capacity.settings import PlanSettings
 from pipelines.capacity.store_requests import store_requests
-from pipelines.capacity.strata import mean_context
-from pipelines.capacity.tokenizing import tokenizing_encoder
 from pipelines.driver.corpus_plan import pin_of
 from pipelines.driver.inputs import look_at_inputs
 from pipelines.errors import exit_code
+from pipelines.sampling.sample import CorpusSample, sample_corpus
+from pipelines.sampling.strata import mean_context
+from pipelines.sampling.tokenizing import tokenizing_encoder
 from pipelines.source.plan import plan_units
 from pipelines.source.units import Format
 from pipelines.storage import store_errors

@@ -24,10 +24,10 @@ from encoder.settings import DtypeName, EncoderSettings
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
 from pipelines.actor.prepare import LongTexts
-from pipelines.capacity.sample import sample_corpus
-from pipelines.capacity.tokenizing import tokenizing_encoder
 from pipelines.driver.inputs import look_at_inputs
 from pipelines.errors import exit_code
+from pipelines.sampling.sample import sample_corpus
+from pipelines.sampling.tokenizing import tokenizing_encoder
 from pipelines.settings import DEFAULT_UNIT_BYTES, InputSettings, OnLong
 from pipelines.source.plan import plan_units
 from pipelines.storage import store_errors
@@ -122,7 +122,3 @@ def _summary(quantized: QuantizedModel, destination: str) -> str:
         f"float32 is {record.mean_cosine:.5f} in the mean, {record.min_cosine:.5f} at least; "
         f"embedding space {quantized.space.fingerprint}. Run it with --dtype int8"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -184,7 +184,3 @@ def _write_lines(path: str, lines: Iterable[str]) -> None:
         raise StorageError(
             f"expected to write {file}, found {error.strerror}; give another --per-query"
         ) from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())
