@@ -11,7 +11,6 @@ Run it again after any failure: it lists what is committed and does the rest.
 
 from __future__ import annotations
 
-import logging
 import random
 import sys
 import time
@@ -188,7 +187,6 @@ def _failed(failures: Mapping[str, str], units: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (`pipelines.errors.exit_code`)."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     return run_command(lambda: _run(argv), exit_code)
 
 

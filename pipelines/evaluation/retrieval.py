@@ -9,8 +9,6 @@ through query mode. Every document is scored. Metrics are trec_eval's, by the mo
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +37,6 @@ _SHOWN_OF_PAIRS = ("ndcg_at_10", "map_at_100", "mrr_at_10", "recall_at_100")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (`pipelines.errors.exit_code`)."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     return run_command(lambda: _run(argv), exit_code)
 
 
