@@ -16,6 +16,7 @@ import pyarrow as pa
 from encoder.corpus_files import CORPUS_SPACE_FILE
 from encoder.errors import InvalidInputError, SpaceMismatchError
 from encoder.space import EmbeddingSpace
+from pipelines.corpus.differences import shown_differences
 from pipelines.corpus.shards import DATA
 from pipelines.errors import CorpusError, LayoutMismatchError
 from pipelines.settings import CorpusSettings, OnLong
@@ -233,12 +234,8 @@ def _refuse(
     differences: dict[str, tuple[Any, Any]],
 ) -> None:
     if differences:
-        fields = "; ".join(
-            f"{name}: there {json.dumps(theirs)}, here {json.dumps(ours)}"
-            for name, (theirs, ours) in differences.items()
-        )
         advice = "Use the same settings, or another --output"
         if not storage.sizes(DATA):
             pinned = storage.below(CORPUS_SPACE_FILE)
             advice += f"; it has no shards yet, so if no other job is at work, delete {pinned}"
-        raise kind(f"{what}: {fields}. {advice}")
+        raise kind(f"{what}: {shown_differences(differences)}. {advice}")

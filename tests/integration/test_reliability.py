@@ -299,7 +299,7 @@ def test_another_setting_into_the_same_output_is_refused_with_both_values(
     assert main(given) == exit_code(LayoutMismatchError(""))
 
     [said] = error_lines(capsys.readouterr().err)
-    assert re.search(rf"{field}: there .+, here .+\. Use the same settings", said)
+    assert re.search(rf"{field}: corpus .+, here .+\. Use the same settings", said)
     assert not (pinned / "out" / "data").exists()
 
 
