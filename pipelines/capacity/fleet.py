@@ -10,12 +10,11 @@ from typing import Any
 
 from encoder.errors import InvalidInputError
 from pipelines.capacity.settings import FleetSettings
+from pipelines.driver.pool import MOST_CPUS_PER_CPU_ACTOR
 
 __all__ = ["Fleet", "Rate", "flop_per_token", "rate_without_probe"]
 
 _GPUS = re.compile(r"(?P<count>[1-9]\d*)\s*[xX]\s*(?P<name>\S.*)")
-_MOST_CPUS_PER_WORKER = 8
-"""As the job's pool divides CPUs (pipelines.driver.pool)."""
 _WIDTH = ("hidden_size", "dim")
 _LAYERS = ("num_hidden_layers", "n_layers")
 _INTERMEDIATE = ("intermediate_size", "hidden_dim")
@@ -53,8 +52,8 @@ class Fleet:
 
     @property
     def workers(self) -> int:
-        """Actors: one a GPU, or one for every 8 cores."""
-        return self.gpus or math.ceil((self.cpus or 1) / _MOST_CPUS_PER_WORKER)
+        """Actors: one a GPU, or as the job's pool divides cores."""
+        return self.gpus or math.ceil((self.cpus or 1) / MOST_CPUS_PER_CPU_ACTOR)
 
     @property
     def devices(self) -> int:

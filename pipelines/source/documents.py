@@ -18,15 +18,13 @@ from pipelines.source.corpus_columns import CorpusColumns
 from pipelines.source.readers.csv_rows import read_csv
 from pipelines.source.readers.files import guarded
 from pipelines.source.readers.lines import read_jsonl, read_text
-from pipelines.source.readers.parquet import read_parquet
+from pipelines.source.readers.parquet import BATCH_BYTES, BATCH_ROWS, read_parquet
 from pipelines.source.readers.raw_row import RawRow
 from pipelines.source.text_rules import MISSING, Problem, id_problem, id_text, text_of
 from pipelines.source.units import Format, RangeKind, Source, WorkUnit
 
 __all__ = ["DocumentBatch", "Reject", "read_documents"]
 
-_BATCH_ROWS = 1024
-_BATCH_BYTES = 8 * 2**20
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 """How Hive, Spark and pyarrow write null into a folder's name."""
 
@@ -110,8 +108,8 @@ def _column_wise(unit: WorkUnit, columns: CorpusColumns, skip_rows: int) -> Iter
 
 
 def _bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Yield a batch in pieces of at most `_BATCH_BYTES` or one row: sizes of rows vary."""
-    if batch.num_rows <= 1 or batch.nbytes <= _BATCH_BYTES:
+    """Yield a batch in pieces of at most `BATCH_BYTES` or one row: sizes of rows vary."""
+    if batch.num_rows <= 1 or batch.nbytes <= BATCH_BYTES:
         yield batch
         return
     middle = batch.num_rows // 2
@@ -164,7 +162,7 @@ def _row_wise(unit: WorkUnit, columns: CorpusColumns, skip_rows: int) -> Iterato
         for row in rows:
             pending.append(row)
             pending_bytes += row.size_bytes
-            if len(pending) == _BATCH_ROWS or pending_bytes >= _BATCH_BYTES:
+            if len(pending) == BATCH_ROWS or pending_bytes >= BATCH_BYTES:
                 yield _judged_rows(start, pending, unit.source, columns)
                 start, pending, pending_bytes = start + len(pending), [], 0
     except UnreadableSourceError:

@@ -646,7 +646,7 @@ def test_every_json_row_is_a_document_or_a_reject_exactly_once(
     columns = pinned(("n", pa.float64()))
     total = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "_BATCH_ROWS", batch_rows)
+        patch.setattr(documents, "BATCH_ROWS", batch_rows)
         for unit in units_of(path, unit_bytes):
             batches = list(read_documents(unit, columns))
             count = check_conservation(batches)
@@ -683,7 +683,7 @@ def test_every_parquet_row_is_a_document_or_a_reject_exactly_once(
     columns = columns_of(tmp_path, "tag")
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "_BATCH_BYTES", 4000)
+        patch.setattr(documents, "BATCH_BYTES", 4000)
         for unit in units_of(tmp_path, unit_bytes):
             batches = list(read_documents(unit, columns))
             assert check_conservation(batches) == unit.rows
