@@ -70,11 +70,6 @@ class ShardFile:
         with self._explained():
             return self._file.schema_arrow
 
-    @property
-    def num_rows(self) -> int:
-        """Rows of the file."""
-        return int(self._file.metadata.num_rows)
-
     def said(self) -> tuple[ShardFooter, EmbeddingSpace]:
         """Return what the shard says of itself.
 
