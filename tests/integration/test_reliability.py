@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from command_line.parse import parse_settings
 from encoder.model.mirror import mirror
@@ -43,7 +42,7 @@ def settings(inputs: Path, output: Path | str, model: Path | str) -> EmbedCorpus
 
 def run_here(inputs: Path, output: Path | str, model: Path | str) -> RunReport:
     """Run the job with this process as its driver: no start of another Python."""
-    return embed_corpus(settings(inputs, output, model), Console(quiet=True))
+    return embed_corpus(settings(inputs, output, model))
 
 
 def corpus_of_two_files(folder: Path) -> Corpus:
