@@ -34,12 +34,12 @@ from pipelines.actor.forward import Embedded
 from pipelines.actor.prepare import prepare
 from pipelines.actor.shard_writer import ShardWriter
 from pipelines.actor.unit_job import UnitJob
-from pipelines.capacity.tokenizing import tokenizing_encoder
 from pipelines.corpus.pin import pin_output
 from pipelines.corpus.shards import DATA, ShardName
 from pipelines.driver.corpus_plan import plan_corpus
 from pipelines.embed_corpus import embed_corpus
 from pipelines.read_ahead import StageClock
+from pipelines.sampling.tokenizing import tokenizing_encoder
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.source.documents import read_documents
 from pipelines.source.units import WorkUnit

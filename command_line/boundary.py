@@ -1,8 +1,12 @@
-"""Where a command meets the shell: errors and signals become exit codes, a closed pipe nothing."""
+"""Where a command meets the shell: errors and signals become exit codes, a closed pipe nothing.
+
+Results are the command's own, on stdout; what is logged goes to stderr.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -15,6 +19,8 @@ from encoder.errors import TwofoldError
 
 __all__ = ["interruptible", "keeping_sigterm", "run_command"]
 
+_PACKAGES = ("command_line", "encoder", "pipelines", "serving")
+"""Whose progress is shown; of other packages' lines those alone that warn."""
 _SIGNALLED = 128
 """What a shell adds to the number of the signal that ended a process."""
 
@@ -32,7 +38,8 @@ def run_command(function: Callable[[], int], exit_code: Callable[[TwofoldError],
 
     def run() -> int:
         try:
-            return function()
+            with _logging():
+                return function()
         except TwofoldError as error:
             sys.stderr.write(f"twofold: error: {error}\n")
             return exit_code(error)
@@ -53,6 +60,24 @@ def interruptible(function: Callable[[], int]) -> int:
             return _stopped("terminated", signal.SIGTERM)
         except KeyboardInterrupt:
             return _stopped("interrupted", signal.SIGINT)
+
+
+@contextlib.contextmanager
+def _logging() -> Iterator[None]:
+    """Log to stderr, a line with its time, while a command runs."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    root, ours = logging.getLogger(), [logging.getLogger(name) for name in _PACKAGES]
+    levels = [logger.level for logger in ours]
+    root.addHandler(handler)
+    for logger in ours:
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        for logger, level in zip(ours, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager

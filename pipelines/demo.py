@@ -10,9 +10,7 @@ it again and nothing is embedded, because every work unit is done. What it shows
 from __future__ import annotations
 
 import importlib.util
-import logging
 import platform
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +70,6 @@ class DemoSettings(BaseModel):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (`pipelines.errors.exit_code`)."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     return run_command(lambda: _run(argv), exit_code)
 
 

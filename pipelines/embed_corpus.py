@@ -11,13 +11,12 @@ Run it again after any failure: it lists what is committed and does the rest.
 
 from __future__ import annotations
 
-import logging
-import random
 import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from rich.console import Console
 
@@ -29,6 +28,7 @@ from pipelines.actor.events import Event
 from pipelines.actor.unit_job import UnitJob
 from pipelines.corpus.pin import pin_output
 from pipelines.driver.corpus_plan import Plan, plan_corpus, units_of
+from pipelines.driver.order import order_of_work
 from pipelines.driver.outcome import Outcome
 from pipelines.driver.pool import Pool
 from pipelines.driver.progress import Progress
@@ -45,12 +45,11 @@ __all__ = ["embed_corpus", "main"]
 _JOBS_FOLDERS = "/runtime_resources/working_dir_files/"
 
 
-def embed_corpus(settings: EmbedCorpusSettings, console: Console | None = None) -> RunReport:
-    """Embed a corpus and publish its index.
+def embed_corpus(settings: EmbedCorpusSettings) -> RunReport:
+    """Embed a corpus and publish its index; progress goes to stderr.
 
     Args:
         settings: What to embed, and how.
-        console: Where progress goes; stderr if not given.
 
     Returns:
         The account of the run, which also stands in `_report.json`.
@@ -59,7 +58,6 @@ def embed_corpus(settings: EmbedCorpusSettings, console: Console | None = None) 
         UnitFailedError: Some units failed; the others are committed and the index is published.
         TwofoldError: See `pipelines.errors`: nothing of what was committed is lost by any of them.
     """
-    console = console or Console(stderr=True)
     storage = Storage(settings.output)
     _check_lasting(storage)
     plan = plan_corpus(settings, storage)
@@ -74,7 +72,7 @@ def embed_corpus(settings: EmbedCorpusSettings, console: Console | None = None) 
         units_planned=len(plan.units),
         units_done_before=len(plan.done),
     )
-    outcome = _embed_units(settings, plan, report, pool, console) if pool else Outcome({})
+    outcome = _embed_units(settings, plan, report, pool) if pool else Outcome({})
     units = {**{key: plan.units[key] for key in plan.done}, **outcome.units}
     for uri in outcome.replanned:
         # The run saw a newer version than the plan: what was done of the old one is old.
@@ -117,9 +115,9 @@ def _embed_units(
     plan: Plan,
     report: RunReport,
     pool: Pool,
-    console: Console,
 ) -> Outcome:
     from pipelines.driver.execute import run_units
+    from pipelines.driver.ray_stream import stream_events
 
     report.actors = pool.max_actors
     job = UnitJob(
@@ -137,8 +135,8 @@ def _embed_units(
         run_id=report.run_id,
     )
     begun = pool.max_actors * pool.units_in_flight
-    units = {key: plan.units[key] for key in _order(plan.todo, report.run_id, begun)}
-    with Progress(units, console) as progress:
+    units = {key: plan.units[key] for key in order_of_work(plan.todo, report.run_id, begun)}
+    with Progress(units, Console(stderr=True)) as progress:
 
         def replan(source: Source) -> list[WorkUnit]:
             with store_errors(f"plan {source.uri} again"):
@@ -153,20 +151,13 @@ def _embed_units(
             progress.add(event)
 
         return run_units(
-            job, units, pool, replan=replan, on_event=on_event, has_shards=plan.has_shards
+            partial(stream_events, job),
+            units,
+            pool,
+            replan=replan,
+            on_event=on_event,
+            has_shards=plan.has_shards,
         )
-
-
-def _order(units: Mapping[str, WorkUnit], run_id: str, begun: int) -> list[str]:
-    """Return the keys in an order of the run's own, so that two jobs on one output meet seldom.
-
-    But the largest come early, by powers of two, or all would wait for one of hours in the end.
-    Before them as many of all sizes as are under way at once: where the largest fail, something is
-    committed, and the run goes on without them.
-    """
-    order = random.Random(run_id).sample(sorted(units), len(units))
-    rest = sorted(order[begun:], key=lambda key: -units[key].size_bytes.bit_length())
-    return order[:begun] + rest
 
 
 def _failed(failures: Mapping[str, str], units: int) -> str:
@@ -181,7 +172,6 @@ def _failed(failures: Mapping[str, str], units: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (`pipelines.errors.exit_code`)."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     return run_command(lambda: _run(argv), exit_code)
 
 

@@ -7,8 +7,6 @@ This module knows nothing of what a task does.
 
 from __future__ import annotations
 
-import sys
-
 from command_line.commands import Command, run_one_of
 
 __all__ = ["COMMANDS", "main"]
@@ -38,7 +36,3 @@ def main(argv: list[str] | None = None) -> int:
         argv: The task's name and its arguments; None for those of the process.
     """
     return run_one_of(COMMANDS, argv, prog="twofold evaluate")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -128,7 +128,3 @@ def _summary(exported: ExportedModel, destination: str) -> str:
         f"{destination}: wrote {len(exported.written)} files; {checked}; embedding space "
         f"{space.fingerprint} ({roles})"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

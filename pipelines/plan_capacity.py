@@ -20,27 +20,23 @@ from rich.text import Text
 
 from command_line.boundary import run_command
 from command_line.parse import parse_settings
-from encoder.model.description import ModelDescription, describe_model
+from encoder.model.description import describe_model
 from encoder.tokenizer import Tokenized
 from pipelines.actor.prepare import LongTexts
 from pipelines.capacity.account import CapacityPlan
 from pipelines.capacity.estimate import estimate
 from pipelines.capacity.fleet import Fleet, Rate, rate_without_probe
 from pipelines.capacity.probe import probe_forward, probe_shard
-from pipelines.capacity.sample import CorpusSample, sample_corpus
 from pipelines.capacity.settings import PlanSettings
 from pipelines.capacity.store_requests import store_requests
-from pipelines.capacity.strata import mean_context
-from pipelines.capacity.tokenizing import tokenizing_encoder
-from pipelines.corpus.pin import CorpusLayout, Pin
-from pipelines.driver.report import installed_versions
+from pipelines.driver.corpus_plan import pin_of
+from pipelines.driver.inputs import look_at_inputs
 from pipelines.errors import exit_code
-from pipelines.settings import OnLong
-from pipelines.source.corpus_columns import CorpusColumns
-from pipelines.source.documents import infer_columns
+from pipelines.sampling.sample import CorpusSample, sample_corpus
+from pipelines.sampling.strata import mean_context
+from pipelines.sampling.tokenizing import tokenizing_encoder
 from pipelines.source.plan import plan_units
-from pipelines.source.sources import list_sources
-from pipelines.source.units import Format, WorkUnit
+from pipelines.source.units import Format
 from pipelines.storage import store_errors
 
 __all__ = ["main", "plan_capacity"]
@@ -59,8 +55,11 @@ def plan_capacity(settings: PlanSettings) -> CapacityPlan:
     config = model.files.config
     # A missing rate is said before anything is read.
     rate_without_probe(settings, config, model.space.max_seq_length)
+    listed, columns = look_at_inputs(settings, pass_through=settings.columns)
+    pin = pin_of(settings, columns, model)
+    columns.require_types()
     with store_errors("read the inputs"):
-        columns, units = _units(settings)
+        units = plan_units(listed, unit_bytes=settings.unit_bytes, tolerate_unreadable=False)
         sample = sample_corpus(
             units,
             columns,
@@ -70,7 +69,7 @@ def plan_capacity(settings: PlanSettings) -> CapacityPlan:
             sample_bytes=settings.sample_bytes,
             sample_documents=settings.sample_documents,
         )
-        shard = probe_shard(sample.prepared, units[0], _pin(settings, columns, model))
+        shard = probe_shard(sample.prepared, units[0], pin)
     rate = rate_without_probe(settings, config, mean_context(sample.strata))
     if rate is None:
         rate = _measured(settings, sample)
@@ -92,33 +91,6 @@ def plan_capacity(settings: PlanSettings) -> CapacityPlan:
             shards=found.shards,
         ),
     )
-
-
-def _units(settings: PlanSettings) -> tuple[CorpusColumns, list[WorkUnit]]:
-    sources = list_sources(settings.input, settings.input_format)
-    columns = infer_columns(
-        sources,
-        id_column=settings.id_column,
-        text_columns=settings.text_column,
-        pass_through=settings.columns,
-    )
-    units = plan_units(sources, unit_bytes=settings.unit_bytes, tolerate_unreadable=False)
-    return columns, units
-
-
-def _pin(settings: PlanSettings, columns: CorpusColumns, model: ModelDescription) -> Pin:
-    layout = CorpusLayout(
-        role=settings.role.value,
-        id_column=columns.id_column,
-        text_columns=columns.text_columns,
-        carried=tuple((column.name, str(column.type)) for column in columns.carried),
-        embedding_dtype=settings.embedding_dtype,
-        on_long=settings.on_long.value,
-        chunk_overlap=settings.chunk_overlap if settings.on_long is OnLong.CHUNK else 0,
-        rows_per_shard=settings.rows_per_shard,
-        unit_bytes=settings.unit_bytes,
-    )
-    return Pin(model.space, layout, columns.carried, {**model.provenance, **installed_versions()})
 
 
 def _measured(settings: PlanSettings, sample: CorpusSample) -> Rate:

@@ -57,7 +57,3 @@ def _summary(mirrored: MirroredModel, destination: str) -> str:
         f"copied {len(mirrored.copied)} files" if mirrored.copied else "nothing to do: same model"
     )
     return f"{destination}: {done}; embedding space {space.fingerprint} ({roles})"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,26 +12,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from command_line.boundary import run_command
-from command_line.fields import AUTO_IS_UNSET, Location, Locations, OneOrMore
+from command_line.fields import Location, Locations
 from command_line.parse import parse_settings
 from encoder.model.description import describe_model
 from encoder.settings import DtypeName, EncoderSettings
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
 from pipelines.actor.prepare import LongTexts
-from pipelines.capacity.sample import sample_corpus
-from pipelines.capacity.tokenizing import tokenizing_encoder
+from pipelines.driver.inputs import look_at_inputs
 from pipelines.errors import exit_code
-from pipelines.settings import DEFAULT_UNIT_BYTES, OnLong
-from pipelines.source.documents import infer_columns
+from pipelines.sampling.sample import sample_corpus
+from pipelines.sampling.tokenizing import tokenizing_encoder
+from pipelines.settings import DEFAULT_UNIT_BYTES, InputSettings, OnLong
 from pipelines.source.plan import plan_units
-from pipelines.source.sources import list_sources
-from pipelines.source.units import Format
 from pipelines.storage import store_errors
 
 if TYPE_CHECKING:
@@ -40,10 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["QuantizeSettings", "main", "quantize"]
 
 
-class QuantizeSettings(BaseModel):
+class QuantizeSettings(InputSettings):
     """What `twofold quantize` does. Field descriptions are the command's help."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: Locations = Field(
         min_length=1,
@@ -54,7 +50,6 @@ class QuantizeSettings(BaseModel):
         description="Destination: a folder or any fsspec URI; empty, or a mirror of this model "
         "(twofold pull)",
     )
-    encoder: EncoderSettings = Field(default_factory=EncoderSettings)
     sample_documents: int = Field(
         400,
         ge=1,
@@ -65,11 +60,6 @@ class QuantizeSettings(BaseModel):
         ge=2**20,
         description="Stored bytes that are read; a smaller input is read whole",
     )
-    input_format: Annotated[Format | None, AUTO_IS_UNSET] = Field(
-        None, description="parquet, jsonl, csv or text; auto: from each file's name"
-    )
-    id_column: str = Field("id", description="As of twofold embed")
-    text_column: OneOrMore = Field(("text",), min_length=1, description="As of twofold embed")
     role: Role = Field(Role.DOCUMENT, description="Role of the texts, whose prompt they get")
 
 
@@ -91,14 +81,8 @@ def quantize(settings: QuantizeSettings) -> QuantizedModel:
 
 
 def _sample(settings: QuantizeSettings, encoder: EncoderSettings) -> Tokenized:
+    sources, columns = look_at_inputs(settings)
     with store_errors("read the inputs"):
-        sources = list_sources(settings.input, settings.input_format)
-        columns = infer_columns(
-            sources,
-            id_column=settings.id_column,
-            text_columns=settings.text_column,
-            pass_through=(),
-        )
         units = plan_units(sources, unit_bytes=DEFAULT_UNIT_BYTES, tolerate_unreadable=False)
         sample = sample_corpus(
             units,
@@ -138,7 +122,3 @@ def _summary(quantized: QuantizedModel, destination: str) -> str:
         f"float32 is {record.mean_cosine:.5f} in the mean, {record.min_cosine:.5f} at least; "
         f"embedding space {quantized.space.fingerprint}. Run it with --dtype int8"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

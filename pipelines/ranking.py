@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from pipelines.corpus.blocks import Block
 from pipelines.corpus.shards import ShardName
 
-__all__ = ["Block", "Place", "Ranked", "Ranking"]
+__all__ = ["Place", "Ranked", "Ranking"]
 
 
 _SCORES_AT_ONCE = 16 * 2**20
@@ -39,25 +39,6 @@ class Place:
     chunk_index: int
     shard: ShardName
     row: int
-
-
-@dataclass(frozen=True)
-class Block:
-    """Consecutive rows of a shard; n rows.
-
-    Attributes:
-        shard: The shard.
-        row_start: Position of the first row in it.
-        ids: n ids.
-        chunk_index: (n,) int32.
-        vectors: (n, D) float32 or float16.
-    """
-
-    shard: ShardName
-    row_start: int
-    ids: pa.Array
-    chunk_index: npt.NDArray[np.int32]
-    vectors: npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)

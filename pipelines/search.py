@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
@@ -24,21 +24,21 @@ from rich.text import Text
 from command_line.boundary import run_command
 from command_line.fields import Location, OneOrMore
 from command_line.parse import parse_settings
-from encoder.encoder import Encoded, load_encoder
+from encoder.encoder import Encoder, load_encoder
 from encoder.errors import InvalidInputError
 from encoder.settings import EncoderSettings
-from encoder.space import EmbeddingSpace, Role
+from encoder.space import Role
 from pipelines.columns import CHAR_END, CHAR_START
+from pipelines.corpus.blocks import live_shards, read_rows, stream_blocks
 from pipelines.corpus.corpus_model import check_space, find_corpus_model
 from pipelines.corpus.pin import Pin, require_pin
 from pipelines.corpus.probe_vectors import check_probe_vectors
 from pipelines.corpus.shards import ShardName
-from pipelines.corpus_blocks import live_shards, read_rows, stream_blocks
 from pipelines.errors import CorpusError, exit_code
 from pipelines.ranking import Ranked, Ranking
 from pipelines.storage import Storage
 
-__all__ = ["Found", "Hit", "QueryEncoder", "SearchSettings", "main", "search"]
+__all__ = ["Found", "Hit", "SearchSettings", "main", "search"]
 
 _SHOWN_CHARACTERS = 200
 
@@ -54,19 +54,6 @@ class SearchSettings(BaseModel):
     encoder: EncoderSettings = Field(
         default_factory=EncoderSettings, description="unset: the model that the corpus names"
     )
-
-
-class QueryEncoder(Protocol):
-    """What is used of `encoder.Encoder`."""
-
-    @property
-    def space(self) -> EmbeddingSpace:
-        """The space of the vectors."""
-        ...
-
-    def encode(self, texts: Sequence[str], role: Role) -> Encoded:
-        """Return the vectors of texts, float32 (Q, D), and which texts are longer than it reads."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -106,7 +93,7 @@ class Found:
     is_truncated: bool
 
 
-def search(corpus: str, queries: Sequence[str], k: int, *, encoder: QueryEncoder) -> list[Found]:
+def search(corpus: str, queries: Sequence[str], k: int, *, encoder: Encoder) -> list[Found]:
     """Return the k documents of a corpus that are closest to each query.
 
     Args:
@@ -227,7 +214,3 @@ def _shown(value: object) -> str:
     """A value on one line, without what a terminal would obey."""
     text = " ".join(str(value)[:_SHOWN_CHARACTERS].split())
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

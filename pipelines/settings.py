@@ -1,4 +1,8 @@
-"""Settings of the corpus job: one frozen model, filled by flags, environment and a YAML file."""
+"""Settings of the corpus job, and of the commands that look at a corpus as it does.
+
+Frozen models, filled by flags, environment and a YAML file; a command's own inherits from what it
+shares with others, so that a setting is declared once and means the same in each.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,16 @@ from pipelines.source.units import Format
 __all__ = [
     "DEFAULT_UNIT_BYTES",
     "Actors",
+    "CorpusSettings",
     "EmbedCorpusSettings",
     "EmbeddingDtype",
+    "InputSettings",
     "JobSettings",
     "OnInvalid",
     "OnLong",
+    "ShardSettings",
 ]
 
-DEFAULT_ROWS_PER_SHARD = 10_000
 DEFAULT_UNIT_BYTES = 64 * 2**20
 
 
@@ -71,11 +77,30 @@ class Actors(BaseModel):
         return self
 
 
-class JobSettings(BaseModel):
-    """How a corpus is embedded, whatever it is: what is stored, and on which workers.
+class InputSettings(BaseModel):
+    """Which documents are read, and the model that they are read for."""
 
-    `EmbedCorpusSettings` adds the corpus; commands that embed one of their own nest this.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: Locations = Field(
+        min_length=1,
+        description="Files, folders or globs, local or any fsspec URI (s3://bucket/docs/*.parquet)",
+    )
+    encoder: EncoderSettings = Field(default_factory=EncoderSettings)
+    input_format: Annotated[Format | None, AUTO_IS_UNSET] = Field(
+        None, description="parquet, jsonl, csv or text; auto: from each file's name"
+    )
+    id_column: str = Field(
+        "id", description="Column that names a row; text files use path:byte-offset instead"
+    )
+    text_column: OneOrMore = Field(
+        ("text",), min_length=1, description="Column to embed; repeat it to join several by a space"
+    )
+    role: Role = Field(Role.DOCUMENT, description="Embed the rows as documents or as queries")
+
+
+class ShardSettings(BaseModel):
+    """What becomes of a corpus' rows: how they are stored, and in which portions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -83,7 +108,7 @@ class JobSettings(BaseModel):
         "float32", description="Stored precision: float16 halves the output"
     )
     rows_per_shard: int = Field(
-        DEFAULT_ROWS_PER_SHARD,
+        10_000,
         ge=1,
         description="Rows of an output file, and so of a commit: fewer lose less work in a crash, "
         "more make fewer files",
@@ -93,6 +118,37 @@ class JobSettings(BaseModel):
         ge=1,
         description="Input bytes of a work unit where the format can be split",
     )
+
+
+class CorpusSettings(InputSettings, ShardSettings):
+    """All that decides which rows are written of a corpus, and how they look."""
+
+    columns: CommaSeparated = Field((), description="Columns to pass through, a,b,c")
+    on_long: OnLong = Field(
+        OnLong.TRUNCATE, description="What to do with texts of more than max-seq-length tokens"
+    )
+    chunk_overlap: int = Field(
+        64, ge=0, description="Tokens that neighbouring chunks share (--on-long chunk)"
+    )
+
+    @model_validator(mode="after")
+    def _carries_each_once(self) -> CorpusSettings:
+        carried = [self.id_column, *self.columns]
+        reserved = sorted(set(carried) & set(RESERVED))
+        if reserved:
+            raise ValueError(f"columns {reserved} are the job's own; rename them in the source")
+        twice = sorted({name for name in carried if carried.count(name) > 1})
+        if twice:
+            raise ValueError(f"columns {twice} are named more than once")
+        return self
+
+
+class JobSettings(ShardSettings):
+    """How a corpus is embedded, whatever it is: what is stored, and on which workers.
+
+    `EmbedCorpusSettings` adds the corpus; commands that embed one of their own nest this.
+    """
+
     actors: Actors | None = Field(
         None, description="Actor pool, MIN[:MAX]; unset: as many as the cluster holds"
     )
@@ -127,33 +183,10 @@ class JobSettings(BaseModel):
     )
 
 
-class EmbedCorpusSettings(JobSettings):
+class EmbedCorpusSettings(CorpusSettings, JobSettings):
     """What `twofold embed` does. Field descriptions are the command's help."""
 
-    input: Locations = Field(
-        min_length=1,
-        description="Files, folders or globs, local or any fsspec URI (s3://bucket/docs/*.parquet)",
-    )
     output: Location = Field(description="Output folder, local or any fsspec URI")
-    encoder: EncoderSettings = Field(default_factory=EncoderSettings)
-
-    input_format: Annotated[Format | None, AUTO_IS_UNSET] = Field(
-        None, description="parquet, jsonl, csv or text; auto: from each file's name"
-    )
-    id_column: str = Field(
-        "id", description="Column that names a row; text files use path:byte-offset instead"
-    )
-    text_column: OneOrMore = Field(
-        ("text",), min_length=1, description="Column to embed; repeat it to join several by a space"
-    )
-    columns: CommaSeparated = Field((), description="Columns to pass through, a,b,c")
-    role: Role = Field(Role.DOCUMENT, description="Embed the rows as documents or as queries")
-    on_long: OnLong = Field(
-        OnLong.TRUNCATE, description="What to do with texts of more than max-seq-length tokens"
-    )
-    chunk_overlap: int = Field(
-        64, ge=0, description="Tokens that neighbouring chunks share (--on-long chunk)"
-    )
     on_invalid: OnInvalid | None = Field(
         None,
         description="unset: a bad row is rejected and recorded, an unreadable file fails the job; "
@@ -167,14 +200,3 @@ class EmbedCorpusSettings(JobSettings):
         0.1, ge=0, le=1, description="Largest share of the sources that --prune may retire"
     )
     dry_run: bool = Field(False, description="Print the plan and do nothing")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> EmbedCorpusSettings:
-        carried = [self.id_column, *self.columns]
-        reserved = sorted(set(carried) & set(RESERVED))
-        if reserved:
-            raise ValueError(f"columns {reserved} are the job's own; rename them in the source")
-        twice = sorted({name for name in carried if carried.count(name) > 1})
-        if twice:
-            raise ValueError(f"columns {twice} are named more than once")
-        return self

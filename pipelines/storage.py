@@ -11,6 +11,7 @@ botocore reads (AWS_ENDPOINT_URL, AWS_PROFILE, ...).
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import uuid
@@ -28,12 +29,14 @@ from encoder.errors import one_line
 from encoder.file_systems import canonical_uri, file_system_of, without_file_protocol
 from pipelines.errors import StorageError
 
-__all__ = ["STORE_ERRORS", "Storage", "store_errors"]
+__all__ = ["OUTAGES", "STORE_ERRORS", "Storage", "store_errors"]
 
 # s3fs cuts a PUT of twice `chunksize` into parts; a shard is one conditional PUT up to S3's limit.
 _S3_SINGLE_PUT_BYTES = 5 * 2**30
-STORE_ERRORS = (OSError, BotoCoreError, TimeoutError, ClientError)
-"""What a store, its client or the network raise; asyncio's timeouts are OSErrors since 3.11."""
+OUTAGES = (ConnectionError, TimeoutError, asyncio.TimeoutError, BotoCoreError, ClientError)
+"""What says of no file anything: the store or the network fails. (Python 3.10 has two timeouts.)"""
+STORE_ERRORS = (OSError, *OUTAGES)
+"""What a store, its client or the network raise."""
 
 
 class Storage:

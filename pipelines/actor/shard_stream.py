@@ -12,7 +12,8 @@ from encoder.tokenizer import Tokenized
 from pipelines.actor.prepare import PreparedBatch, concatenate
 from pipelines.errors import SourceChangedError, UnreadableSourceError
 from pipelines.settings import OnInvalid
-from pipelines.source.documents import CorpusColumns, DocumentBatch, Reject, read_documents
+from pipelines.source.corpus_columns import CorpusColumns
+from pipelines.source.documents import DocumentBatch, Reject, read_documents
 from pipelines.source.sources import current_version
 from pipelines.source.units import Source, WorkUnit
 

@@ -28,6 +28,7 @@ from pipelines.actor.prepare import PreparedBatch, prepare
 from pipelines.actor.shard_stream import bad_row_error, check_version, cut_into_shards, documents_of
 from pipelines.actor.shard_writer import ShardWriter
 from pipelines.actor.unit_job import UnitJob
+from pipelines.corpus.differences import shown_differences
 from pipelines.corpus.probe_vectors import agree_on_probe_vectors
 from pipelines.corpus.shards import DATA, ShardName, UnitShards, group_by_unit, read_footer
 from pipelines.errors import SourceChangedError, StorageError
@@ -190,8 +191,8 @@ class UnitEmbedder:
         if differences:
             raise SpaceMismatchError(
                 f"the model {job.encoder.model} on this worker is not the driver's: "
-                f"{differences} (driver, worker); mirror it with `twofold pull` and give "
-                "the mirror to all of them"
+                f"{shown_differences(differences, 'driver', 'worker')}; mirror it with "
+                "`twofold pull` and give the mirror to all of them"
             )
         with deadline(job.batch_timeout_s):
             return encoder, agree_on_probe_vectors(self._storage, encoder)

@@ -8,9 +8,9 @@ from typing import Any
 
 from pipelines.capacity.estimate import JOB_TO_LOOP, START_S, Estimate
 from pipelines.capacity.fleet import Fleet, Rate
-from pipelines.capacity.sample import CorpusSample
 from pipelines.capacity.store_requests import StoreRequests
-from pipelines.capacity.strata import length_quantiles, tokens_error
+from pipelines.sampling.sample import CorpusSample
+from pipelines.sampling.strata import length_quantiles, tokens_error
 
 __all__ = ["CapacityPlan"]
 

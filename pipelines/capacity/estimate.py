@@ -16,8 +16,8 @@ from typing import Any
 
 from pipelines.capacity.fleet import Fleet, Rate
 from pipelines.capacity.probe import ShardProbe
-from pipelines.capacity.sample import CorpusSample
-from pipelines.capacity.strata import Stratum
+from pipelines.sampling.sample import CorpusSample
+from pipelines.sampling.strata import Stratum
 
 __all__ = ["JOB_TO_LOOP", "START_S", "Estimate", "estimate"]
 

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from encoder.errors import InvalidInputError
-from pipelines.capacity.settings import PlanSettings
+from pipelines.capacity.settings import FleetSettings
+from pipelines.driver.pool import MOST_CPUS_PER_CPU_ACTOR
 
 __all__ = ["Fleet", "Rate", "flop_per_token", "rate_without_probe"]
 
 _GPUS = re.compile(r"(?P<count>[1-9]\d*)\s*[xX]\s*(?P<name>\S.*)")
-_MOST_CPUS_PER_WORKER = 8
-"""As the job's pool divides CPUs (pipelines.driver.pool)."""
 _WIDTH = ("hidden_size", "dim")
 _LAYERS = ("num_hidden_layers", "n_layers")
 _INTERMEDIATE = ("intermediate_size", "hidden_dim")
@@ -36,7 +35,7 @@ class Fleet:
     cpus: int | None
 
     @classmethod
-    def of(cls, settings: PlanSettings) -> Fleet:
+    def of(cls, settings: FleetSettings) -> Fleet:
         """Return the fleet that the settings name.
 
         Raises:
@@ -53,8 +52,8 @@ class Fleet:
 
     @property
     def workers(self) -> int:
-        """Actors: one a GPU, or one for every 8 cores."""
-        return self.gpus or math.ceil((self.cpus or 1) / _MOST_CPUS_PER_WORKER)
+        """Actors: one a GPU, or as the job's pool divides cores."""
+        return self.gpus or math.ceil((self.cpus or 1) / MOST_CPUS_PER_CPU_ACTOR)
 
     @property
     def devices(self) -> int:
@@ -109,12 +108,12 @@ def flop_per_token(config: Mapping[str, Any], length: float) -> float:
 
 
 def rate_without_probe(
-    settings: PlanSettings, config: Mapping[str, Any], length: float
+    settings: FleetSettings, config: Mapping[str, Any], length: float
 ) -> Rate | None:
     """Return the rate that the settings give, or None where cores are to be probed.
 
     Args:
-        settings: Of the plan.
+        settings: The fleet and its rate, where it is said.
         config: The model's config.json.
         length: Tokens of the text that a token stands in, on average over tokens.
 

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from command_line.fields import AUTO_IS_UNSET, CommaSeparated, Locations, OneOrMore
-from encoder.settings import EncoderSettings
-from encoder.space import Role
-from pipelines.settings import DEFAULT_UNIT_BYTES, EmbedCorpusSettings, EmbeddingDtype, OnLong
-from pipelines.source.units import Format
+from pipelines.settings import CorpusSettings
 
-__all__ = ["PlanSettings"]
-
-_ROWS_PER_SHARD: int = EmbedCorpusSettings.model_fields["rows_per_shard"].default
+__all__ = ["FleetSettings", "PlanSettings"]
 
 
-class PlanSettings(BaseModel):
-    """What `twofold plan` looks at. Field descriptions are the command's help."""
+class FleetSettings(BaseModel):
+    """Which devices, and how fast one of them is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: Locations = Field(
-        min_length=1,
-        description="Files, folders or globs, local or any fsspec URI (s3://bucket/docs/*.parquet)",
-    )
-    encoder: EncoderSettings = Field(default_factory=EncoderSettings)
     gpus: str | None = Field(
         None, description="GPUs of the fleet, as COUNTxNAME: 8xH100; needs their rate"
     )
@@ -50,33 +37,9 @@ class PlanSettings(BaseModel):
     utilisation: float | None = Field(
         None, gt=0, le=1, description="Share of --tflops that the forward is assumed to sustain"
     )
-    sample_bytes: int = Field(
-        16 * 2**20,
-        ge=2**20,
-        description="Stored bytes that are read; a smaller corpus is read whole",
-    )
-    sample_documents: int = Field(
-        8_000, ge=1, description="Documents that are tokenized, from all that were read"
-    )
-    probe_s: float = Field(
-        10.0, gt=0, description="Seconds of forward on this machine, where cores are probed"
-    )
-    input_format: Annotated[Format | None, AUTO_IS_UNSET] = Field(
-        None, description="parquet, jsonl, csv or text; auto: from each file's name"
-    )
-    id_column: str = Field("id", description="As of twofold embed")
-    text_column: OneOrMore = Field(("text",), min_length=1, description="As of twofold embed")
-    columns: CommaSeparated = Field((), description="As of twofold embed")
-    role: Role = Field(Role.DOCUMENT, description="As of twofold embed")
-    embedding_dtype: EmbeddingDtype = Field("float32", description="As of twofold embed")
-    rows_per_shard: int = Field(_ROWS_PER_SHARD, ge=1, description="As of twofold embed")
-    unit_bytes: int = Field(DEFAULT_UNIT_BYTES, ge=1, description="As of twofold embed")
-    on_long: OnLong = Field(OnLong.TRUNCATE, description="As of twofold embed")
-    chunk_overlap: int = Field(64, ge=0, description="As of twofold embed (--on-long chunk)")
-    json_lines: bool = Field(False, description="Print one JSON object instead of the table")
 
     @model_validator(mode="after")
-    def _consistent(self) -> PlanSettings:
+    def _says_one_fleet(self) -> FleetSettings:
         if self.gpus is None and self.cpus is None:
             raise ValueError(
                 "expected a fleet, found none; give --gpus 8xH100 or --cpus 64 (cores in all)"
@@ -91,3 +54,20 @@ class PlanSettings(BaseModel):
         if self.tflops is not None and self.gpus is None:
             raise ValueError("--tflops is a GPU's; without --gpus leave it out: cores are probed")
         return self
+
+
+class PlanSettings(CorpusSettings, FleetSettings):
+    """What `twofold plan` looks at. Field descriptions are the command's help."""
+
+    sample_bytes: int = Field(
+        16 * 2**20,
+        ge=2**20,
+        description="Stored bytes that are read; a smaller corpus is read whole",
+    )
+    sample_documents: int = Field(
+        8_000, ge=1, description="Documents that are tokenized, from all that were read"
+    )
+    probe_s: float = Field(
+        10.0, gt=0, description="Seconds of forward on this machine, where cores are probed"
+    )
+    json_lines: bool = Field(False, description="Print one JSON object instead of the table")

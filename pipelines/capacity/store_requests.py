@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pipelines.source.readers.files import STREAM_BLOCK_BYTES
+
 __all__ = ["StoreRequests", "store_requests"]
 
 _NAMES_OF_A_LIST = 1_000
-_BLOCK_BYTES = 4 * 2**20
-"""Of a source file that is read at once; as pipelines.source.readers.files asks for it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def store_requests(
     """
     listed_files = max(1, math.ceil(files / _NAMES_OF_A_LIST))
     listed_shards = max(1, math.ceil(shards / _NAMES_OF_A_LIST))
-    blocks = max(units, math.ceil(input_bytes / _BLOCK_BYTES))
+    blocks = max(units, math.ceil(input_bytes / STREAM_BLOCK_BYTES))
     return StoreRequests(
         # _space.json, _probe_vectors.json, two of the store's probe, _report.json, and _index.json
         # before ids are checked and after.

@@ -6,7 +6,6 @@ with the corpus and needs not be given again; what is given all the same must ag
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from encoder.model.files import ModelFiles, read_model_files
 from encoder.model.reference import ModelReference, resolve
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace
+from pipelines.corpus.differences import shown_differences
 from pipelines.corpus.pin import Pin
 
 __all__ = ["CorpusModel", "check_space", "encoder_settings_of", "find_corpus_model"]
@@ -27,12 +27,10 @@ class CorpusModel:
 
     Attributes:
         folder: Its local folder.
-        space: The corpus' space.
         settings: What loads it as this space.
     """
 
     folder: Path
-    space: EmbeddingSpace
     settings: EncoderSettings
 
 
@@ -88,7 +86,7 @@ def find_corpus_model(pin: Pin, given: EncoderSettings) -> CorpusModel:
         _check_content(pin, files, settings.model)
         raise
     check_space(pin, space, settings.model)
-    return CorpusModel(resolved.folder, space, settings)
+    return CorpusModel(resolved.folder, settings)
 
 
 def check_space(pin: Pin, space: EmbeddingSpace, what: str) -> None:
@@ -113,13 +111,10 @@ def _check_content(pin: Pin, files: ModelFiles, what: str) -> None:
 
 def _refuse(what: str, differences: dict[str, tuple[object, object]]) -> None:
     if differences:
-        fields = "; ".join(
-            f"{name}: corpus {json.dumps(theirs)}, here {json.dumps(ours)}"
-            for name, (theirs, ours) in differences.items()
-        )
         raise SpaceMismatchError(
-            f"{what} is of another embedding space than the corpus: {fields}. Use the model and "
-            "settings that the corpus was embedded with"
+            f"{what} is of another embedding space than the corpus: "
+            f"{shown_differences(differences)}. Use the model and settings that the corpus was "
+            "embedded with"
         )
 
 

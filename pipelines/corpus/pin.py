@@ -16,10 +16,11 @@ import pyarrow as pa
 from encoder.corpus_files import CORPUS_SPACE_FILE
 from encoder.errors import InvalidInputError, SpaceMismatchError
 from encoder.space import EmbeddingSpace
+from pipelines.corpus.differences import shown_differences
 from pipelines.corpus.shards import DATA
 from pipelines.errors import CorpusError, LayoutMismatchError
-from pipelines.settings import EmbedCorpusSettings, OnLong
-from pipelines.source.documents import CorpusColumns
+from pipelines.settings import CorpusSettings, OnLong
+from pipelines.source.corpus_columns import CorpusColumns
 from pipelines.storage import Storage
 
 __all__ = [
@@ -61,7 +62,7 @@ class CorpusLayout:
     unit_bytes: int
 
     @classmethod
-    def of(cls, settings: EmbedCorpusSettings, columns: CorpusColumns) -> CorpusLayout:
+    def of(cls, settings: CorpusSettings, columns: CorpusColumns) -> CorpusLayout:
         """Return the layout that a run's settings and sources ask for."""
         return cls(
             role=settings.role.value,
@@ -233,12 +234,8 @@ def _refuse(
     differences: dict[str, tuple[Any, Any]],
 ) -> None:
     if differences:
-        fields = "; ".join(
-            f"{name}: there {json.dumps(theirs)}, here {json.dumps(ours)}"
-            for name, (theirs, ours) in differences.items()
-        )
         advice = "Use the same settings, or another --output"
         if not storage.sizes(DATA):
             pinned = storage.below(CORPUS_SPACE_FILE)
             advice += f"; it has no shards yet, so if no other job is at work, delete {pinned}"
-        raise kind(f"{what}: {fields}. {advice}")
+        raise kind(f"{what}: {shown_differences(differences)}. {advice}")

@@ -13,13 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from botocore.exceptions import BotoCoreError
 
 from encoder.errors import one_line
 from encoder.space import EmbeddingSpace
 from pipelines.corpus.shards import DATA, ShardFooter, ShardName, footer_of
 from pipelines.errors import CorpusError, StorageError
-from pipelines.storage import Storage
+from pipelines.storage import OUTAGES, Storage
 
 __all__ = ["ShardFile", "damage_explained"]
 
@@ -70,11 +69,6 @@ class ShardFile:
         """
         with self._explained():
             return self._file.schema_arrow
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the file."""
-        return int(self._file.metadata.num_rows)
 
     def said(self) -> tuple[ShardFooter, EmbeddingSpace]:
         """Return what the shard says of itself.
@@ -165,7 +159,7 @@ def damage_explained(where: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except (ConnectionError, TimeoutError, BotoCoreError) as error:
+    except OUTAGES as error:
         raise StorageError(f"cannot read {where}: {one_line(error)}") from error
     # A ValueError is a name that is no UTF-8, or values that are not what the schema says.
     except (pa.ArrowException, ValueError, OSError) as error:

@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from encoder.errors import InvalidInputError
-from encoder.model.description import describe_model
+from encoder.model.description import ModelDescription, describe_model
 from pipelines.corpus.pin import CorpusLayout, Pin, check_pin
 from pipelines.corpus.shards import DATA, group_by_unit
+from pipelines.driver.inputs import look_at_inputs
 from pipelines.driver.report import installed_versions
 from pipelines.errors import LayoutMismatchError
-from pipelines.settings import EmbedCorpusSettings, OnInvalid, OnLong
+from pipelines.settings import CorpusSettings, EmbedCorpusSettings, OnInvalid, OnLong
 from pipelines.source.corpus_columns import CorpusColumns, kind_of
-from pipelines.source.documents import infer_columns
 from pipelines.source.plan import plan_units
-from pipelines.source.sources import list_sources
 from pipelines.source.units import Source, WorkUnit
 from pipelines.storage import Storage, store_errors
 
-__all__ = ["Plan", "plan_corpus", "units_of"]
+__all__ = ["Plan", "pin_of", "plan_corpus", "units_of"]
 
 
 @dataclass(frozen=True)
@@ -73,29 +72,13 @@ def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
         SpaceMismatchError: The output holds another space.
         LayoutMismatchError: The output has another layout.
     """
-    with store_errors("read the inputs"):
-        sources = list_sources(settings.input, settings.input_format, storage.below(DATA))
-        columns = infer_columns(
-            sources,
-            id_column=settings.id_column,
-            text_columns=settings.text_column,
-            pass_through=settings.columns,
-        )
-    model = describe_model(settings.encoder)
-    if settings.on_long is OnLong.CHUNK and 2 * settings.chunk_overlap > model.space.max_seq_length:
-        raise InvalidInputError(
-            f"--chunk-overlap {settings.chunk_overlap} is more than half of max_seq_length "
-            f"({model.space.max_seq_length}): chunks would hardly move; lower it"
-        )
-    wanted = Pin(
-        space=model.space,
-        layout=CorpusLayout.of(settings, columns),
-        carried=columns.carried,
-        provenance={**model.provenance, **installed_versions()},
+    sources, columns = look_at_inputs(
+        settings, pass_through=settings.columns, written=storage.below(DATA)
     )
+    wanted = pin_of(settings, columns, describe_model(settings.encoder))
     pin = check_pin(storage, wanted)
-    if pin is wanted and columns.without_type:
-        raise InvalidInputError(next(iter(columns.without_type.values())))
+    if pin is wanted:
+        columns.require_types()
     _check_types(columns, pin, storage.uri)
     with store_errors("plan the inputs"):
         units = units_of(sources, settings)
@@ -103,6 +86,26 @@ def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
     done = frozenset(u.key for u in units if u.key in committed and committed[u.key].complete)
     has_shards = any(unit.key in committed for unit in units)
     return Plan(sources, pin, {unit.key: unit for unit in units}, done, has_shards)
+
+
+def pin_of(settings: CorpusSettings, columns: CorpusColumns, model: ModelDescription) -> Pin:
+    """Return what a run with these settings would pin an empty output to.
+
+    Raises:
+        InvalidInputError: Chunks would overlap by more than half of what the model reads.
+    """
+    limit = model.space.max_seq_length
+    if settings.on_long is OnLong.CHUNK and 2 * settings.chunk_overlap > limit:
+        raise InvalidInputError(
+            f"--chunk-overlap {settings.chunk_overlap} is more than half of max_seq_length "
+            f"({limit}): chunks would hardly move; lower it"
+        )
+    return Pin(
+        space=model.space,
+        layout=CorpusLayout.of(settings, columns),
+        carried=columns.carried,
+        provenance={**model.provenance, **installed_versions()},
+    )
 
 
 def _check_types(columns: CorpusColumns, pin: Pin, output: str) -> None:

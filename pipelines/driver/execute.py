@@ -1,4 +1,4 @@
-"""Runs work units on a Ray Data actor pool, round by round, until each has ended.
+"""Runs work units, round by round, until each has ended.
 
 Ray never retries: a unit whose worker died (out of memory, a crash, a lost node, a stuck forward)
 simply has no ending in its round and goes into the next one, two more times at the most; so does
@@ -6,33 +6,20 @@ one that the store or the network failed. From the second round on an actor work
 time, so that a unit that kills its worker takes no innocent neighbour with it, and is named in the
 end. Where worker after worker dies before anything was ever committed, the run ends instead: what
 is wrong is then wrong for all units.
+
+Knows events alone: what runs the units and sends them is `pipelines.driver.ray_stream`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import ray
-from ray.data import ActorPoolStrategy, DataContext
-from ray.exceptions import RayError
-
 from encoder.errors import BackendError, ModelLoadError, SpaceMismatchError, TwofoldError
-from pipelines.actor.events import (
-    BeginEvent,
-    Ending,
-    Event,
-    ShardEvent,
-    UnitEvent,
-    event_from_row,
-)
-from pipelines.actor.unit_embedder import UnitEmbedder
-from pipelines.actor.unit_job import UnitJob
+from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEvent
 from pipelines.driver.outcome import Outcome
 from pipelines.driver.pool import Pool
 from pipelines.errors import ClusterError
@@ -42,6 +29,9 @@ from pipelines.storage import STORE_ERRORS
 __all__ = ["MOST_TRIES", "run_units"]
 
 _LOG = logging.getLogger(__name__)
+
+_Stream = Callable[[Sequence[WorkUnit], Pool], Iterator[Event]]
+"""Runs each unit once on the pool and yields what comes of them (`ray_stream.stream_events`)."""
 
 _TRIED_AGAIN = (Ending.INTERRUPTED, Ending.BROKEN, Ending.FATAL)
 """A model that does not load is fatal only while it has loaded nowhere: after that it is a worker
@@ -59,7 +49,7 @@ those that all actors hold (a lost cluster takes them at once), whichever is mor
 
 
 def run_units(
-    job: UnitJob,
+    stream: _Stream,
     units: Mapping[str, WorkUnit],
     pool: Pool,
     *,
@@ -70,7 +60,7 @@ def run_units(
     """Embed units.
 
     Args:
-        job: What they have in common.
+        stream: What runs them.
         units: The units to embed, by key, in the order of work.
         pool: The actors.
         replan: Makes the units of a source that changed since it was planned.
@@ -94,7 +84,7 @@ def run_units(
     while pending:
         advance.begin_round()
         endings, has_worked = _run_round(
-            job, pending, pool, on_event, advance, has_worked=has_worked, has_shards=has_shards
+            stream, pending, pool, on_event, advance, has_worked=has_worked, has_shards=has_shards
         )
         again = {}
         for key, unit in pending.items():
@@ -202,7 +192,7 @@ def _keys_by_source(units: Mapping[str, WorkUnit]) -> dict[str, list[str]]:
 
 
 def _run_round(
-    job: UnitJob,
+    stream: _Stream,
     units: Mapping[str, WorkUnit],
     pool: Pool,
     on_event: Callable[[Event], None],
@@ -215,7 +205,7 @@ def _run_round(
     endings: dict[str, UnitEvent] = {}
     begun, broken = 0, list[str]()
     at_once = pool.max_actors * pool.units_in_flight
-    for event in _stream(job, list(units.values()), pool):
+    for event in stream(list(units.values()), pool):
         if isinstance(event, BeginEvent):
             begun += 1
         elif isinstance(event, UnitEvent):
@@ -262,101 +252,3 @@ def _check_lost(died: int, broken: Sequence[str], at_once: int) -> None:
         "in the Ray session folder say which); try --units-in-flight 1, a lower "
         "--max-batch-tokens, or one file by itself"
     )
-
-
-def _stream(job: UnitJob, units: list[WorkUnit], pool: Pool) -> Iterator[Event]:
-    """Run one Ray Data pipeline; yield its events as the actors send them."""
-    threads = str(pool.threads)
-    with _data_context(), _quiet_ray_data(), warnings.catch_warnings():
-        # The named parameters that replace ray_remote_args lack max_restarts and max_task_retries
-        # in 2.60, and their defaults (-1, -1) retry a unit that kills its worker for ever.
-        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
-        events = ray.data.from_items(
-            [{"unit": unit.to_json()} for unit in units], override_num_blocks=len(units)
-        ).map_batches(
-            UnitEmbedder,
-            fn_constructor_args=(job,),
-            batch_size=1,
-            compute=ActorPoolStrategy(
-                min_size=min(pool.min_actors, len(units)),
-                max_size=min(pool.max_actors, len(units)),
-                max_tasks_in_flight_per_actor=pool.units_in_flight,
-                max_concurrent_calls_per_actor=pool.units_in_flight,
-                enable_true_multi_threading=pool.units_in_flight > 1,
-            ),
-            num_cpus=pool.num_cpus,
-            num_gpus=pool.num_gpus,
-            # Read by native thread pools when a worker starts; only the environment reaches them.
-            runtime_env={
-                "env_vars": {
-                    "RAYON_NUM_THREADS": threads,
-                    "OMP_NUM_THREADS": threads,
-                    "TOKENIZERS_PARALLELISM": "true",
-                }
-            },
-            max_restarts=-1,
-            max_task_retries=0,
-        )
-        try:
-            for row in events.iter_rows():
-                yield event_from_row(row)
-        except RayError as error:
-            # A dead worker never comes here: this is one that cannot start, or a lost cluster.
-            cause = str(error).strip().rpartition("\n")[2]
-            raise ClusterError(
-                f"Ray could not run the workers: {cause}; every node needs twofold installed, or "
-                "start the job with `ray job submit --working-dir`. What is committed stays: the "
-                "next run goes on from there"
-            ) from error
-
-
-@contextlib.contextmanager
-def _data_context() -> Iterator[None]:
-    """Set Ray Data up for a stream of small events, and put the caller's settings back."""
-    context = DataContext.get_current()
-    wanted = {
-        # A block for every event: the default merges a unit's events into one block at its end.
-        "target_max_block_size": 1,
-        # A dead worker costs its units of the round, not the run.
-        "max_errored_blocks": -1,
-        "enable_progress_bars": False,
-    }
-    before = {name: getattr(context, name) for name in wanted}
-    try:
-        for name, value in wanted.items():
-            setattr(context, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(context, name, value)
-
-
-class _OneLine(logging.Filter):
-    """Shortens Ray Data's report of a dead worker to one line; its log files keep the rest."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if "Progress bars disabled" in str(record.msg):
-            return False
-        if record.exc_info and record.exc_info[1] is not None:
-            first = str(record.exc_info[1]).strip().partition("\n")[0]
-            record.msg, record.args = f"a worker died: {first}", ()
-            record.exc_info, record.exc_text = None, None
-        return True
-
-
-@contextlib.contextmanager
-def _quiet_ray_data() -> Iterator[None]:
-    """Keep Ray Data's own messages to one line each while units run."""
-    logger = logging.getLogger("ray.data")
-    shorten = _OneLine()
-    handlers = list(logger.handlers)
-    level = logger.level
-    for handler in handlers:
-        handler.addFilter(shorten)
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        for handler in handlers:
-            handler.removeFilter(shorten)

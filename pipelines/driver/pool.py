@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from encoder.placement import device_with, fit, gpus_wanted
 from pipelines.settings import EmbedCorpusSettings
 
-__all__ = ["Pool", "plan_pool"]
+__all__ = ["MOST_CPUS_PER_CPU_ACTOR", "Pool", "plan_pool"]
 
-_MOST_CPUS_PER_CPU_ACTOR = 8
+MOST_CPUS_PER_CPU_ACTOR = 8
 """Where the forward runs on CPUs, a second actor gains more than the ninth thread of one. An actor
 with a GPU takes all of its share: tokenizing is what limits it, and grows with the threads."""
 
@@ -88,5 +88,5 @@ def _cpu_share(node: Mapping[str, float], gpus: float) -> float:
     if gpus:
         actors = math.floor(node["GPU"] / gpus)
     else:
-        actors = math.ceil(node["CPU"] / _MOST_CPUS_PER_CPU_ACTOR)
+        actors = math.ceil(node["CPU"] / MOST_CPUS_PER_CPU_ACTOR)
     return float(max(1, math.floor(node["CPU"] / max(1, actors))))

@@ -53,11 +53,15 @@ def plan_retirement(
         incomplete: URIs of sources of which not all units are complete.
         roots: Inputs of this run, as sources name them.
         listed: Version of each source that the published index lists; None where none is published.
-        now: Version that sources have by now, of those that have shards of another one than the
-            plan's: shards of a version that is newer than the plan are another job's, and stay. Of
-            those under `roots` that the plan has not: they came after it was made, and stay. One
-            that is not there and not listed either was pruned by a run that did not come to delete
-            its shards.
+        now: Versions that sources have by now. It decides these four cases:
+
+            - A planned source has shards of a version newer than the plan's: another job's, so
+              they stay.
+            - A planned source has shards of any other version: they are old.
+            - A source under `roots` that the plan lacks is there: it came after the plan, and
+              stays.
+            - One that is not there is gone; where it is not listed either, a run pruned it that
+              did not come to delete its shards.
         prune_max: Largest share of the sources under `roots` that may be retired because they are
             gone; None: none is.
     """

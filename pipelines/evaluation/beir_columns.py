@@ -7,7 +7,8 @@ nothing else would show it.
 from __future__ import annotations
 
 from encoder.errors import InvalidInputError
-from pipelines.source.documents import CorpusColumns, infer_columns
+from pipelines.source.column_inference import infer_columns
+from pipelines.source.corpus_columns import CorpusColumns
 from pipelines.source.readers.csv_rows import read_csv_header
 from pipelines.source.readers.files import guarded, open_parquet
 from pipelines.source.readers.lines import read_jsonl

@@ -17,7 +17,8 @@ from itertools import chain, groupby
 from encoder.errors import InvalidInputError
 from pipelines.evaluation.beir_columns import find_columns
 from pipelines.evaluation.qrels import read_qrels
-from pipelines.source.documents import CorpusColumns, Reject, read_documents
+from pipelines.source.corpus_columns import CorpusColumns
+from pipelines.source.documents import Reject, read_documents
 from pipelines.source.listing import files_of
 from pipelines.source.plan import plan_units
 from pipelines.source.sources import list_sources, normalised

@@ -10,7 +10,6 @@ classifiers and clusters do.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -246,7 +245,3 @@ def _check(rows: Sequence[ComparedRow], tolerance: float | None) -> None:
             f"expected the card's scores within {tolerance:g} points, found {len(off)} of "
             f"{len(rows)} off: " + "; ".join(_line(row) for row in off)
         )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,7 +12,6 @@ texts: compare with its published figures within the spread that is reported.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -208,7 +207,3 @@ def _run(argv: Sequence[str] | None) -> int:
     show(measurement, ModelIdentity.of(encoder), settings.result, console)
     check(measurement, settings.result)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from encoder.errors import InvalidInputError
 from encoder.model.description import describe_model
 from encoder.settings import EncoderSettings
+from pipelines.corpus.blocks import Block, live_shards, stream_blocks
 from pipelines.corpus.index import read_index
 from pipelines.corpus.pin import Pin, require_pin
-from pipelines.corpus_blocks import live_shards, stream_blocks
 from pipelines.embed_corpus import embed_corpus
 from pipelines.evaluation.beir_folder import BeirFolder
 from pipelines.evaluation.measurement import ran_as
-from pipelines.ranking import Block
 from pipelines.settings import EmbedCorpusSettings, JobSettings
 from pipelines.storage import Storage
 

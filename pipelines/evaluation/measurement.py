@@ -9,7 +9,6 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -18,8 +17,8 @@ from rich.table import Table
 
 from command_line.fields import OneOrMore
 from encoder.encoder import Encoder
-from pipelines.errors import StorageError
 from pipelines.evaluation.expectation import check_expectations, parse_expectations
+from pipelines.evaluation.result_file import result_file
 
 __all__ = [
     "ON_THIS_MACHINE",
@@ -152,15 +151,9 @@ def write_json(path: str, content: object) -> None:
     Raises:
         StorageError: It cannot be written.
     """
-    file = Path(path)
     plain = json.loads(json.dumps(content), parse_constant=lambda _: None)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with result_file(path, "--json") as file:
         file.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise StorageError(
-            f"expected to write {file}, found {error.strerror}; give another --json"
-        ) from error
 
 
 def _table(measurement: Measurement) -> Table:

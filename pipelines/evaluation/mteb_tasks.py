@@ -8,7 +8,6 @@ not run again, in this folder and for these vectors.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -95,7 +94,3 @@ def _run(argv: Sequence[str] | None) -> int:
     require_done(outcomes)
     check(measurement, settings.result)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

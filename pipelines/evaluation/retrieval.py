@@ -9,11 +9,8 @@ through query mode. Every document is scored. Metrics are trec_eval's, by the mo
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -22,12 +19,13 @@ from command_line.boundary import run_command
 from command_line.parse import parse_settings
 from encoder.extras import require_extra
 from encoder.model.description import describe_model
-from pipelines.errors import StorageError, exit_code
+from pipelines.errors import exit_code
 from pipelines.evaluation.beir_folder import BeirFolder, read_beir_folder
 from pipelines.evaluation.expectation import check_expectations
 from pipelines.evaluation.measurement import Measurement, ran_as, write_json
 from pipelines.evaluation.pooling_pairs import Retrieval, retrieve
 from pipelines.evaluation.published_figures import read_expectations
+from pipelines.evaluation.result_file import result_file
 from pipelines.evaluation.retrieval_metrics import CUTS, METRICS, mean_metrics
 from pipelines.evaluation.retrieval_settings import RetrievalSettings
 from pipelines.evaluation.storage_quality import StorageQuality, check_dimensions, compare_storage
@@ -39,7 +37,6 @@ _SHOWN_OF_PAIRS = ("ndcg_at_10", "map_at_100", "mrr_at_10", "recall_at_100")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code (`pipelines.errors.exit_code`)."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     return run_command(lambda: _run(argv), exit_code)
 
 
@@ -176,15 +173,5 @@ def _write(
 
 
 def _write_lines(path: str, lines: Iterable[str]) -> None:
-    file = Path(path)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with result_file(path, "--per-query") as file:
         file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    except OSError as error:
-        raise StorageError(
-            f"expected to write {file}, found {error.strerror}; give another --per-query"
-        ) from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())

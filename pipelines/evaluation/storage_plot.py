@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
-from pipelines.errors import StorageError
+from pipelines.evaluation.result_file import result_file
 from pipelines.evaluation.storage_quality import StorageQuality
 
 __all__ = ["plot_storage"]
@@ -51,11 +50,5 @@ def plot_storage(choices: Sequence[StorageQuality], path: str) -> None:
         axes.set_ylabel("nDCG@10")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-        file = Path(path)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+        with result_file(path, "--plot") as file:
             figure.savefig(file, format="svg", metadata={"Date": None})
-        except OSError as error:
-            raise StorageError(
-                f"expected to write {file}, found {error.strerror}; give another --plot"
-            ) from error

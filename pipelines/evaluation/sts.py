@@ -10,7 +10,6 @@ Scale and offset of the ratings do not matter to a correlation.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -166,7 +165,3 @@ def _run(argv: Sequence[str] | None) -> int:
     show(measurement, ModelIdentity.of(encoder), settings.result, console)
     check(measurement, settings.result)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

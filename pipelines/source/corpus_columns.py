@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from encoder.errors import InvalidInputError
+
 __all__ = ["CorpusColumns", "kind_of", "plain_type", "same_type"]
 
 
@@ -42,6 +44,15 @@ class CorpusColumns:
         from_path = {name for name, _ in partition} - {self.id_column}
         carried = [name for name in self.carried.names if name not in from_path]
         return list(dict.fromkeys([*carried, *self.text_columns]))
+
+    def require_types(self) -> None:
+        """Refuse columns whose type nothing tells, neither their values nor an earlier run.
+
+        Raises:
+            InvalidInputError: There is such a column.
+        """
+        for what_to_do in self.without_type.values():
+            raise InvalidInputError(what_to_do)
 
 
 def plain_type(data_type: pa.DataType) -> pa.DataType:

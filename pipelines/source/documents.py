@@ -14,20 +14,17 @@ import pyarrow as pa
 
 from pipelines.errors import UnreadableSourceError
 from pipelines.source.arrow_values import decoded, scalar_value, to_array, undecodable
-from pipelines.source.column_inference import infer_columns
 from pipelines.source.corpus_columns import CorpusColumns
 from pipelines.source.readers.csv_rows import read_csv
 from pipelines.source.readers.files import guarded
 from pipelines.source.readers.lines import read_jsonl, read_text
-from pipelines.source.readers.parquet import read_parquet
+from pipelines.source.readers.parquet import BATCH_BYTES, BATCH_ROWS, read_parquet
 from pipelines.source.readers.raw_row import RawRow
 from pipelines.source.text_rules import MISSING, Problem, id_problem, id_text, text_of
 from pipelines.source.units import Format, RangeKind, Source, WorkUnit
 
-__all__ = ["CorpusColumns", "DocumentBatch", "Reject", "infer_columns", "read_documents"]
+__all__ = ["DocumentBatch", "Reject", "read_documents"]
 
-_BATCH_ROWS = 1024
-_BATCH_BYTES = 8 * 2**20
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 """How Hive, Spark and pyarrow write null into a folder's name."""
 
@@ -40,7 +37,7 @@ class Reject:
         id: The id as text where one could be read; valid UTF-8.
         row: Position in the unit, from 0; None for the whole rest of a file.
         reason: Short and the same for the same cause.
-        stage: "read" or "validate".
+        stage: Where it was found: "read", "validate", "chunk" or "encode".
     """
 
     id: str | None
@@ -111,8 +108,8 @@ def _column_wise(unit: WorkUnit, columns: CorpusColumns, skip_rows: int) -> Iter
 
 
 def _bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Yield a batch in pieces of at most `_BATCH_BYTES` or one row: sizes of rows vary."""
-    if batch.num_rows <= 1 or batch.nbytes <= _BATCH_BYTES:
+    """Yield a batch in pieces of at most `BATCH_BYTES` or one row: sizes of rows vary."""
+    if batch.num_rows <= 1 or batch.nbytes <= BATCH_BYTES:
         yield batch
         return
     middle = batch.num_rows // 2
@@ -165,7 +162,7 @@ def _row_wise(unit: WorkUnit, columns: CorpusColumns, skip_rows: int) -> Iterato
         for row in rows:
             pending.append(row)
             pending_bytes += row.size_bytes
-            if len(pending) == _BATCH_ROWS or pending_bytes >= _BATCH_BYTES:
+            if len(pending) == BATCH_ROWS or pending_bytes >= BATCH_BYTES:
                 yield _judged_rows(start, pending, unit.source, columns)
                 start, pending, pending_bytes = start + len(pending), [], 0
     except UnreadableSourceError:

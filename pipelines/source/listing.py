@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 
 from encoder.errors import InvalidInputError, one_line
 from encoder.file_systems import file_system_of
+from pipelines.storage import STORE_ERRORS
 
 __all__ = ["files_of", "is_local", "open_filesystem"]
 
@@ -67,7 +67,7 @@ def files_of(root: str) -> dict[str, Mapping[str, Any]]:
         raise InvalidInputError(
             f"input {root}: expected a file, a folder or a pattern, found nothing there"
         ) from error
-    except (OSError, BotoCoreError) as error:
+    except STORE_ERRORS as error:
         raise InvalidInputError(
             f"input {root}: cannot be listed: {one_line(error)};"
             " check the name, the credentials and the endpoint"

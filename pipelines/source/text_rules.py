@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["MISSING", "Problem", "has_no_text", "id_problem", "id_text", "text_of"]
+__all__ = ["MISSING", "Problem", "has_no_text", "has_surrogate", "id_problem", "id_text", "text_of"]
 
 MISSING = object()
 """Stands for a key that a row does not have."""
@@ -63,7 +63,7 @@ def _why_nothing(text: str, parts: Sequence[object]) -> str:
 
 def _part_problem(part: object) -> Problem | None:
     if isinstance(part, str):
-        return Problem("text has a lone surrogate") if _has_surrogate(part) else None
+        return Problem("text has a lone surrogate") if has_surrogate(part) else None
     if isinstance(part, bytes):
         return Problem("text is not valid UTF-8", "read")
     if part is None or part is MISSING:
@@ -71,7 +71,8 @@ def _part_problem(part: object) -> Problem | None:
     return Problem(f"text is not a string (found {_JSON_KINDS.get(type(part), 'another type')})")
 
 
-def _has_surrogate(text: str) -> bool:
+def has_surrogate(text: str) -> bool:
+    """Return whether a text holds a lone surrogate, so that it is no UTF-8."""
     if text.isascii():
         return False
     try:

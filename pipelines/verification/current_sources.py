@@ -10,18 +10,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from botocore.exceptions import BotoCoreError
-
-from encoder.errors import InvalidInputError, TwofoldError
+from encoder.errors import TwofoldError
 from pipelines.corpus.index import IndexedShard
 from pipelines.corpus.pin import Pin
 from pipelines.source.plan import plan_units
 from pipelines.source.sources import list_sources
 from pipelines.source.units import Format, Source, WorkUnit
+from pipelines.storage import STORE_ERRORS
 
 __all__ = ["READ_ERRORS", "CurrentSources", "plan_current_sources", "reason_of", "units_of"]
 
-READ_ERRORS = (TwofoldError, OSError, BotoCoreError)
+READ_ERRORS = (TwofoldError, *STORE_ERRORS)
 """What reading a source again may raise; to `verify` each is something that it found."""
 _THREADS = 16
 
@@ -98,7 +97,7 @@ def _list_roots(
         try:
             found = list_sources([root], input_format, written)
             listed.update((source.uri, source) for source in found)
-        except InvalidInputError as error:
+        except READ_ERRORS as error:
             unlisted[root] = reason_of(error)
     return listed, unlisted
 
@@ -107,7 +106,7 @@ def units_of(source: Source, pin: Pin) -> list[WorkUnit]:
     """Return the work units of a source, as the job that wrote the corpus plans them.
 
     Raises:
-        TwofoldError, OSError, BotoCoreError: It cannot be read (`READ_ERRORS`).
+        TwofoldError: It cannot be read, or another of `READ_ERRORS`.
     """
     return plan_units([source], unit_bytes=pin.layout.unit_bytes, tolerate_unreadable=True)
 

@@ -21,11 +21,11 @@ from encoder.space import Role
 from pipelines.actor.prepare import text_hash
 from pipelines.actor.shard_stream import documents_of
 from pipelines.columns import CHAR_END, CHAR_START, EMBEDDING, TEXT_HASH
+from pipelines.corpus.blocks import read_rows
 from pipelines.corpus.corpus_model import CorpusModel
 from pipelines.corpus.index import IndexedShard
 from pipelines.corpus.pin import Pin
 from pipelines.corpus.shards import DATA, ShardName
-from pipelines.corpus_blocks import read_rows
 from pipelines.settings import OnInvalid
 from pipelines.source.units import Format, WorkUnit
 from pipelines.storage import Storage

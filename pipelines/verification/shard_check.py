@@ -20,6 +20,7 @@ from pipelines.columns import (
     TRUNCATED,
     shard_schema,
 )
+from pipelines.corpus.differences import shown_differences
 from pipelines.corpus.index import IndexedShard
 from pipelines.corpus.pin import Pin
 from pipelines.corpus.shard_file import ShardFile
@@ -125,10 +126,7 @@ def _footer_problems(
 ) -> Iterator[str]:
     differences = pin.space.differences(space)
     if differences:
-        shown = "; ".join(
-            f"{field}: corpus {theirs!r}, shard {ours!r}"
-            for field, (theirs, ours) in differences.items()
-        )
+        shown = shown_differences(differences, second="shard")
         yield f"is of another embedding space than the corpus: {shown}"
     if (footer.ordinal, footer.last) != (name.ordinal, name.last):
         yield (

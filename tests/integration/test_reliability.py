@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from command_line.parse import parse_settings
 from encoder.model.mirror import mirror
@@ -43,7 +42,7 @@ def settings(inputs: Path, output: Path | str, model: Path | str) -> EmbedCorpus
 
 def run_here(inputs: Path, output: Path | str, model: Path | str) -> RunReport:
     """Run the job with this process as its driver: no start of another Python."""
-    return embed_corpus(settings(inputs, output, model), Console(quiet=True))
+    return embed_corpus(settings(inputs, output, model))
 
 
 def corpus_of_two_files(folder: Path) -> Corpus:
@@ -299,7 +298,7 @@ def test_another_setting_into_the_same_output_is_refused_with_both_values(
     assert main(given) == exit_code(LayoutMismatchError(""))
 
     [said] = error_lines(capsys.readouterr().err)
-    assert re.search(rf"{field}: there .+, here .+\. Use the same settings", said)
+    assert re.search(rf"{field}: corpus .+, here .+\. Use the same settings", said)
     assert not (pinned / "out" / "data").exists()
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from encoder.errors import InvalidInputError
 from pipelines.errors import SourceChangedError
-from pipelines.source.documents import infer_columns, read_documents
+from pipelines.source.column_inference import infer_columns
+from pipelines.source.documents import read_documents
 from pipelines.source.plan import plan_units
 from pipelines.source.readers.files import guarded, open_parquet
 from pipelines.source.sources import current_version, list_sources

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import signal
 import subprocess
 import sys
@@ -49,6 +51,31 @@ def test_a_defect_keeps_its_traceback():
 
     with pytest.raises(ZeroDivisionError):
         run_command(fail, exit_code)
+
+
+def test_our_lines_and_others_warnings_go_to_stderr_with_their_time_and_results_to_stdout():
+    program = """
+        import logging, sys
+        from command_line.boundary import run_command
+        def work():
+            logging.getLogger("encoder.x").info("ours")
+            logging.getLogger("httpx").info("theirs")
+            logging.getLogger("httpx").warning("their warning")
+            print("result")
+            return 0
+        sys.exit(run_command(work, lambda error: 2))
+    """
+    with started(program) as process:
+        results, said = process.communicate(timeout=20)
+    assert results == b"result\n"
+    assert [line.split()[2:] for line in said.splitlines()] == [[b"ours"], [b"their", b"warning"]]
+    assert all(re.match(rb"\d{4}-\d\d-\d\d \d\d:\d\d", line) for line in said.splitlines())
+
+
+def test_who_runs_a_command_in_its_own_process_has_its_logging_back():
+    before = [list(logging.getLogger().handlers), logging.getLogger("encoder").level]
+    run_command(lambda: 0, exit_code)
+    assert [list(logging.getLogger().handlers), logging.getLogger("encoder").level] == before
 
 
 def started(program: str, **options: object) -> subprocess.Popen[bytes]:

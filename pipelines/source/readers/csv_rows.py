@@ -12,6 +12,7 @@ from encoder.errors import InvalidInputError
 from pipelines.errors import UnreadableSourceError
 from pipelines.source.readers.files import open_stream
 from pipelines.source.readers.raw_row import MAX_LINE_BYTES, RawRow
+from pipelines.source.text_rules import has_surrogate
 from pipelines.source.units import Source
 
 if TYPE_CHECKING:
@@ -70,20 +71,10 @@ def _row(fields: list[str], positions: dict[str, int], expected: int) -> RawRow:
         which = "few" if len(fields) < expected else "many"
         return RawRow(problem=f"row has too {which} fields")
     values: dict[str, object] = {name: fields[at] for name, at in positions.items()}
-    if any(_has_undecoded_bytes(field) for field in fields):
+    # `surrogateescape` makes lone surrogates of bytes that are not UTF-8.
+    if any(has_surrogate(field) for field in fields):
         return RawRow(values, problem="row is not valid UTF-8")
     return RawRow(values, sum(len(field) for field in fields))
-
-
-def _has_undecoded_bytes(field: str) -> bool:
-    """Return whether bytes were not UTF-8: `surrogateescape` made lone surrogates of them."""
-    if field.isascii():
-        return False
-    try:
-        field.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 @contextmanager

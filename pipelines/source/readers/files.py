@@ -22,9 +22,9 @@ from pipelines.errors import SourceChangedError, UnreadableSourceError
 from pipelines.source.listing import is_local, open_filesystem
 from pipelines.source.units import Source
 
-__all__ = ["guarded", "open_parquet", "open_stream", "translated"]
+__all__ = ["STREAM_BLOCK_BYTES", "guarded", "open_parquet", "open_stream", "translated"]
 
-_STREAM_BLOCK_BYTES = 4 * 2**20
+STREAM_BLOCK_BYTES = 4 * 2**20
 """Read ahead of a remote stream: a request a block."""
 _COLUMN_BUFFER_BYTES = 4 * 2**20
 """Parquet reads a column chunk through a buffer of this size, so a row group is never held whole;
@@ -68,11 +68,11 @@ def open_stream(source: Source) -> IO[bytes]:
     if source.compression is None:
         if is_local(source.uri):
             return Path(source.uri).open("rb", buffering=_BUFFER_BYTES)
-        return io.BufferedReader(_open_remote(source, _STREAM_BLOCK_BYTES), _BUFFER_BYTES)
+        return io.BufferedReader(_open_remote(source, STREAM_BLOCK_BYTES), _BUFFER_BYTES)
     if is_local(source.uri):
         packed = pa.OSFile(source.uri, "rb")
     else:
-        packed = pa.PythonFile(_open_remote(source, _STREAM_BLOCK_BYTES), mode="r")
+        packed = pa.PythonFile(_open_remote(source, STREAM_BLOCK_BYTES), mode="r")
     # Arrow's decompressors go over several gzip members and zstd frames and, unlike zstandard's
     # stream_reader, raise where the last one is cut off.
     unpacked = pa.CompressedInputStream(packed, source.compression)

@@ -13,10 +13,10 @@ from pipelines.source.corpus_columns import CorpusColumns, plain_type, same_type
 from pipelines.source.readers.files import open_parquet
 from pipelines.source.units import Source, WorkUnit
 
-__all__ = ["check_text_type", "field_of", "read_parquet"]
+__all__ = ["BATCH_BYTES", "BATCH_ROWS", "check_text_type", "field_of", "read_parquet"]
 
-_BATCH_ROWS = 1024
-_BATCH_BYTES = 8 * 2**20
+BATCH_ROWS = 1024
+BATCH_BYTES = 8 * 2**20
 
 
 def read_parquet(
@@ -113,7 +113,7 @@ def _skip_groups(
 
 
 def _batch_rows(file: pq.ParquetFile, groups: Sequence[int], names: Sequence[str]) -> int:
-    """Return the rows of a batch of about `_BATCH_BYTES`, by the mean size of a row."""
+    """Return the rows of a batch of about `BATCH_BYTES`, by the mean size of a row."""
     wanted = set(names)
     rows = size = 0
     for group in groups:
@@ -125,4 +125,4 @@ def _batch_rows(file: pq.ParquetFile, groups: Sequence[int], names: Sequence[str
             for chunk in chunks
             if chunk.path_in_schema.split(".")[0] in wanted
         )
-    return max(1, min(_BATCH_ROWS, _BATCH_BYTES * rows // max(size, 1)))
+    return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(size, 1)))

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import httpx
 import numpy as np
 import pytest
-from rich.console import Console
 
 from command_line.parse import parse_settings
 from encoder.errors import SpaceMismatchError
@@ -63,7 +62,7 @@ def corpora(
     assert finished.returncode == 0, finished.stderr
     given = [*arguments(folder / "texts.jsonl", folder / "query", minilm), *more, "query"]
     settings = parse_settings(EmbedCorpusSettings, given, prog="twofold embed", description="")
-    embed_corpus(settings, Console(quiet=True))
+    embed_corpus(settings)
     return {role: OutputFolder(folder / role) for role in ("document", "query")}
 
 
@@ -157,7 +156,7 @@ def test_a_worker_that_computes_other_vectors_of_the_same_files_ends_the_job(
     with pytest.raises(
         SpaceMismatchError, match=f"computes other vectors .* wrote {corpus.uri}/_probe"
     ):
-        embed_corpus(settings, Console(quiet=True))
+        embed_corpus(settings)
     assert corpus.names() == before
 
 

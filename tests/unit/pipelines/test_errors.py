@@ -52,9 +52,3 @@ def test_an_error_ends_the_process_with_its_own_code(kind: type[TwofoldError], c
 def test_no_error_is_missing_from_the_table_above():
     ours = {kind for kind in subclasses(TwofoldError) if kind.__module__.startswith(("enc", "pip"))}
     assert ours == set(EXPECTED)
-
-
-def test_in_the_table_a_class_stands_before_its_bases():
-    kinds = [kind for kind, _ in errors._EXIT_CODES]
-    for position, kind in enumerate(kinds):
-        assert not any(issubclass(later, kind) for later in kinds[position + 1 :]), kind

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import embed_corpus
 from pipelines.plan_capacity import main
 from support.corpora import jsonl
 
@@ -80,6 +81,33 @@ def test_cores_are_probed_here(corpus: Path, tiny_model: Path, capsys: pytest.Ca
     assert found["rate"]["basis"] == "measured"
     assert found["rate"]["tokens_per_s"] > 0
     assert found["wall_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--on-long", "chunk", "--chunk-overlap", "400"], "more than half of max_seq_length"),
+        (["--columns", "id"], "named more than once"),
+        (["--columns", "embedding"], "the job's own"),
+        (["--columns", "mixed"], "one type in column 'mixed'"),
+    ],
+)
+def test_what_a_run_would_refuse_is_not_planned(
+    corpus: Path,
+    minilm: str,
+    flags: list[str],
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+):
+    (corpus / "a.jsonl").write_text('{"id": "1", "text": "a", "mixed": {}}\n')
+    given = ["--input", str(corpus), "--model", minilm, *flags]
+
+    assert embed_corpus.main([*given, "--output", str(corpus.parent / "out"), "--dry-run"]) == 2
+    (refusal,) = capsys.readouterr().err.splitlines()
+    assert reason in refusal
+
+    assert main([*given, "--gpus", "1xL4", "--tokens-per-s", "1e6"]) == 2
+    assert capsys.readouterr().err.splitlines() == [refusal]
 
 
 def test_an_input_that_is_not_there_is_one_line(

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import ranking as ranking_module
+from pipelines.corpus.blocks import Block
 from pipelines.corpus.shards import ShardName
-from pipelines.ranking import Block, Ranking
+from pipelines.ranking import Ranking
 
 Row = tuple[str, int, float]
 """(id, chunk_index, score)."""

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from encoder.corpus_files import PROBE_VECTORS_FILE
 from encoder.errors import InvalidInputError, SpaceMismatchError
 from encoder.probe_vectors import ProbeVectors
-from pipelines import corpus_blocks, search
+from pipelines import search
+from pipelines.corpus import blocks
 from pipelines.errors import CorpusError
 from pipelines.search import Hit
 from support.vectors import (
@@ -75,7 +76,7 @@ def by_brute_force(shards, query, k: int) -> list[tuple[str, float, int]]:
 )
 def test_hits_are_those_of_brute_force_however_the_corpus_is_cut(shards, queries, k, block_values):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus_blocks, "_BLOCK_VALUES", block_values)
+        patch.setattr(blocks, "_BLOCK_VALUES", block_values)
         write_vectors(Path(folder), PIN, shards)
         texts = {f"query {number}": query for number, query in enumerate(queries)}
         results = search.search(folder, list(texts), k, encoder=FixedEncoder(SPACE, texts))

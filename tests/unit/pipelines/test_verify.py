@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from aiohttp import ClientPayloadError
+from fsspec.implementations.memory import MemoryFileSystem
 
 from encoder.corpus_files import PROBE_VECTORS_FILE
 from encoder.errors import ModelLoadError, SpaceMismatchError
@@ -58,7 +61,9 @@ def write_sources(folder: Path) -> Path:
     return folder
 
 
-def embed(sources: Path, output: Path, model: Path, *, index: bool = True, **changes: Any) -> None:
+def embed(
+    sources: Path | str, output: Path, model: Path, *, index: bool = True, **changes: Any
+) -> None:
     """Run the job without Ray: the same plan, units and index, one unit after the other."""
     encoder = {"model": str(model), "backend": "torch", "dtype": "float32", "num_threads": 1}
     encoder |= changes.pop("encoder", {})
@@ -584,6 +589,26 @@ def test_a_source_that_is_gone_is_named(own, flags, gone):
 
 
 # The probe vectors
+
+
+@pytest.mark.parametrize("flags", [{"source": True}, {"sample": 1000}], ids=str)
+@pytest.mark.parametrize("cut_off", ["find", "_open"])
+def test_a_source_whose_store_cuts_the_connection_is_named(
+    tmp_path, tiny_model, monkeypatch, flags, cut_off
+):
+    def cut(*args: object, **options: object) -> None:
+        raise ClientPayloadError("the response is not complete")
+
+    store = f"memory:///{uuid.uuid4().hex}/in"
+    for file in write_sources(tmp_path / "in").iterdir():
+        MemoryFileSystem().pipe_file(f"{store}/{file.name}", file.read_bytes())
+    embed(store, tmp_path / "out", tiny_model)
+    assert findings(tmp_path / "out", **flags) == ()
+
+    monkeypatch.setattr(MemoryFileSystem, cut_off, cut)
+    found = findings(tmp_path / "out", **flags)
+    for name in ("a.jsonl", "b.parquet"):
+        assert any(f"{store}/{name}" in line and "not complete" in line for line in found)
 
 
 def test_probe_vectors_that_are_damaged_are_named(output):

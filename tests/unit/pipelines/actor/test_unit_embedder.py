@@ -439,7 +439,7 @@ def test_a_model_of_another_space_than_the_drivers_is_a_mismatch(bench):
     bench.encoders = [FakeEncoder(replace(SPACE, max_seq_length=99))]
     (event,) = bench.embed()
     assert event.ending is Ending.MISMATCH
-    assert "'max_seq_length': (8, 99)" in event.message
+    assert "max_seq_length: driver 8, worker 99" in event.message
     assert bench.storage.sizes(DATA) == {}
 
 

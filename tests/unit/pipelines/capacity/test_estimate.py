@@ -10,8 +10,8 @@ import pytest
 from pipelines.capacity.estimate import JOB_TO_LOOP, START_S, Estimate, estimate
 from pipelines.capacity.fleet import Fleet, Rate
 from pipelines.capacity.probe import ShardProbe
-from pipelines.capacity.sample import CorpusSample
-from pipelines.capacity.strata import PieceCounts, Stratum
+from pipelines.sampling.sample import CorpusSample
+from pipelines.sampling.strata import PieceCounts, Stratum
 from pipelines.source.units import Format, RangeKind, Source, WorkUnit
 
 SHARD = ShardProbe(rows=1_000, size_bytes=1_600_000, cpu_s=0.0)

@@ -6,13 +6,13 @@ import pytest
 
 from encoder.errors import InvalidInputError
 from pipelines.capacity.fleet import Fleet, flop_per_token, rate_without_probe
-from pipelines.capacity.settings import PlanSettings
+from pipelines.capacity.settings import FleetSettings
 
 NOINSTRUCT = {"hidden_size": 384, "num_hidden_layers": 12, "intermediate_size": 1536}
 
 
-def settings(**changes) -> PlanSettings:
-    return PlanSettings(**{"input": "docs/", **changes})
+def settings(**changes) -> FleetSettings:
+    return FleetSettings(**changes)
 
 
 def test_gpus_are_a_count_and_a_name():

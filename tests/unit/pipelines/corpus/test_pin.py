@@ -72,7 +72,7 @@ def test_another_space_is_refused_with_the_field_and_both_values(storage, field)
     with pytest.raises(SpaceMismatchError) as raised:
         pin_output(storage, a_pin(other))
     there, here = shown(getattr(SPACE, field)), shown(OTHER_SPACE[field])
-    assert f"{field}: there {there}, here {here}" in str(raised.value)
+    assert f"{field}: corpus {there}, here {here}" in str(raised.value)
     assert SPACE.fingerprint in str(raised.value)
     assert other.fingerprint in str(raised.value)
     assert read_pin(storage) == a_pin()
@@ -86,7 +86,7 @@ def test_another_layout_is_refused_with_the_field_and_both_values(storage, field
     name, there, here = field, getattr(a_layout(), field), OTHER_LAYOUT[field]
     if field == "carried":
         name, there, here = "columns", ["id"], ["id", "lang"]
-    assert f"{name}: there {json.dumps(there)}, here {json.dumps(here)}" in str(raised.value)
+    assert f"{name}: corpus {json.dumps(there)}, here {json.dumps(here)}" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import uuid
 
 import pyarrow.parquet as pq
 import pytest
+from aiohttp import ClientPayloadError
 
 from pipelines.corpus import shard_file
-from pipelines.corpus.shard_file import ShardFile
+from pipelines.corpus.shard_file import ShardFile, damage_explained
 from pipelines.corpus.shards import DATA, ShardName
-from pipelines.errors import CorpusError
+from pipelines.errors import CorpusError, StorageError
 from pipelines.storage import Storage
 from support.vectors import VectorRow, make_pin, make_space, write_vectors
 
@@ -37,7 +39,6 @@ def damage(storage: Storage, name: ShardName, content: bytes) -> None:
 
 def test_all_rows_come_in_order_in_batches_of_the_size_asked_for(shard):
     with ShardFile(*shard) as file:
-        assert file.num_rows == 10
         assert file.said()[1] == PIN.space
         batches = list(file.batches(["id"], batch_rows=4))
     assert [batch.num_rows for batch in batches] == [4, 4, 2]
@@ -69,6 +70,19 @@ def test_a_damaged_page_ends_the_reading_with_the_files_name(shard):
         pytest.raises(CorpusError, match=f"{name} is not readable"),
     ):
         list(file.batches(batch_rows=4))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionResetError("reset"), asyncio.TimeoutError(), ClientPayloadError("not complete")],
+    ids=repr,
+)
+def test_a_store_that_does_not_answer_is_no_damage(error):
+    with (
+        pytest.raises(StorageError, match="cannot read s3://b/data/x"),
+        damage_explained("s3://b/data/x"),
+    ):
+        raise error
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -10,12 +10,11 @@ import pytest
 
 from encoder.errors import BackendError, InvalidInputError, ModelLoadError, SpaceMismatchError
 from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEvent
-from pipelines.driver import execute
 from pipelines.driver.execute import MOST_TRIES, Outcome, run_units
 from pipelines.driver.pool import Pool
 from pipelines.errors import ClusterError
 from pipelines.source.units import Source, WorkUnit
-from support.corpora import a_job, a_source, a_unit, an_indexed_shard
+from support.corpora import a_source, a_unit, an_indexed_shard
 
 POOL = Pool(min_actors=1, max_actors=1, num_cpus=1, num_gpus=0, units_in_flight=2, fits_now=True)
 A, B, C = (a_unit(a_source(f"/in/{name}.jsonl")) for name in "abc")
@@ -39,7 +38,7 @@ class Rounds:
         self.units: list[list[WorkUnit]] = []
         self.units_in_flight: list[int] = []
 
-    def stream(self, job: object, units: list[WorkUnit], pool: Pool) -> Iterator[Event]:
+    def stream(self, units: list[WorkUnit], pool: Pool) -> Iterator[Event]:
         self.units.append(units)
         self.units_in_flight.append(pool.units_in_flight)
         yield from self._waiting.pop(0)(units) if self._waiting else map(done, units)
@@ -53,31 +52,27 @@ def never(source: Source) -> list[WorkUnit]:
 def pauses(monkeypatch) -> list[float]:
     """Seconds that were waited between rounds; nobody waits here."""
     waited: list[float] = []
-    monkeypatch.setattr(execute.time, "sleep", waited.append)
+    monkeypatch.setattr(time, "sleep", waited.append)
     return waited
 
 
-@pytest.fixture
-def run(monkeypatch, tmp_path):
-    def run(
-        rounds: Rounds,
-        units: Sequence[WorkUnit],
-        replan: Callable[[Source], list[WorkUnit]] = never,
-        has_shards: bool = False,
-    ) -> tuple[Outcome, list[Event]]:
-        monkeypatch.setattr(execute, "_stream", rounds.stream)
-        events: list[Event] = []
-        outcome = run_units(
-            a_job(tmp_path),
-            {unit.key: unit for unit in units},
-            POOL,
-            replan=replan,
-            on_event=events.append,
-            has_shards=has_shards,
-        )
-        return outcome, events
-
-    return run
+def run(
+    rounds: Rounds,
+    units: Sequence[WorkUnit],
+    replan: Callable[[Source], list[WorkUnit]] = never,
+    has_shards: bool = False,
+    pool: Pool = POOL,
+) -> tuple[Outcome, list[Event]]:
+    events: list[Event] = []
+    outcome = run_units(
+        rounds.stream,
+        {unit.key: unit for unit in units},
+        pool,
+        replan=replan,
+        on_event=events.append,
+        has_shards=has_shards,
+    )
+    return outcome, events
 
 
 def all_but(*lost: WorkUnit) -> Round:
@@ -89,7 +84,7 @@ def new_version(unit: WorkUnit, version: str = "v2") -> WorkUnit:
     return a_unit(a_source(unit.source.uri, version))
 
 
-def test_units_that_are_done_are_run_once_and_all_events_are_passed_on(run):
+def test_units_that_are_done_are_run_once_and_all_events_are_passed_on():
     event = shard_of(A)
     rounds = Rounds(lambda _: [event, done(A), done(B)])
     outcome, events = run(rounds, [A, B])
@@ -99,7 +94,7 @@ def test_units_that_are_done_are_run_once_and_all_events_are_passed_on(run):
     assert rounds.units == [[A, B]]
 
 
-def test_a_unit_that_kills_its_worker_is_tried_twice_again_alone_and_then_named(run):
+def test_a_unit_that_kills_its_worker_is_tried_twice_again_alone_and_then_named():
     rounds = Rounds(*[all_but(B)] * MOST_TRIES)
     outcome, _ = run(rounds, [A, B, C])
     assert rounds.units == [[A, B, C], [B], [B]]
@@ -126,34 +121,34 @@ def shard_of(unit: WorkUnit, ordinal: int = 0) -> ShardEvent:
     return ShardEvent(unit.key, str(shard.name), 1, shard.footer, False, {}, 0.0, 0)
 
 
-def test_workers_that_die_of_unit_after_unit_end_a_run_that_never_committed_anything(run):
+def test_workers_that_die_of_unit_after_unit_end_a_run_that_never_committed_anything():
     with pytest.raises(ClusterError, match="17 work units are lost with their workers, nothing"):
         run(Rounds(lambda _: deaths(17)), [A, B, C])
 
 
-def test_sixteen_lost_units_do_not_end_it(run):
+def test_sixteen_lost_units_do_not_end_it():
     outcome, _ = run(Rounds(lambda _: deaths(16)), [A, B, C])
     assert outcome.failures == {}
 
 
 @pytest.mark.parametrize("good", [shard_of(A), done(A)], ids=lambda event: type(event).__name__)
-def test_once_anything_is_committed_any_number_of_units_may_be_lost(run, good):
+def test_once_anything_is_committed_any_number_of_units_may_be_lost(good):
     outcome, _ = run(Rounds(lambda _: [begun(A), good, *deaths(99)]), [A, B, C])
     assert outcome.failures == {}
 
 
-def test_where_an_earlier_run_has_committed_something_any_number_may_be_lost(run):
+def test_where_an_earlier_run_has_committed_something_any_number_may_be_lost():
     outcome, _ = run(Rounds(lambda _: deaths(99)), [A, B, C], has_shards=True)
     assert outcome.failures == {}
 
 
-def test_a_model_that_loads_nowhere_ends_a_run_whatever_an_earlier_one_committed(run):
+def test_a_model_that_loads_nowhere_ends_a_run_whatever_an_earlier_one_committed():
     rounds = Rounds(lambda _: [UnitEvent(A.key, Ending.FATAL, "no such model")])
     with pytest.raises(ModelLoadError, match="no such model"):
         run(rounds, [A, B], has_shards=True)
 
 
-def test_what_was_committed_in_an_earlier_round_counts_in_the_next(run):
+def test_what_was_committed_in_an_earlier_round_counts_in_the_next():
     fatal = UnitEvent(A.key, Ending.FATAL, "the store says 503")
     rounds = Rounds(lambda _: [shard_of(A)], lambda _: [fatal, *deaths(99)], all_but())
     outcome, _ = run(rounds, [A, B, C])
@@ -161,14 +156,14 @@ def test_what_was_committed_in_an_earlier_round_counts_in_the_next(run):
     assert len(rounds.units) == 3
 
 
-def test_units_that_fail_are_not_lost(run):
+def test_units_that_fail_are_not_lost():
     units = many_units()
     failed = [event for unit in units for event in (begun(unit), ended(unit, Ending.FAILED))]
     outcome, _ = run(Rounds(lambda _: failed), units)
     assert len(outcome.failures) == len(units)
 
 
-def test_a_model_that_fails_on_worker_after_worker_ends_the_run_and_says_why(run):
+def test_a_model_that_fails_on_worker_after_worker_ends_the_run_and_says_why():
     units = many_units()
     with pytest.raises(
         BackendError, match=r"17 work units are lost.*the last worker said: .*16.jsonl.*: broken$"
@@ -180,13 +175,13 @@ def broken(units: list[WorkUnit]) -> list[Event]:
     return [event for unit in units for event in (begun(unit), ended(unit, Ending.BROKEN))]
 
 
-def test_a_model_that_begins_to_fail_on_worker_after_worker_ends_a_run_that_has_committed(run):
+def test_a_model_that_begins_to_fail_on_worker_after_worker_ends_a_run_that_has_committed():
     units = many_units()
     with pytest.raises(BackendError, match=r"nothing is committed meanwhile; the last worker said"):
         run(Rounds(lambda _: [begun(A), shard_of(A), *broken(units)]), units, has_shards=True)
 
 
-def test_workers_that_fail_while_others_commit_do_not_end_it(run):
+def test_workers_that_fail_while_others_commit_do_not_end_it():
     units = many_units()
     good = [begun(A), shard_of(A)]
     events = [*broken(units[:15]), *good, *broken(units[15:]), *good]
@@ -194,7 +189,7 @@ def test_workers_that_fail_while_others_commit_do_not_end_it(run):
     assert outcome.failures == {}
 
 
-def test_a_device_that_breaks_and_is_refused_when_its_worker_starts_again_is_told_with_both(run):
+def test_a_device_that_breaks_and_is_refused_when_its_worker_starts_again_is_told_with_both():
     rounds = Rounds(lambda _: [*broken([A]), ended(B, Ending.MISMATCH)])
     with pytest.raises(
         SpaceMismatchError, match=r"mismatch; before, a worker ended itself: .*brok"
@@ -202,29 +197,29 @@ def test_a_device_that_breaks_and_is_refused_when_its_worker_starts_again_is_tol
         run(rounds, [A, B])
 
 
-def test_the_more_units_are_under_way_the_more_may_be_lost_at_first(run, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "POOL", replace(POOL, max_actors=10))
+def test_the_more_units_are_under_way_the_more_may_be_lost_at_first():
+    pool = replace(POOL, max_actors=10)
     # 20 are under way, of what is heard in `deaths` all but the last two are known to be lost.
-    run(Rounds(lambda _: deaths(80 + 18)), [A, B, C])
+    run(Rounds(lambda _: deaths(80 + 18)), [A, B, C], pool=pool)
     with pytest.raises(ClusterError, match="81 work units are lost"):
-        run(Rounds(lambda _: deaths(81 + 18)), [A, B, C])
+        run(Rounds(lambda _: deaths(81 + 18)), [A, B, C], pool=pool)
 
 
-def test_an_innocent_neighbour_of_a_killer_is_not_blamed(run):
+def test_an_innocent_neighbour_of_a_killer_is_not_blamed():
     rounds = Rounds(all_but(A, B), all_but(B), all_but(B))
     outcome, _ = run(rounds, [A, B, C])
     assert rounds.units == [[A, B, C], [A, B], [B]]
     assert list(outcome.failures) == [B.label]
 
 
-def test_a_unit_that_dies_twice_and_then_ends_has_not_failed(run):
+def test_a_unit_that_dies_twice_and_then_ends_has_not_failed():
     rounds = Rounds(all_but(A), all_but(A))
     outcome, _ = run(rounds, [A])
     assert len(rounds.units) == 3
     assert outcome.failures == {}
 
 
-def test_a_unit_that_the_store_failed_is_tried_again_and_its_last_error_named(run):
+def test_a_unit_that_the_store_failed_is_tried_again_and_its_last_error_named():
     interrupted = [lambda units: [ended(unit, Ending.INTERRUPTED) for unit in units]] * MOST_TRIES
     rounds = Rounds(*interrupted)
     outcome, _ = run(rounds, [A])
@@ -232,25 +227,25 @@ def test_a_unit_that_the_store_failed_is_tried_again_and_its_last_error_named(ru
     assert outcome.failures == {A.label: f"{A.label}: interrupted; tried 3 times"}
 
 
-def test_a_store_that_fails_all_units_is_given_time(run, pauses):
+def test_a_store_that_fails_all_units_is_given_time(pauses):
     interrupted = [lambda units: [ended(unit, Ending.INTERRUPTED) for unit in units]] * 2
     outcome, _ = run(Rounds(*interrupted), [A, B])
     assert outcome.failures == {}
     assert pauses == [15, 60]
 
 
-def test_a_store_that_begins_to_fail_in_the_middle_is_given_time_too(run, pauses):
+def test_a_store_that_begins_to_fail_in_the_middle_is_given_time_too(pauses):
     run(Rounds(lambda _: [shard_of(B), done(B), ended(A, Ending.INTERRUPTED)]), [A, B])
     assert pauses == [15]
 
 
-def test_nobody_waits_where_others_get_on_after_it_or_workers_die(run, pauses):
+def test_nobody_waits_where_others_get_on_after_it_or_workers_die(pauses):
     run(Rounds(lambda _: [ended(A, Ending.INTERRUPTED), shard_of(B)], all_but(A)), [A, B])
     run(Rounds(lambda _: [ended(A, Ending.INTERRUPTED), done(B)], all_but(A)), [A, B])
     assert pauses == []
 
 
-def test_a_unit_that_gets_on_in_each_try_has_as_many_as_it_takes(run):
+def test_a_unit_that_gets_on_in_each_try_has_as_many_as_it_takes():
     """A file of hours, on nodes that come and go."""
     tries = 3 * MOST_TRIES
     rounds = Rounds(*(lambda _, n=n: [shard_of(A, n)] for n in range(tries)))
@@ -259,7 +254,7 @@ def test_a_unit_that_gets_on_in_each_try_has_as_many_as_it_takes(run):
     assert outcome.failures == {}
 
 
-def test_a_shard_that_an_earlier_try_had_committed_is_no_advance(run):
+def test_a_shard_that_an_earlier_try_had_committed_is_no_advance():
     """As of a store whose listings lack it: it would be embedded again for ever."""
     rounds = Rounds(*[lambda _: [shard_of(A), ended(A, Ending.INTERRUPTED)]] * 200)
     outcome, _ = run(rounds, [A])
@@ -267,34 +262,34 @@ def test_a_shard_that_an_earlier_try_had_committed_is_no_advance(run):
     assert list(outcome.failures) == [A.label]
 
 
-def test_a_unit_that_gets_on_no_further_has_three_tries_from_there(run):
+def test_a_unit_that_gets_on_no_further_has_three_tries_from_there():
     rounds = Rounds(lambda _: [shard_of(A)], *[all_but(A)] * MOST_TRIES)
     outcome, _ = run(rounds, [A])
     assert len(rounds.units) == MOST_TRIES
     assert list(outcome.failures) == [A.label]
 
 
-def test_a_unit_that_fails_is_named_and_not_tried_again(run):
+def test_a_unit_that_fails_is_named_and_not_tried_again():
     rounds = Rounds(lambda _: [ended(A, Ending.FAILED), done(B)])
     outcome, _ = run(rounds, [A, B])
     assert len(rounds.units) == 1
     assert outcome.failures == {A.label: f"{A.label}: failed"}
 
 
-def test_a_model_that_does_not_load_ends_the_run(run):
+def test_a_model_that_does_not_load_ends_the_run():
     rounds = Rounds(lambda _: [UnitEvent(A.key, Ending.FATAL, "no such model"), done(B)])
     with pytest.raises(ModelLoadError, match="no such model"):
         run(rounds, [A, B])
 
 
-def test_a_worker_that_computes_other_vectors_ends_the_run_however_late(run):
+def test_a_worker_that_computes_other_vectors_ends_the_run_however_late():
     """Units would come to it faster than to any that works."""
     rounds = Rounds(lambda _: [done(B), UnitEvent(A.key, Ending.MISMATCH, "others, here")])
     with pytest.raises(SpaceMismatchError, match="others, here"):
         run(rounds, [A, B])
 
 
-def test_a_model_that_does_not_load_on_one_worker_later_is_that_workers_trouble(run):
+def test_a_model_that_does_not_load_on_one_worker_later_is_that_workers_trouble():
     rounds = Rounds(
         lambda _: [done(B), UnitEvent(A.key, Ending.FATAL, "the store says 503")],
         lambda _: [done(A)],
@@ -304,13 +299,13 @@ def test_a_model_that_does_not_load_on_one_worker_later_is_that_workers_trouble(
     assert len(rounds.units) == 2
 
 
-def test_a_unit_whose_worker_is_broken_is_tried_on_another(run):
+def test_a_unit_whose_worker_is_broken_is_tried_on_another():
     rounds = Rounds(lambda _: [ended(A, Ending.BROKEN), done(B)], lambda _: [done(A)])
     outcome, _ = run(rounds, [A, B])
     assert outcome.failures == {}
 
 
-def test_a_source_that_changed_is_planned_again_once_for_all_its_units(run):
+def test_a_source_that_changed_is_planned_again_once_for_all_its_units():
     second = a_unit(A.source, start=10)
     fresh = new_version(A)
     planned: list[Source] = []
@@ -328,7 +323,7 @@ def test_a_source_that_changed_is_planned_again_once_for_all_its_units(run):
     assert outcome.failures == {}
 
 
-def test_a_source_that_changes_again_fails(run):
+def test_a_source_that_changes_again_fails():
     fresh = new_version(A)
     changed = lambda units: [ended(unit, Ending.CHANGED) for unit in units]  # noqa: E731
     rounds = Rounds(changed, changed)
@@ -340,7 +335,7 @@ def test_a_source_that_changes_again_fails(run):
     assert set(outcome.units) == {fresh.key}
 
 
-def test_what_failed_of_the_old_version_does_not_count_once_the_new_one_is_done(run):
+def test_what_failed_of_the_old_version_does_not_count_once_the_new_one_is_done():
     second = a_unit(A.source, start=10)
     fresh = new_version(A)
     rounds = Rounds(lambda _: [ended(second, Ending.FAILED), ended(A, Ending.CHANGED)])
@@ -349,7 +344,7 @@ def test_what_failed_of_the_old_version_does_not_count_once_the_new_one_is_done(
     assert set(outcome.units) == {fresh.key}
 
 
-def test_a_dead_unit_of_a_source_that_changed_is_not_tried_again(run):
+def test_a_dead_unit_of_a_source_that_changed_is_not_tried_again():
     second = a_unit(A.source, start=10)
     fresh = new_version(A)
     rounds = Rounds(lambda _: [ended(A, Ending.CHANGED)])
@@ -357,7 +352,7 @@ def test_a_dead_unit_of_a_source_that_changed_is_not_tried_again(run):
     assert rounds.units[1] == [fresh]
 
 
-def test_a_source_that_cannot_be_planned_again_fails_alone_and_stays_in_the_plan(run):
+def test_a_source_that_cannot_be_planned_again_fails_alone_and_stays_in_the_plan():
     def gone(source: Source) -> list[WorkUnit]:
         raise InvalidInputError(f"input {source.uri}: found nothing there")
 
@@ -369,7 +364,7 @@ def test_a_source_that_cannot_be_planned_again_fails_alone_and_stays_in_the_plan
     assert set(outcome.units) == {A.key, B.key}
 
 
-def test_a_source_of_which_nothing_is_left_is_no_failure(run):
+def test_a_source_of_which_nothing_is_left_is_no_failure():
     rounds = Rounds(lambda _: [ended(A, Ending.CHANGED), done(B)])
     outcome, _ = run(rounds, [A, B], lambda _: [])
     assert outcome.failures == {}

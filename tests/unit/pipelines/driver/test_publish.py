@@ -12,6 +12,7 @@ import pytest
 from pipelines.corpus.index import INDEX_FILE, IndexedShard, list_shards, read_index
 from pipelines.corpus.shards import DATA, REJECTS
 from pipelines.driver import publish as publish_module
+from pipelines.driver import publisher, source_versions
 from pipelines.driver.publish import publish
 from pipelines.driver.report import RunReport
 from pipelines.errors import ConservationError, CorpusError, DuplicateIdError, PruneLimitError
@@ -324,7 +325,7 @@ def test_what_another_job_has_committed_of_a_new_file_is_live_before_any_index_l
     (mine,) = write_shards(output.storage, [an_indexed_shard(B)])
     output.publish([B])
     (fresh,) = write_shards(output.storage, [an_indexed_shard(A)])
-    monkeypatch.setattr(publish_module, "_version_now", {A.source.uri: "v1"}.get)
+    monkeypatch.setattr(source_versions, "_version_now", {A.source.uri: "v1"}.get)
     assert output.publish([B], done=[B]) is None
     assert output.live() == names([mine, fresh])
 
@@ -332,14 +333,14 @@ def test_what_another_job_has_committed_of_a_new_file_is_live_before_any_index_l
 def test_shards_that_another_job_commits_while_we_publish_are_listed_too(output, monkeypatch):
     mine = write_shards(output.storage, [an_indexed_shard(A)])
     theirs = []
-    original = publish_module.collect_shards
+    original = publisher.collect_shards
 
     def slow_look(*args, **keywords):
         if not theirs:
             theirs.extend(write_shards(output.storage, [an_indexed_shard(B)]))
         return original(*args, **keywords)
 
-    monkeypatch.setattr(publish_module, "collect_shards", slow_look)
+    monkeypatch.setattr(publisher, "collect_shards", slow_look)
     assert output.publish([A, B]) is None
     assert output.live() == names([*mine, *theirs])
 
@@ -377,7 +378,7 @@ def test_a_planned_unit_that_is_not_complete_though_nothing_failed_is_an_error(o
 def test_shards_of_a_version_newer_than_the_plan_are_another_jobs_and_stay(output, monkeypatch):
     (ours,) = write_shards(output.storage, [an_indexed_shard(A)])
     (theirs,) = write_shards(output.storage, [an_indexed_shard(NEW_A, last=False)])
-    monkeypatch.setattr(publish_module, "current_version", lambda uri: ("v2", 100))
+    monkeypatch.setattr(source_versions, "current_version", lambda uri: ("v2", 100))
     assert output.publish([A]) is None
     assert output.live() == names([ours])
     assert theirs.name in list_shards(output.storage)
@@ -386,6 +387,6 @@ def test_shards_of_a_version_newer_than_the_plan_are_another_jobs_and_stay(outpu
 def test_a_newer_version_that_is_published_already_stays_live(output, monkeypatch):
     (theirs,) = write_shards(output.storage, [an_indexed_shard(NEW_A)])
     output.publish([NEW_A])
-    monkeypatch.setattr(publish_module, "current_version", lambda uri: ("v2", 100))
+    monkeypatch.setattr(source_versions, "current_version", lambda uri: ("v2", 100))
     assert output.publish([A]) is None
     assert output.live() == names([theirs])

@@ -20,13 +20,9 @@ from hypothesis import strategies as st
 from encoder.errors import InvalidInputError
 from pipelines.errors import SourceChangedError, UnreadableSourceError
 from pipelines.source import column_inference, documents
-from pipelines.source.documents import (
-    CorpusColumns,
-    DocumentBatch,
-    Reject,
-    infer_columns,
-    read_documents,
-)
+from pipelines.source.column_inference import infer_columns
+from pipelines.source.corpus_columns import CorpusColumns
+from pipelines.source.documents import DocumentBatch, Reject, read_documents
 from pipelines.source.plan import plan_units
 from pipelines.source.sources import list_sources
 from pipelines.source.units import Format, RangeKind, Source, WorkUnit
@@ -650,7 +646,7 @@ def test_every_json_row_is_a_document_or_a_reject_exactly_once(
     columns = pinned(("n", pa.float64()))
     total = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "_BATCH_ROWS", batch_rows)
+        patch.setattr(documents, "BATCH_ROWS", batch_rows)
         for unit in units_of(path, unit_bytes):
             batches = list(read_documents(unit, columns))
             count = check_conservation(batches)
@@ -687,7 +683,7 @@ def test_every_parquet_row_is_a_document_or_a_reject_exactly_once(
     columns = columns_of(tmp_path, "tag")
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "_BATCH_BYTES", 4000)
+        patch.setattr(documents, "BATCH_BYTES", 4000)
         for unit in units_of(tmp_path, unit_bytes):
             batches = list(read_documents(unit, columns))
             assert check_conservation(batches) == unit.rows

@@ -10,6 +10,7 @@ from threading import Thread
 
 import fsspec
 import pytest
+from aiohttp import ClientPayloadError
 
 from encoder.errors import InvalidInputError
 from pipelines.source import sources as sources_module
@@ -317,7 +318,12 @@ class Refusing:
 
 
 @pytest.mark.parametrize(
-    "error", [PermissionError("Access\nDenied"), OSError(5, "InvalidAccessKeyId")]
+    "error",
+    [
+        PermissionError("Access\nDenied"),
+        OSError(5, "InvalidAccessKeyId"),
+        ClientPayloadError("the response is not complete"),
+    ],
 )
 def test_a_store_that_refuses_is_one_line_that_says_what_to_check(monkeypatch, error):
     monkeypatch.setattr(

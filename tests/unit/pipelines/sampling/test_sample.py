@@ -13,11 +13,11 @@ import pytest
 from encoder.errors import InvalidInputError
 from encoder.space import Role
 from pipelines.actor.prepare import LongTexts
-from pipelines.capacity.pieces import PIECES, choose_pieces
-from pipelines.capacity.sample import CorpusSample, sample_corpus
-from pipelines.capacity.strata import tokens_error
+from pipelines.sampling.pieces import PIECES, choose_pieces
+from pipelines.sampling.sample import CorpusSample, sample_corpus
+from pipelines.sampling.strata import tokens_error
 from pipelines.settings import OnLong
-from pipelines.source.documents import infer_columns
+from pipelines.source.column_inference import infer_columns
 from pipelines.source.plan import plan_units
 from pipelines.source.sources import list_sources
 from pipelines.source.units import RangeKind, WorkUnit

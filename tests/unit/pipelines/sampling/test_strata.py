@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.capacity.strata import (
+from pipelines.sampling.strata import (
     PieceCounts,
     Stratum,
     length_quantiles,

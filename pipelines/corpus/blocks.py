@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,11 +23,10 @@ from pipelines.corpus.index import list_shards, read_index
 from pipelines.corpus.pin import Pin
 from pipelines.corpus.shard_file import ShardFile, damage_explained
 from pipelines.corpus.shards import ShardName
-from pipelines.ranking import Block
 from pipelines.read_ahead import ReadAhead
 from pipelines.storage import Storage
 
-__all__ = ["live_shards", "read_rows", "stream_blocks"]
+__all__ = ["Block", "live_shards", "read_rows", "stream_blocks"]
 
 _READERS = 4
 _BLOCKS_AHEAD = 2
@@ -32,6 +34,25 @@ _BLOCKS_AHEAD = 2
 _BLOCK_VALUES = 2 * 2**20
 """Numbers of a block of vectors: 8 MB in float32."""
 _ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive rows of a shard; n rows.
+
+    Attributes:
+        shard: The shard.
+        row_start: Position of the first row in it.
+        ids: n ids.
+        chunk_index: (n,) int32.
+        vectors: (n, D) float32 or float16.
+    """
+
+    shard: ShardName
+    row_start: int
+    ids: pa.Array
+    chunk_index: npt.NDArray[np.int32]
+    vectors: npt.NDArray[np.floating[Any]]
 
 
 def live_shards(storage: Storage) -> list[ShardName]:

@@ -19,9 +19,9 @@ from encoder.errors import InvalidInputError
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
 from pipelines.actor.prepare import LongTexts, PreparedBatch, prepare
-from pipelines.capacity.pieces import Piece, choose_pieces, readable
-from pipelines.capacity.strata import PieceCounts, Stratum
 from pipelines.errors import UnreadableSourceError
+from pipelines.sampling.pieces import Piece, choose_pieces, readable
+from pipelines.sampling.strata import PieceCounts, Stratum
 from pipelines.source.corpus_columns import CorpusColumns
 from pipelines.source.documents import DocumentBatch, read_documents
 from pipelines.source.units import RangeKind, WorkUnit
