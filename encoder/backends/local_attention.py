@@ -29,7 +29,7 @@ def let_padding_see(transformer: Any) -> None:  # noqa: ANN401 - transformers' m
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
 
-    def mask_of(*args: object, **options: object) -> torch.Tensor | None:
+    def mask_of(*args: Any, **options: Any) -> torch.Tensor | None:  # noqa: ANN401 - as above
         mask: torch.Tensor | None = sdpa_mask(*args, **options)  # bool (B, 1, T, T)
         return None if mask is None else mask | ~mask.any(dim=-1, keepdim=True)
 
