@@ -115,7 +115,7 @@ def _more_exact(choice: Choice, settings: EncoderSettings, why: str) -> Choice:
 
 def cosines_of(
     backend: Backend, probe: Sequence[TokenBatch], reference: Sequence[npt.NDArray[np.float32]]
-) -> npt.NDArray[np.float32]:
+) -> npt.NDArray[np.float64]:
     """Return the cosines between a backend's vectors and the reference, (N,); -1 for NaN."""
     # One by one: of many together a backend may need graphs that nobody has use for yet.
     found = [
@@ -123,7 +123,7 @@ def cosines_of(
         for batch, expected in zip(probe, reference, strict=True)
         for _, vectors in backend.forward([batch])
     ]
-    return np.concatenate(found) if found else np.zeros(0, np.float32)
+    return np.concatenate(found) if found else np.zeros(0)
 
 
 def _reference_vectors(
@@ -193,7 +193,7 @@ def _open_int8(
     )
 
 
-def _judge_int8(folder: Path, choice: Choice, found: npt.NDArray[np.float32]) -> None:
+def _judge_int8(folder: Path, choice: Choice, found: npt.NDArray[np.float64]) -> None:
     """Say how close the graph is on this machine, where products may saturate that did not before.
 
     A warning, and no more: texts that it was calibrated on are not at hand.
