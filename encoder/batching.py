@@ -20,7 +20,6 @@ __all__ = [
     "Batch",
     "Packing",
     "bucket_length",
-    "padding_waste",
     "plan_batches",
     "plan_packings",
     "plan_short_texts",
@@ -264,9 +263,3 @@ def _cheapest_groups(
         groups.append((int(starts[group]), int(starts[following[group]])))
         group = int(following[group])
     return groups
-
-
-def padding_waste(lengths: npt.ArrayLike, batches: Sequence[Batch | Packing]) -> float:
-    """Return the share of the computed tokens that are padding, 0 to 1."""
-    computed = sum(batch.padded_tokens for batch in batches)
-    return 1.0 - float(np.sum(lengths)) / computed if computed else 0.0

@@ -290,8 +290,7 @@ def load_encoder(settings: EncoderSettings) -> Encoder:
         ModelLoadError: The model cannot be found, read or run as asked; the message says what to
             do.
     """
-    # Imported here: torch and transformers take seconds, and who only reads settings or spaces
-    # must not wait for them.
+    # Imported here: it needs `Encoder`.
     from encoder.loading import load
 
     return load(settings)

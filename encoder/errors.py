@@ -7,7 +7,7 @@
     └── BackendError           the forward failed for a reason that is not the input's
         └── NonFiniteVectorsError    some rows came out as NaN, infinite or zero; names them
 
-`pipelines.errors` extends this tree with what only a corpus job can meet.
+`pipelines.errors` and `serving.errors` extend this tree.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 
 import fsspec
 from fsspec.archive import AbstractArchiveFileSystem
@@ -14,6 +17,7 @@ __all__ = [
     "PASSWORD_REFUSED",
     "canonical_uri",
     "file_system_of",
+    "file_version",
     "has_password",
     "without_file_protocol",
 ]
@@ -56,6 +60,21 @@ def file_system_of(uri: str, **options: object) -> tuple[fsspec.AbstractFileSyst
     # Both are what a file system gives fsspec for this very purpose.
     options |= of_protocol._get_kwargs_from_urls(uri)
     return fsspec.filesystem(protocol, **options), str(of_protocol._strip_protocol(uri))
+
+
+def file_version(info: Mapping[str, Any]) -> str:
+    """Return the version of a remote file: its ETag, else size and time of the last change.
+
+    Args:
+        info: Of a listing, as fsspec gives it.
+    """
+    tag = info.get("ETag") or info.get("etag") or info.get("md5Hash")
+    if tag:
+        return str(tag).strip('"')
+    changed = info.get("mtime") or info.get("LastModified") or info.get("created") or 0
+    # A store may give a datetime for one file and seconds in a listing.
+    seconds = changed.timestamp() if isinstance(changed, datetime) else changed
+    return f"{info['size']}-{seconds}"
 
 
 def has_password(uri: str) -> bool:

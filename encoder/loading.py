@@ -26,6 +26,8 @@ __all__ = ["load", "open_encoder"]
 
 _PROBE_BATCH_TOKENS = 512
 """Padded tokens of a forward; a forward of both poolings has each text twice."""
+_PROBE_PADDING_TOKENS = 384
+"""Of a short text's row: more than the windows of local attention that are in use."""
 _PACKAGES = ("torch", "transformers", "tokenizers", "openvino")
 
 
@@ -87,6 +89,8 @@ def _probe(tokenizer: Tokenizer, space: EmbeddingSpace) -> list[TokenBatch]:
     """Return the probe texts as batches, pooled as the space's roles are.
 
     Where there are both poolings, together and of [CLS] alone, which may be computed another way.
+    The last ones hold a short text beside a long one: where attention is local (ModernBERT),
+    padding that sees no token comes out as NaN in OpenVINO, and may spoil the text.
     """
     poolings = {space.role(role).pooling for role in Role}
     mixes = [[Pooling.CLS, Pooling.MEAN], [Pooling.CLS]] if len(poolings) > 1 else [[*poolings]]
@@ -96,16 +100,20 @@ def _probe(tokenizer: Tokenizer, space: EmbeddingSpace) -> list[TokenBatch]:
         max_batch_tokens=_PROBE_BATCH_TOKENS,
         max_seq_length=tokenizer.max_seq_length,
     )
-    probe = []
-    for batch in batches:
-        rows = [tokenized.input_ids[index] for index in batch.indices]
-        for mix in mixes:
-            is_cls = np.repeat([pooling is Pooling.CLS for pooling in mix], len(rows))
-            padded_length = batch.padded_length
-            probe.append(
-                TokenBatch.pad(rows * len(mix), is_cls, padded_length=padded_length, pad_token_id=0)
-            )
-    return probe
+    of_texts = [[tokenized.input_ids[index] for index in batch.indices] for batch in batches]
+    lengths = [batch.padded_length for batch in batches]
+    padded_length = min(_PROBE_PADDING_TOKENS, tokenizer.max_seq_length)
+    of_texts.append([tokenized.input_ids[0], np.resize(tokenized.input_ids[-1], padded_length)])
+    return [
+        TokenBatch.pad(
+            rows * len(mix),
+            np.repeat([pooling is Pooling.CLS for pooling in mix], len(rows)),
+            padded_length=length,
+            pad_token_id=0,
+        )
+        for rows, length in zip(of_texts, [*lengths, padded_length], strict=True)
+        for mix in mixes
+    ]
 
 
 def _provenance(

@@ -1,13 +1,14 @@
-"""What an encoder takes of a cluster, for jobs and endpoints alike: arithmetic over nodes."""
+"""What an encoder takes of a cluster or a machine, for jobs and endpoints alike."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 
 from encoder.settings import BackendName, DtypeName, EncoderSettings
 
-__all__ = ["device_with", "fit", "gpus_wanted"]
+__all__ = ["device_with", "fit", "gpus_wanted", "usable_cpus"]
 
 
 def gpus_wanted(settings: EncoderSettings, nodes: Sequence[Mapping[str, float]]) -> float:
@@ -37,3 +38,10 @@ def fit(node: Mapping[str, float], cpus: float, gpus: float) -> int:
     """Return how many workers of so many CPUs and GPUs a node with these resources holds."""
     by_cpu = math.floor(node.get("CPU", 0) / cpus)
     return min(by_cpu, math.floor(node.get("GPU", 0) / gpus)) if gpus else by_cpu
+
+
+def usable_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

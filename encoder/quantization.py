@@ -19,7 +19,7 @@ import numpy.typing as npt
 from encoder.backends.base import TokenBatch
 from encoder.backends.choice import detect_hardware
 from encoder.backends.converted_model import ConvertedModel, convert_pooled_model
-from encoder.backends.fidelity import MIN_INT8_MEAN_COSINE
+from encoder.backends.fidelity import MIN_INT8_MEAN_COSINE, cosines
 from encoder.backends.int8_calibration import calibrate, import_nncf
 from encoder.backends.int8_graph import read_int8_graph, save_int8_graph
 from encoder.backends.openvino_backend import OpenVinoBackend
@@ -140,8 +140,8 @@ def _make(
         pad_token_id=exact.pad_token_id,
         n_weights=exact.n_weights,
     )
-    cosines = _cosines(model, exact, quantized, held_out, num_threads)
-    mean, least = float(cosines.mean()), float(cosines.min())
+    found = _cosines(model, exact, quantized, held_out, num_threads)
+    mean, least = float(found.mean()), float(found.min())
     if not mean >= MIN_INT8_MEAN_COSINE:
         raise BackendError(
             "expected vectors in int8 to be close to float32 (mean cosine "
@@ -198,10 +198,9 @@ def _cosines(
         roles = {model.space.role(role).pooling: role for role in Role}.values()
         found = []
         for role in roles:
-            ours = reduced.encode_tokenized(texts, role).vectors.astype(np.float64)  # (N, D)
-            theirs = reference.encode_tokenized(texts, role).vectors.astype(np.float64)  # (N, D)
-            norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)  # (N,)
-            found.append((ours * theirs).sum(axis=1) / norms)
+            ours = reduced.encode_tokenized(texts, role).vectors  # (N, D)
+            theirs = reference.encode_tokenized(texts, role).vectors  # (N, D)
+            found.append(cosines(ours, theirs))
     return np.concatenate(found)
 
 

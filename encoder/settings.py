@@ -88,5 +88,5 @@ class EncoderSettings(BaseModel):
         "(cache); unset: 1024 a stream on openvino, 2048 on torch CPU, probed on a GPU",
     )
     num_threads: int | None = Field(
-        None, ge=1, description="CPU threads of tokenizer and forward; unset: all that are free"
+        None, ge=1, description="CPU threads of the forward; unset: all that this process may use"
     )

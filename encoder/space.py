@@ -133,6 +133,19 @@ class EmbeddingSpace:
             raise InvalidInputError(f"an embedding space is a JSON object, found {type(data)}")
         return cls.from_dict(data)
 
+    def summary(self) -> str:
+        """Return what a person checks before a long job: roles, prompts, lengths."""
+        roles = (
+            f"{role.value} {encoding.pooling.value} "
+            + (f"with prompt {encoding.prompt!r}" if encoding.prompt else "without prompt")
+            for role, encoding in ((Role.QUERY, self.query), (Role.DOCUMENT, self.document))
+        )
+        lengths = "unit length" if self.normalize else "lengths as they come"
+        return (
+            f"{self.fingerprint} ({', '.join(roles)}, {self.max_seq_length} tokens, "
+            f"{self.dimension} dimensions, {lengths})"
+        )
+
     def differences(self, other: EmbeddingSpace) -> dict[str, tuple[Any, Any]]:
         """Return the fields in which two spaces differ, as name -> (ours, theirs)."""
         ours, theirs = self.to_dict(), other.to_dict()

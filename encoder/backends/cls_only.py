@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from encoder.backends.fidelity import MIN_EXACT_COSINE, PROOF_LENGTHS, lowest_cosine
+from encoder.backends.fidelity import MIN_EXACT_COSINE, PROOF_LENGTHS, lowest_cosine, proof_ids
 from encoder.errors import one_line
 
 __all__ = ["BERT_LIKE", "ClsOnly", "cls_only_of"]
@@ -119,8 +119,7 @@ def _lowest_cosine(shorter: ClsOnly, transformer: nn.Module, pad_token_id: int) 
     lowest = 1.0
     for lengths in PROOF_LENGTHS:
         is_token = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]  # (B, T)
-        # In every vocabulary, and no model's padding, whose embedding may be zero.
-        ids = torch.where(is_token, torch.arange(5, 5 + max(lengths)), pad_token_id)
+        ids = torch.where(is_token, torch.from_numpy(proof_ids(max(lengths))), pad_token_id)
         mask = None if bool(is_token.all()) else is_token.long()
         expected = transformer(input_ids=ids, attention_mask=mask).last_hidden_state
         hidden = shorter.before_last(ids, mask)

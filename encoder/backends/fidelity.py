@@ -17,6 +17,7 @@ __all__ = [
     "cosines",
     "lowest_cosine",
     "proof_batches",
+    "proof_ids",
 ]
 
 MIN_EXACT_COSINE = 0.99999
@@ -46,6 +47,14 @@ PROOF_LENGTHS = ((12,), (12, 7, 3, 1))
 """Tokens of the texts of each batch: one text alone, and several of which some are padded."""
 
 
+def proof_ids(length: int) -> npt.NDArray[np.int32]:
+    """Return a text's ids, (length,): of which words does not matter.
+
+    They are in every vocabulary, and none is a model's padding, whose embedding may be zero.
+    """
+    return np.arange(5, 5 + length, dtype=np.int32)
+
+
 def proof_batches(pad_token_id: int) -> list[TokenBatch]:
     """Return batches on which another way to compute a model proves itself.
 
@@ -56,8 +65,7 @@ def proof_batches(pad_token_id: int) -> list[TokenBatch]:
     """
     return [
         TokenBatch.pad(
-            # In every vocabulary, and no model's padding, whose embedding may be zero.
-            [np.arange(5, 5 + length, dtype=np.int32) for length in lengths],
+            [proof_ids(length) for length in lengths],
             np.full(len(lengths), all_cls) | (np.arange(len(lengths)) % 2 == first),
             padded_length=max(lengths),
             pad_token_id=pad_token_id,
@@ -69,12 +77,13 @@ def proof_batches(pad_token_id: int) -> list[TokenBatch]:
 
 def cosines(
     vectors: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
+) -> npt.NDArray[np.float64]:
     """Return the cosine of each row (N, H) with its counterpart, (N,); -1 for NaN."""
-    norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(expected, axis=1)  # (N,)
+    found, known = vectors.astype(np.float64), expected.astype(np.float64)
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(known, axis=1)  # (N,)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: npt.NDArray[np.float32] = (vectors * expected).sum(axis=1) / norms
-    return np.nan_to_num(found, nan=-1.0)
+        cosine: npt.NDArray[np.float64] = (found * known).sum(axis=1) / norms
+    return np.nan_to_num(cosine, nan=-1.0)
 
 
 def lowest_cosine(vectors: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> float:

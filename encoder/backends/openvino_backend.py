@@ -11,7 +11,6 @@ sent anywhere: OpenVINO's telemetry is kept out.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, groupby, islice
 from types import ModuleType
@@ -22,11 +21,17 @@ import numpy.typing as npt
 
 from encoder.backends.base import PackedTexts, TokenBatch
 from encoder.backends.converted_model import ConvertedModel, not_convertible
-from encoder.backends.fidelity import MIN_EXACT_COSINE, MIN_REDUCED_COSINE, lowest_cosine
+from encoder.backends.fidelity import (
+    MIN_EXACT_COSINE,
+    MIN_REDUCED_COSINE,
+    lowest_cosine,
+    proof_ids,
+)
 from encoder.backends.openvino_conversion import import_openvino
 from encoder.backends.openvino_graph import CompiledGraph, InferRequest
 from encoder.backends.openvino_packed import PackedGraphs, lone_batch, packed_shapes, proven
 from encoder.errors import BackendError, ModelLoadError
+from encoder.placement import usable_cpus
 
 __all__ = ["OpenVinoBackend"]
 
@@ -95,7 +100,7 @@ class OpenVinoBackend:
         convert_packed: Callable[[], Any] | None = None,
     ) -> None:
         openvino = import_openvino("backend openvino", "use backend torch")
-        threads = self._threads = num_threads or _usable_cpus()
+        threads = self._threads = num_threads or usable_cpus()
         # In float32 streams have disturbed each other: see docs/decisions.md, 2026-11-24.
         self.streams = 1 if dtype == "float32" else threads
         self.overhead_tokens = _OVERHEAD_TOKENS
@@ -150,8 +155,7 @@ class OpenVinoBackend:
         lowest = 1.0
         for tokens in (3, length // 2 + 1, length):
             for is_cls in (False, True):
-                text = np.arange(1, 1 + tokens, dtype=np.int32)
-                alone = lone_batch(text, is_cls, self.pad_token_id)
+                alone = lone_batch(proof_ids(tokens), is_cls, self.pad_token_id)
                 [(_, expected)] = self._few.forward([alone])
                 [(_, found)] = graph.forward([alone.padded_to(length, self.pad_token_id)])
                 lowest = min(lowest, lowest_cosine(found, expected))
@@ -208,8 +212,7 @@ class OpenVinoBackend:
     def _proven_cls(self, converted: Any) -> CompiledGraph | None:  # noqa: ANN401 - OpenVINO has no types
         """Compile the graph of [CLS] alone; return it if its vectors are those of the other."""
         graph = self._compiler.compile(streams=self.streams, converted=converted)
-        # Small ids are in every vocabulary; which words they are does not matter.
-        texts = [np.arange(1, 1 + length, dtype=np.int32) for length in _PROOF_LENGTHS]
+        texts = [proof_ids(length) for length in _PROOF_LENGTHS]
         batch = TokenBatch.pad(
             texts,
             np.ones(len(texts), dtype=np.bool_),
@@ -299,9 +302,3 @@ class _Compiler:
         except (RuntimeError, ValueError) as error:
             raise not_convertible(error) from error
         return fixed
-
-
-def _usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

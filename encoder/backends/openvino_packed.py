@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from encoder.backends.base import PackedBatch, TokenBatch
-from encoder.backends.fidelity import MIN_REDUCED_COSINE, lowest_cosine
+from encoder.backends.fidelity import MIN_REDUCED_COSINE, lowest_cosine, proof_ids
 from encoder.backends.openvino_graph import CompiledGraph
 
 __all__ = ["PackedGraphs", "lone_batch", "packed_shapes", "proven"]
@@ -81,8 +81,7 @@ def proven(
         alone: The same model's forward of padded batches.
         pad_token_id: What stands in the padding.
     """
-    # Small ids are in every vocabulary; which words they are does not matter.
-    texts = [np.arange(1, 1 + length, dtype=np.int32) for length in _PROOF_LENGTHS]
+    texts = [proof_ids(length) for length in _PROOF_LENGTHS]
     is_cls = np.arange(len(texts)) % 2 == 0
     expected = np.concatenate(
         [

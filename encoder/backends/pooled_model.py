@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from encoder.backends.cls_only import cls_only_of
+from encoder.backends.local_attention import let_padding_see
 from encoder.errors import ModelLoadError
 
-__all__ = ["PooledModel", "load_pooled_model", "pool", "quiet_transformers"]
+__all__ = ["PooledModel", "load_pooled_model", "mean_of", "pool", "quiet_transformers"]
 
 
 class PooledModel(nn.Module):
@@ -78,9 +79,19 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, is_cls: torch.Tenso
         is_cls: bool (B,).
     """
     hidden = hidden.float()
-    kept = attention_mask.unsqueeze(-1).float()  # (B, T, 1)
-    mean = (hidden * kept).sum(dim=1) / kept.sum(dim=1)  # (B, H)
+    mean = mean_of(hidden, attention_mask)  # (B, H)
     return torch.where(is_cls.unsqueeze(-1), hidden[:, 0], mean)  # (B, H)
+
+
+def mean_of(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Return the mean of each row's tokens, float32 (B, H).
+
+    Args:
+        hidden: float32 (B, T, H).
+        attention_mask: int (B, T).
+    """
+    kept = attention_mask.unsqueeze(-1).float()  # (B, T, 1)
+    return (hidden * kept).sum(dim=1) / kept.sum(dim=1)
 
 
 def load_pooled_model(folder: Path) -> PooledModel:
@@ -110,6 +121,7 @@ def load_pooled_model(folder: Path) -> PooledModel:
         )
     config = transformer.config
     pad_token_id = getattr(config, "pad_token_id", None) or 0
+    let_padding_see(transformer)
     cls_only = cls_only_of(transformer.eval(), pad_token_id)
     return PooledModel(transformer, int(config.hidden_size), pad_token_id, cls_only).eval()
 

@@ -1,7 +1,8 @@
 """Load the backend that was chosen, and prove that its precision keeps fidelity.
 
-Where the precision was left to us it is used only if it passes a probe: a few texts, pooled both
-ways, against PyTorch's float32 on the same weights.
+Whatever is not PyTorch's float32 is compared with it first, on a few texts pooled both ways. A
+backend or precision that was left to us must keep the fidelity bar; a reduced precision that was
+asked for must only be the same model.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from encoder.backends.base import Backend, TokenBatch
 from encoder.backends.choice import Choice, Hardware, choose, detect_hardware
 from encoder.backends.fidelity import (
     LEAST_COSINE,
-    MIN_EXACT_COSINE,
+    MIN_INT8_COSINE,
     MIN_INT8_MEAN_COSINE,
     cosines,
 )
@@ -70,7 +71,7 @@ def open_backend(
         return backend
     model = load_pooled_model(folder)
     why = "no faster precision here" if choice.is_dtype_ours else "as asked"
-    if not choice.is_dtype_ours or _is_reference(choice):
+    if _is_reference(choice):
         _log(choice, why)
         return _build(model, folder, choice, settings, max_seq_length)
 
@@ -78,8 +79,9 @@ def open_backend(
     while not _is_reference(choice):
         backend = _build(model, folder, choice, settings, max_seq_length)
         lowest = float(cosines_of(backend, probe, reference).min(initial=1.0))
-        if lowest >= LEAST_COSINE[choice.dtype]:
-            _log(choice, f"min cosine to float32 {lowest:.5f}")
+        if lowest >= _least_cosine(choice):
+            asked = "" if choice.is_dtype_ours else "as asked; "
+            _log(choice, f"{asked}min cosine to float32 {lowest:.5f}")
             return backend
         backend.close()
         why = f"{choice.backend} {choice.dtype} has min cosine {lowest:.5f} to float32"
@@ -90,6 +92,12 @@ def open_backend(
     return _build(model, folder, choice, settings, max_seq_length)
 
 
+def _least_cosine(choice: Choice) -> float:
+    """Return the bar: of a reduced precision that was asked for only what tells models apart."""
+    is_asked = not choice.is_dtype_ours and choice.dtype != "float32"
+    return MIN_INT8_COSINE if is_asked else LEAST_COSINE[choice.dtype]
+
+
 def _is_reference(choice: Choice) -> bool:
     """Whether it is what others are compared with."""
     return (choice.backend, choice.dtype) == ("torch", "float32")
@@ -97,16 +105,17 @@ def _is_reference(choice: Choice) -> bool:
 
 def _more_exact(choice: Choice, settings: EncoderSettings, why: str) -> Choice:
     """Return what to try after a choice that has failed the probe."""
-    if choice.dtype != "float32":
+    if choice.is_dtype_ours and choice.dtype != "float32":
         return replace(choice, dtype="float32")
-    if settings.backend is BackendName.OPENVINO:
-        raise ModelLoadError(f"{why}, expected {MIN_EXACT_COSINE}; use backend torch or auto")
-    return replace(choice, backend="torch")
+    if choice.backend == "openvino" and settings.backend is not BackendName.OPENVINO:
+        return replace(choice, backend="torch")
+    other = "backend torch or auto" if choice.backend == "openvino" else "dtype float32 or auto"
+    raise ModelLoadError(f"{why}, expected {_least_cosine(choice)} at least; use {other}")
 
 
 def cosines_of(
     backend: Backend, probe: Sequence[TokenBatch], reference: Sequence[npt.NDArray[np.float32]]
-) -> npt.NDArray[np.float32]:
+) -> npt.NDArray[np.float64]:
     """Return the cosines between a backend's vectors and the reference, (N,); -1 for NaN."""
     # One by one: of many together a backend may need graphs that nobody has use for yet.
     found = [
@@ -114,7 +123,7 @@ def cosines_of(
         for batch, expected in zip(probe, reference, strict=True)
         for _, vectors in backend.forward([batch])
     ]
-    return np.concatenate(found) if found else np.zeros(0, np.float32)
+    return np.concatenate(found) if found else np.zeros(0)
 
 
 def _reference_vectors(
@@ -184,7 +193,7 @@ def _open_int8(
     )
 
 
-def _judge_int8(folder: Path, choice: Choice, found: npt.NDArray[np.float32]) -> None:
+def _judge_int8(folder: Path, choice: Choice, found: npt.NDArray[np.float64]) -> None:
     """Say how close the graph is on this machine, where products may saturate that did not before.
 
     A warning, and no more: texts that it was calibrated on are not at hand.

@@ -18,14 +18,13 @@ from encoder.export.usage import render_readme
 from encoder.model.declarations import render_space_file
 from encoder.model.description import ModelDescription, describe_model
 from encoder.model.destination import ModelDestination, store_errors_explained
-from encoder.model.folder import SPACE_FILE, WEIGHTS_INDEX_FILE, is_model_file
+from encoder.model.folder import README_FILE, SPACE_FILE, WEIGHTS_INDEX_FILE, is_model_file
 from encoder.model.reference import ModelReference
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace
 
 __all__ = ["ExportedModel", "export_model"]
 
-_README = "README.md"
 _MODEL_CARD = "MODEL_CARD.md"
 _NOT_COPIED = (
     # Said anew for the format, or not part of it.
@@ -37,7 +36,7 @@ _NOT_COPIED = (
     "*.safetensors",
     WEIGHTS_INDEX_FILE,
     "openvino_int8.*",
-    _README,
+    README_FILE,
 )
 
 
@@ -87,7 +86,7 @@ def export_model(
             usage=export_format.usage(model),
             fidelity=fidelity,
         )
-        (folder / _README).write_text(readme, encoding="utf-8")
+        (folder / README_FILE).write_text(readme, encoding="utf-8")
         names = _names(folder)
         with store_errors_explained(f"write to {destination_uri}"):
             for name in names:
@@ -101,7 +100,7 @@ def _require_empty(destination: ModelDestination, uri: str) -> None:
     if found:
         shown = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         # An export writes its readme among the first and its record last.
-        is_half = _README in found and SPACE_FILE not in found
+        is_half = README_FILE in found and SPACE_FILE not in found
         unfinished = ", or delete it if an interrupted export left it" if is_half else ""
         raise InvalidInputError(
             f"expected an empty folder as --output, found {len(found)} files in {uri} ({shown}); "
@@ -120,9 +119,9 @@ def _link_files(model: ModelDescription, folder: Path, *, with_weights: bool) ->
         index = [source / WEIGHTS_INDEX_FILE] if len(model.files.weights) > 1 else []
         for path in (*model.files.weights, *index):
             (folder / path.name).symlink_to(path.absolute())
-    if (source / _README).is_file():
+    if (source / README_FILE).is_file():
         # The card describes the weights; its usage code need not fit this folder.
-        (folder / _MODEL_CARD).symlink_to((source / _README).absolute())
+        (folder / _MODEL_CARD).symlink_to((source / README_FILE).absolute())
 
 
 def _names(folder: Path) -> list[str]:

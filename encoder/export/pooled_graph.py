@@ -17,7 +17,7 @@ from torch import nn
 
 from encoder.backends.base import TokenBatch
 from encoder.backends.fidelity import lowest_cosine
-from encoder.backends.pooled_model import PooledModel, load_pooled_model
+from encoder.backends.pooled_model import PooledModel, load_pooled_model, mean_of
 from encoder.encoder import finish_vectors
 from encoder.export.fidelity import Fidelity, Vectors, check_texts
 from encoder.model.description import ModelDescription
@@ -69,11 +69,7 @@ class PooledGraph(nn.Module):
         """
         output = self.model.transformer(input_ids=input_ids, attention_mask=attention_mask)
         hidden = output.last_hidden_state.float()  # (B, T, H)
-        kept = attention_mask.unsqueeze(-1).float()  # (B, T, 1)
-        # Not times 0: OpenVINO gives NaN in padding whose local window (ModernBERT) is all masked.
-        hidden = torch.where(kept == 0, 0.0, hidden)
-        mean = hidden.sum(dim=1) / kept.sum(dim=1)  # (B, H)
-        return self._finished(hidden[:, 0]), self._finished(mean)
+        return self._finished(hidden[:, 0]), self._finished(mean_of(hidden, attention_mask))
 
     def _finished(self, vectors: torch.Tensor) -> torch.Tensor:
         kept = vectors[:, : self.truncate_dim]  # (B, D)

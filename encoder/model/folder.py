@@ -11,6 +11,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from huggingface_hub import metadata_load
+from yaml import YAMLError
+
 from encoder.errors import ModelLoadError
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "INT8_RECORD_FILE",
     "INT8_WEIGHTS_FILE",
     "MODEL_FILE_PATTERNS",
+    "README_FILE",
     "SPACE_FILE",
     "TOKENIZER_FILE",
     "WEIGHTS_FILE",
@@ -30,6 +34,7 @@ __all__ = [
     "read_json",
     "read_json_object",
     "read_json_object_if_there",
+    "readme_metadata",
 ]
 
 CONFIG_FILE = "config.json"
@@ -37,6 +42,7 @@ TOKENIZER_FILE = "tokenizer.json"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 SPACE_FILE = "embedding_space.json"
+README_FILE = "README.md"
 INT8_GRAPH_FILE = "openvino_int8.xml"
 INT8_WEIGHTS_FILE = "openvino_int8.bin"
 INT8_RECORD_FILE = "openvino_int8.json"
@@ -66,7 +72,7 @@ MODEL_FILE_PATTERNS = (
     "router_config.json",
     # Not used: copied so that its presence can be refused.
     "adapter_config.json",
-    "README.md",
+    README_FILE,
     "LICENSE*",
 )
 """Shell patterns over paths relative to the folder; as on the hub, `*` also matches `/`."""
@@ -133,3 +139,14 @@ def as_json_object(value: object, origin: str) -> dict[str, Any]:
             f"{origin} must hold a JSON object, found {type(value).__name__}; copy the model again"
         )
     return value
+
+
+def readme_metadata(folder: Path) -> dict[str, Any]:
+    """Return what stands in front of a folder's README; empty where there is nothing readable.
+
+    It is made for people and for the hub: no model is refused because of it.
+    """
+    try:
+        return metadata_load(folder / README_FILE) or {}
+    except (OSError, ValueError, YAMLError):
+        return {}

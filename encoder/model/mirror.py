@@ -57,7 +57,7 @@ def mirror(
     reference = ModelReference.parse(settings.model)
     resolved = resolve(reference, cache_dir)
     space = load_space(read_model_files(resolved.folder), settings, reference)
-    record = render_space_file(space, reference=resolved.reference, revision=resolved.revision)
+    record = render_space_file(space, reference=reference.public, revision=resolved.revision)
     with store_errors_explained(f"mirror to {destination_uri}"):
         destination = ModelDestination(destination_uri)
         is_recorded = destination.recorded_space() is not None

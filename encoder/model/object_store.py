@@ -13,12 +13,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import fsspec
 
 from encoder.errors import ModelLoadError, one_line
-from encoder.file_systems import file_system_of
+from encoder.file_systems import file_system_of, file_version
 from encoder.model.folder import is_model_file
 
 __all__ = ["download_folder", "list_model_files", "open_uri"]
@@ -28,7 +27,6 @@ _CREDENTIAL_ERRORS = frozenset(
     # botocore's, by name: they are no PermissionError, and the store need not be S3.
     {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}
 )
-_VERSION_FIELDS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created")
 
 
 def open_uri(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -58,7 +56,7 @@ def list_model_files(fs: fsspec.AbstractFileSystem, root: str) -> dict[str, tupl
     for path, info in fs.find(root, detail=True).items():
         relative = path[len(root) :].lstrip("/")
         if is_model_file(relative):
-            found[relative] = (int(info["size"] or 0), _version(info))
+            found[relative] = (int(info["size"] or 0), file_version(info))
     return found
 
 
@@ -121,10 +119,6 @@ def _download(
 def _key(uri: str, files: dict[str, tuple[int, str]]) -> str:
     identity = json.dumps([uri, sorted(files.items())])
     return hashlib.sha256(identity.encode()).hexdigest()[:_KEY_HEX_DIGITS]
-
-
-def _version(info: dict[str, Any]) -> str:
-    return next((str(info[field]) for field in _VERSION_FIELDS if info.get(field)), "")
 
 
 @contextmanager

@@ -116,12 +116,10 @@ class ResolvedModel:
 
     Attributes:
         folder: Local folder that holds them.
-        reference: The reference's text.
         revision: The commit (hub only), else None.
     """
 
     folder: Path
-    reference: str
     revision: str | None
 
 
@@ -139,14 +137,14 @@ def resolve(reference: ModelReference, cache_dir: Path | None = None) -> Resolve
     if reference.kind is ReferenceKind.HUB:
         folder = download_from_hub(reference.name, reference.revision, cache_dir)
         # The hub's cache keeps each commit in a folder of its name.
-        return ResolvedModel(folder, str(reference), folder.name)
+        return ResolvedModel(folder, folder.name)
     if reference.kind is ReferenceKind.OBJECT_STORE:
         folder = download_folder(reference.name, cache_dir)
     elif reference.kind is ReferenceKind.PACKAGE:
         folder = _package_folder(reference.name)
     else:
         folder = _local_folder(reference.name)
-    return ResolvedModel(folder, str(reference), None)
+    return ResolvedModel(folder, None)
 
 
 def _exists(text: str) -> bool:

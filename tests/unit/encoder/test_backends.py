@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from encoder.backends.base import TokenBatch
 from encoder.backends.choice import Choice, Hardware, choose, detect_hardware
 from encoder.backends.converted_model import convert_pooled_model
+from encoder.backends.fidelity import LEAST_COSINE
 from encoder.backends.openvino_backend import OpenVinoBackend
 from encoder.backends.openvino_conversion import import_openvino
 from encoder.backends.pooled_model import PooledModel, load_pooled_model
@@ -294,6 +295,35 @@ def test_a_runtime_that_computes_otherwise_in_float32_gives_way_to_torch(
     opened = open_backend(tiny_model, settings, **given)  # type: ignore[arg-type]
     assert (opened.name, opened.dtype) == (expected, "float32")
     opened.close()
+
+
+def test_float32_that_was_asked_for_gives_way_to_the_runtime_that_computes_it(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("encoder.backends.openvino_backend.OpenVinoBackend", DistortingOpenVino)
+    given = {"max_seq_length": 128, "probe": [token_batch([9, 5])], "hardware": OLD_CPU}
+
+    asked = EncoderSettings(dtype="float32")  # type: ignore[arg-type]
+    opened = open_backend(tiny_model, asked, **given)  # type: ignore[arg-type]
+
+    assert (opened.name, opened.dtype) == ("torch", "float32")
+    opened.close()
+
+
+def test_a_reduced_precision_that_was_asked_for_must_be_the_same_model_and_no_more(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    given = {"max_seq_length": 128, "probe": [token_batch([9, 5])], "hardware": CPU}
+    asked = EncoderSettings(backend="torch", dtype="bfloat16")  # type: ignore[arg-type]
+    # What `auto` would not pick.
+    monkeypatch.setitem(LEAST_COSINE, "bfloat16", 1.1)
+    open_backend(tiny_model, asked, **given).close()  # type: ignore[arg-type]
+    assert "bfloat16 on cpu (as asked; min cosine to float32 0.99" in caplog.text
+
+    monkeypatch.setattr("encoder.backends.torch_backend.TorchBackend", DistortingBackend)
+    with pytest.raises(ModelLoadError, match=r"torch bfloat16 has min cosine 0.* use dtype float"):
+        open_backend(tiny_model, asked, **given)  # type: ignore[arg-type]
 
 
 def test_openvino_that_cannot_be_imported_is_no_trouble_to_torch(

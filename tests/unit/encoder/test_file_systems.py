@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zipfile
+from datetime import datetime, timezone
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from encoder.file_systems import file_system_of
+from encoder.file_systems import file_system_of, file_version
 
 
 @pytest.mark.parametrize("name", ["a", "a::b", "::a", "a b#c%20d::e?"])
@@ -43,3 +44,13 @@ def test_an_unknown_protocol_is_an_error_with_and_without_them() -> None:
     for name in ("a", "a::b"):
         with pytest.raises(ValueError, match="nowhere"):
             file_system_of(f"nowhere://{name}")
+
+
+def test_a_file_s_version_is_its_tag_or_its_size_and_time_however_the_store_gives_it():
+    seconds = 1_700_000_000.0
+    changed = datetime.fromtimestamp(seconds, timezone.utc)
+    assert file_version({"ETag": '"abc"', "size": 3, "mtime": seconds}) == "abc"
+    assert file_version({"etag": "abc", "size": 3}) == "abc"
+    assert file_version({"size": 3, "LastModified": changed}) == "3-1700000000.0"
+    assert file_version({"size": 3, "mtime": seconds}) == "3-1700000000.0"
+    assert file_version({"size": 3}) != file_version({"size": 4})

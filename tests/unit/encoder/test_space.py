@@ -49,6 +49,14 @@ ANOTHER = {
 }
 
 
+def test_a_person_can_check_a_space_in_one_line():
+    told = replace(NOINSTRUCT, query=RoleEncoding(Pooling.CLS, "query: "), normalize=False)
+    assert told.summary() == (
+        f"{told.fingerprint} (query cls with prompt 'query: ', document cls without prompt, 512 "
+        "tokens, 384 dimensions, lengths as they come)"
+    )
+
+
 @given(spaces)
 def test_a_space_survives_json(space: EmbeddingSpace):
     assert EmbeddingSpace.from_json(space.to_json()) == space

@@ -17,7 +17,7 @@ def test_a_model_is_mirrored_and_the_second_run_says_that_nothing_was_to_do(
     assert main(arguments) == 0
     first = capsys.readouterr().out
     assert "copied 7 files" in first
-    assert "query mean, document cls" in first
+    assert "(query mean without prompt, document cls without prompt, 128 tokens, 32 dim" in first
     assert main(arguments) == 0
     assert "nothing to do" in capsys.readouterr().out
 

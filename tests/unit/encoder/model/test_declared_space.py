@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModel
 
 from encoder.errors import ModelLoadError
 from encoder.model.declarations import render_space_file
@@ -95,6 +96,55 @@ def test_a_folder_that_names_noinstruct_has_its_asymmetry(noinstruct: Path) -> N
 def test_the_hub_s_noinstruct_is_built_in_whatever_its_files_say(saved: Path) -> None:
     space = _space(saved, DEFAULT_MODEL)
     assert (space.query, space.document) == (MEAN, CLS)
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        f"base_model: {DEFAULT_MODEL}",
+        f"base_model:\n- someone/else\n- {DEFAULT_MODEL}",
+    ],
+)
+def test_a_folder_saved_by_sentence_transformers_is_known_by_its_readme(
+    saved: Path, front: str
+) -> None:
+    # transformers 5 no longer writes the name into config.json.
+    transformer = AutoModel.from_pretrained(saved)
+    transformer.config._name_or_path = DEFAULT_MODEL
+    transformer.save_pretrained(saved)
+    assert "_name_or_path" not in json.loads((saved / "config.json").read_text())
+    assert _space(saved).document == MEAN
+
+    (saved / "README.md").write_text(f"---\n{front}\n---\n# SentenceTransformer\n")
+    with pytest.raises(ModelLoadError, match=r"README\.md, base_model\), but its files contradict"):
+        _space(saved)
+    settled = _space(saved, query_pooling=Pooling.MEAN, document_pooling=Pooling.CLS)
+    assert (settled.query, settled.document) == (MEAN, CLS)
+
+
+@pytest.mark.parametrize("readme", [b"---\nbase_model: [\n---\n", b"---\n- a\n---\n", b"\xff"])
+def test_a_readme_that_nobody_can_read_says_nothing(saved: Path, readme: bytes) -> None:
+    (saved / "README.md").write_bytes(readme)
+    assert _space(saved).document == MEAN
+
+
+@pytest.mark.parametrize("name", ["e5-small-v2", "multilingual-E5-large"])
+def test_e5_is_refused_until_its_prompts_are_given(saved: Path, name: str) -> None:
+    folder = saved.rename(saved.parent / name)
+    prompts = {"query_prompt": "query: ", "document_prompt": "passage: "}
+    for given in ({}, {"query_prompt": "query: "}):
+        with pytest.raises(ModelLoadError, match="give --query-prompt 'query: '"):
+            _space(folder, **given)
+    assert _space(folder, **prompts).document == RoleEncoding(Pooling.MEAN, "passage: ")
+    assert _space(folder, query_prompt="", document_prompt="").document == MEAN
+    _write(
+        folder / "config_sentence_transformers.json", {"prompts": {"query": "a", "passage": "b"}}
+    )
+    assert _space(folder).query == RoleEncoding(Pooling.MEAN, "a")
+
+
+def test_another_model_whose_name_only_contains_e5_needs_no_prompt(saved: Path) -> None:
+    assert _space(saved.rename(saved.parent / "bge5-small")).document == MEAN
 
 
 def test_the_name_is_compared_without_case(noinstruct: Path) -> None:

@@ -88,7 +88,7 @@ def test_the_record_names_its_source_and_only_the_configuration_comes_after_it(
     assert [path.rpartition("/")[2] for path in written[-2:]] == names
     assert len(written) == len(mirrored.copied)
     record = json.loads(bucket.cat_file("/bucket/x/embedding_space.json"))
-    assert record["source"] == {"reference": str(tiny_model), "revision": None}
+    assert record["source"] == {"reference": tiny_model.name, "revision": None}
     assert EmbeddingSpace.from_dict(record["space"]) == mirrored.space
 
 
