@@ -26,13 +26,14 @@ from benchmarks.corpus import (
     write_input,
 )
 from benchmarks.lines import Lines
-from benchmarks.machine import describe_machine, usable_cores
+from benchmarks.machine import describe_machine
 from benchmarks.models import save_random_noinstruct
 from benchmarks.paths import REPOSITORY
 from benchmarks.summary import Result, check_comparable, summarize
 from benchmarks.whole_job import run, run_whole_job
 from benchmarks.work_folder import measure_in_folder
 from encoder.model.description import describe_model
+from encoder.placement import usable_cpus
 from encoder.settings import BackendName, DtypeName, EncoderSettings
 from encoder.tokenizer import Tokenizer
 
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit-tokens", type=int, help="end a run's documents after so many tokens")
     add("--window", type=int, default=1_000, help="documents of a window and of a shard")
     add("--format", choices=["parquet", "jsonl"], default="parquet", help="of the job's input")
-    add("--threads", type=int, default=min(8, usable_cores()), help="of the encoder")
+    add("--threads", type=int, default=min(8, usable_cpus()), help="of the encoder")
     add("--model", metavar="REF", help="unset: NoInstruct's architecture with random weights")
     add("--backend", choices=[name.value for name in BackendName], default="auto")
     add("--dtype", choices=[name.value for name in DtypeName], default="auto")

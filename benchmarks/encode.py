@@ -25,10 +25,11 @@ from benchmarks.encoder_peers.texts import KINDS, TextSet, load_texts
 from benchmarks.errors import BenchmarkError
 from benchmarks.flops import ModelShape
 from benchmarks.lines import Line, Lines
-from benchmarks.machine import describe_machine, usable_cores, use_cores
+from benchmarks.machine import describe_machine, use_cores
 from benchmarks.paths import REPOSITORY
 from benchmarks.versions import versions_in
 from benchmarks.work_folder import measure_in_folder
+from encoder.placement import usable_cpus
 from encoder.tokenizer import Tokenizer
 
 __all__ = ["main"]
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tokens", type=int, help="of the texts of each kind; the model card gets a quarter")
     add("--least-s", type=float, default=1.0, help="encode the texts again until this is over")
     add("--singles", type=int, default=150, help="queries that are encoded one by one; 0: none")
-    add("--threads", type=int, default=usable_cores(), help="cores of every system")
+    add("--threads", type=int, default=usable_cpus(), help="cores of every system")
     add("--lines", type=Path, help="append the lines to this file; unset: stdout")
     add("--data", type=Path, default=REPOSITORY.parent / "shared/data", help="the data sets")
     add("--bench", type=Path, default=REPOSITORY / ".bench", help="models and environments")

@@ -26,11 +26,12 @@ import torch
 from benchmarks.corpus import generated_texts, read_folder, sample, write_input
 from benchmarks.flops import ModelShape
 from benchmarks.lines import Lines
-from benchmarks.machine import describe_machine, usable_cores
+from benchmarks.machine import describe_machine
 from benchmarks.models import save_random_noinstruct
 from benchmarks.paths import REPOSITORY
 from benchmarks.whole_job import run_whole_job
 from encoder.encoder import Encoder, load_encoder
+from encoder.placement import usable_cpus
 from encoder.settings import BackendName, DtypeName, EncoderSettings
 from encoder.space import Role
 
@@ -268,7 +269,7 @@ def _write_job(lines: Lines, model: Path, texts: list[str], documents: int, work
         work / "input",
         work / "vectors",
         EncoderSettings(model=str(model)),
-        threads=usable_cores(),
+        threads=usable_cpus(),
         window=_WINDOW,
         folder=REPOSITORY,
     )

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from benchmarks.flops import ModelShape
 from benchmarks.lines import Lines
-from benchmarks.machine import describe_machine, usable_cores
+from benchmarks.machine import describe_machine
+from encoder.placement import usable_cpus
 
 __all__ = ["main"]
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--model", type=Path, required=True, help="folder with config.json")
-    add("--threads", type=int, default=usable_cores())
+    add("--threads", type=int, default=usable_cpus())
     add("--seconds", type=float, default=0.5, help="for each engine, precision and batch")
     add("--batches", type=int, nargs="+", default=list(_BATCHES), help="tokens of a batch")
     add("--round", type=int, default=1, help="what the lines say of it")

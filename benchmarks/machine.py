@@ -6,18 +6,12 @@ import os
 import platform
 from pathlib import Path
 
+from encoder.placement import usable_cpus
 from pipelines.driver.report import installed_versions
 
-__all__ = ["describe_machine", "usable_cores", "use_cores"]
+__all__ = ["describe_machine", "use_cores"]
 
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8", "asimd", "bf16")
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def use_cores(count: int) -> None:
@@ -29,8 +23,8 @@ def use_cores(count: int) -> None:
     Raises:
         ValueError: This process may not use so many.
     """
-    if not 1 <= count <= usable_cores():
-        raise ValueError(f"expected 1 to {usable_cores()} threads, found {count}")
+    if not 1 <= count <= usable_cpus():
+        raise ValueError(f"expected 1 to {usable_cpus()} threads, found {count}")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
@@ -42,7 +36,7 @@ def describe_machine() -> dict[str, object]:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "cpu": cpu.get("model name", platform.processor() or platform.machine()),
-        "cores": usable_cores(),
+        "cores": usable_cpus(),
         "flags": [flag for flag in _FLAGS if flag in flags],
         "memory_gib": round(pages / 2**30, 1),
         "system": platform.system(),

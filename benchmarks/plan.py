@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lines import Lines
-from benchmarks.machine import describe_machine, usable_cores
+from benchmarks.machine import describe_machine
 from benchmarks.paths import REPOSITORY
 from benchmarks.whole_job import run
 from benchmarks.work_folder import measure_in_folder
+from encoder.placement import usable_cpus
 
 __all__ = ["compare", "main"]
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace, work: Path) -> None:
-    cores = str(usable_cores())
+    cores = str(usable_cpus())
     both = ["--input", arguments.input, "--model", arguments.model, *arguments.flags]
     planning = [sys.executable, "-m", "pipelines.plan_capacity", *both]
     run([*planning, "--cpus", cores, "--json-lines"], work / "plan.log", {}, folder=REPOSITORY)

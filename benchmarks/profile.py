@@ -30,9 +30,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.corpus import generated_texts, write_input
-from benchmarks.machine import usable_cores
 from benchmarks.paths import REPOSITORY
 from benchmarks.process_tree import TOKEN
+from encoder.placement import usable_cpus
 from encoder.settings import EncoderSettings
 
 __all__ = ["main"]
@@ -114,7 +114,7 @@ def _check_permitted() -> None:
 
 def _commands(model: str, work: Path) -> dict[str, list[str]]:
     """Return the command of each graph."""
-    threads = min(8, usable_cores())
+    threads = min(8, usable_cpus())
     settings = EncoderSettings(model=model, num_threads=threads)
     source = str(work / "in")
     return {

@@ -11,6 +11,7 @@ Run it again after any failure: it lists what is committed and does the rest.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 import uuid
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from command_line.boundary import run_command
 from command_line.parse import parse_settings
-from encoder.errors import InvalidInputError
+from encoder.errors import InvalidInputError, TwofoldError, one_line
 from encoder.model.reference import ModelReference
 from pipelines.actor.events import Event
 from pipelines.actor.unit_job import UnitJob
@@ -41,6 +42,8 @@ from pipelines.source.units import Source, WorkUnit
 from pipelines.storage import Storage, store_errors
 
 __all__ = ["embed_corpus", "main"]
+
+_logger = logging.getLogger(__name__)
 
 _JOBS_FOLDERS = "/runtime_resources/working_dir_files/"
 
@@ -72,26 +75,43 @@ def embed_corpus(settings: EmbedCorpusSettings) -> RunReport:
         units_planned=len(plan.units),
         units_done_before=len(plan.done),
     )
-    outcome = _embed_units(settings, plan, report, pool) if pool else Outcome({})
+    problems: list[CorpusError] = []
+    try:
+        outcome = _embed_units(settings, plan, report, pool) if pool else Outcome({})
+        units = _units_after(plan, outcome)
+        report.failures = outcome.failures
+        report.sources_replanned = len(outcome.replanned)
+        if outcome.failures:
+            problems.append(UnitFailedError(_failed(outcome.failures, len(units))))
+        with store_errors("publish the index"):
+            problems += publish(settings, storage, plan.pin, units, plan.done, report)
+    except BaseException as error:
+        # The account must not be an earlier run's, however this one ends.
+        report.problems = [*map(str, problems), one_line(error)]
+        try:
+            _write_account(storage, report)
+        except TwofoldError as second:
+            _logger.warning("%s could not be written: %s", REPORT_FILE, second)
+        raise
+    report.problems = [str(problem) for problem in problems]
+    _write_account(storage, report)
+    if problems:
+        raise type(problems[0])("; and ".join(report.problems))
+    return report
+
+
+def _units_after(plan: Plan, outcome: Outcome) -> dict[str, WorkUnit]:
+    """Return the units that the corpus consists of now."""
     units = {**{key: plan.units[key] for key in plan.done}, **outcome.units}
     for uri in outcome.replanned:
         # The run saw a newer version than the plan: what was done of the old one is old.
         units = {k: u for k, u in units.items() if u.source.uri != uri or k in outcome.units}
-    report.failures = outcome.failures
-    report.sources_replanned = len(outcome.replanned)
-    problems: list[CorpusError] = []
-    if outcome.failures:
-        problems.append(UnitFailedError(_failed(outcome.failures, len(units))))
-    try:
-        with store_errors("publish the index"):
-            problems += publish(settings, storage, plan.pin, units, plan.done, report)
-    finally:
-        report.problems = [str(problem) for problem in problems]
-        report.finished_at = time.time()
-        storage.replace(REPORT_FILE, report.to_json().encode())
-    if problems:
-        raise type(problems[0])("; and ".join(report.problems))
-    return report
+    return units
+
+
+def _write_account(storage: Storage, report: RunReport) -> None:
+    report.finished_at = time.time()
+    storage.replace(REPORT_FILE, report.to_json().encode())
 
 
 def _check_lasting(storage: Storage) -> None:

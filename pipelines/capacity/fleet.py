@@ -135,7 +135,7 @@ def rate_without_probe(
         raise InvalidInputError(
             f"--gpus {settings.gpus}: expected their rate, found none; a GPU that is not here "
             "cannot be measured. Run `twofold embed` on a part of the corpus on one of them and "
-            "give `tokens_per_s` of its _report.json as --tokens-per-s, or give --tflops and "
-            "--utilisation for an assumed one"
+            "give `encode_tokens_per_s` of its _report.json as --tokens-per-s, or give --tflops "
+            "and --utilisation for an assumed one"
         )
     return None

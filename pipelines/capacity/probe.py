@@ -6,7 +6,6 @@ not compress, as real ones do not. Nothing of the output is touched.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from encoder.encoder import load_encoder
+from encoder.placement import usable_cpus
 from encoder.settings import EncoderSettings
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
@@ -122,7 +122,7 @@ def probe_forward(
         ModelLoadError: The model does not load here.
         BackendError: The forward failed.
     """
-    threads = settings.num_threads or _usable_cores()
+    threads = settings.num_threads or usable_cpus()
     update = {"device": "cpu", "num_threads": threads}
     encoder = load_encoder(settings.model_copy(update=update))
     try:
@@ -148,9 +148,3 @@ def _window(tokenized: Tokenized) -> Tokenized:
     total = np.cumsum(tokenized.n_tokens[order])
     count = int(np.searchsorted(total, _WINDOW_TOKENS)) + 1
     return tokenized.take([int(i) for i in order[:count]])
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

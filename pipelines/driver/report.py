@@ -134,6 +134,12 @@ class RunReport:
         return (self.finished_at or time.time()) - self.started_at
 
     @property
+    def encode_tokens_per_s(self) -> float | None:
+        """Tokens per second of an actor's forward, the actors' average; None before the first."""
+        seconds = self.seconds_by_stage.get("encode")
+        return self.tokens / seconds if seconds else None
+
+    @property
     def padding_waste(self) -> float:
         """Share of the tokens in the forward that were padding."""
         return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
@@ -156,6 +162,7 @@ class RunReport:
             "wall_s": round(wall_s, 3),
             "documents_per_s": round(self.documents / wall_s, 2),
             "tokens_per_s": round(self.tokens / wall_s, 1),
+            "encode_tokens_per_s": self.encode_tokens_per_s and round(self.encode_tokens_per_s, 1),
             "padding_waste": round(self.padding_waste, 5),
             "limited_by": self.limited_by,
             "seconds_by_stage": {k: round(v, 3) for k, v in self.seconds_by_stage.items()},

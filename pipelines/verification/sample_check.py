@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from encoder.backends.fidelity import LEAST_COSINE, MIN_REDUCED_COSINE
+from encoder.backends.fidelity import LEAST_COSINE, MIN_REDUCED_COSINE, cosines
 from encoder.corpus_files import PROBE_VECTORS_FILE
 from encoder.model_card import ModelCard, load_model_card
 from encoder.probe_vectors import ProbeVectors
@@ -129,11 +129,11 @@ def check_sample(
             texts += found
             problems += missing
     card = load_model_card(model.folder, pin.space.max_seq_length)
-    cosines = _cosines(texts, pin, card)
-    problems += _below(texts, cosines, pin)
+    measured = _cosines(texts, pin, card)
+    problems += _below(texts, measured, pin)
     if probe is not None:
         problems += _probe_problems(probe, pin, card)
-    return SampleCheck(cosines, tuple(problems))
+    return SampleCheck(measured, tuple(problems))
 
 
 def _read(storage: Storage, pin: Pin, shard: IndexedShard, positions: list[int]) -> Iterator[_Row]:
@@ -204,23 +204,19 @@ def _cosines(
     if not texts:
         return np.zeros(0)
     role = Role(pin.layout.role)
-    expected = card.embed([text for _, text in texts], pin.space, role).astype(np.float64)  # (N, D)
-    stored = np.stack([row.vector for row, _ in texts]).astype(np.float64)  # (N, D)
-    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(stored, axis=1)  # (N,)
-    products = np.einsum("nd,nd->n", expected, stored)
-    cosines: npt.NDArray[np.float64] = products / np.where(norms == 0, 1, norms)
-    return cosines
+    expected = card.embed([text for _, text in texts], pin.space, role)  # (N, D)
+    stored = np.stack([row.vector for row, _ in texts]).astype(np.float32)  # (N, D)
+    return cosines(stored, expected)
 
 
 def _below(
-    texts: Sequence[tuple[_Row, str]], cosines: npt.NDArray[np.float64], pin: Pin
+    texts: Sequence[tuple[_Row, str]], found: npt.NDArray[np.float64], pin: Pin
 ) -> Iterator[str]:
-    for (row, _), cosine in zip(texts, cosines, strict=True):
+    for (row, _), cosine in zip(texts, found, strict=True):
         computed = row.shard.footer.provenance.get("dtype", "unknown")
         stored = pin.layout.embedding_dtype
         least = _least_cosine(computed, stored)
-        # A vector that is not finite has no cosine, so it is not above the bar either.
-        if not cosine >= least:
+        if cosine < least:
             yield (
                 f"{row}: cosine {cosine:.6f} with the model card in float32, expected {least} "
                 f"(computed in {computed}, stored in {stored})"

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from benchmarks.machine import usable_cores, use_cores
+from benchmarks.machine import use_cores
+from encoder.placement import usable_cpus
 
 SHOW = "import os; print(len(os.sched_getaffinity(0)))"
 
@@ -24,7 +25,7 @@ def test_what_is_started_has_so_many_cores():
         os.sched_setaffinity(0, before)
 
 
-@pytest.mark.parametrize("count", [0, usable_cores() + 1])
+@pytest.mark.parametrize("count", [0, usable_cpus() + 1])
 def test_cores_that_are_not_there_are_refused(count):
-    with pytest.raises(ValueError, match=f"expected 1 to {usable_cores()} threads, found {count}"):
+    with pytest.raises(ValueError, match=f"expected 1 to {usable_cpus()} threads, found {count}"):
         use_cores(count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from encoder.errors import InvalidInputError
 from encoder.settings import EncoderSettings
 from pipelines.driver import cluster
 from pipelines.embed_corpus import embed_corpus, main
+from pipelines.errors import ClusterError, StorageError
 from pipelines.settings import EmbedCorpusSettings
 
 
@@ -41,6 +43,44 @@ def test_an_output_in_rays_copy_of_the_working_directory_is_refused(tmp_path, ti
     with pytest.raises(InvalidInputError, match=r"outlives the job.*give an absolute path"):
         embed_corpus(settings(tmp_path, tiny_model, copy / "vectors"))
     assert not copy.exists()
+
+
+@pytest.mark.parametrize("error", [ClusterError("the head is gone"), KeyboardInterrupt()])
+def test_a_run_that_ends_early_leaves_its_own_account_and_no_earlier_ones(
+    tmp_path, tiny_model, monkeypatch, error
+):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "_report.json").write_text('{"run_id": "yesterday", "problems": []}')
+
+    def end(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("pipelines.embed_corpus._start_ray", lambda *_: object())
+    monkeypatch.setattr("pipelines.embed_corpus._embed_units", end)
+    with pytest.raises(type(error)):
+        embed_corpus(settings(tmp_path, tiny_model, output))
+    account = json.loads((output / "_report.json").read_text())
+    assert account["run_id"] != "yesterday"
+    (problem,) = account["problems"]
+    assert problem.startswith(type(error).__name__)
+
+
+def test_where_the_account_cannot_be_written_the_cause_is_still_told(
+    tmp_path, tiny_model, monkeypatch, caplog
+):
+    def end(*_: object, **__: object) -> None:
+        raise ClusterError("the head is gone")
+
+    def fail(*_: object, **__: object) -> None:
+        raise StorageError("the store is gone, too")
+
+    monkeypatch.setattr("pipelines.embed_corpus._start_ray", lambda *_: object())
+    monkeypatch.setattr("pipelines.embed_corpus._embed_units", end)
+    monkeypatch.setattr("pipelines.embed_corpus._write_account", fail)
+    with pytest.raises(ClusterError, match="the head is gone"):
+        embed_corpus(settings(tmp_path, tiny_model, tmp_path / "out"))
+    assert "_report.json could not be written: the store is gone, too" in caplog.text
 
 
 def test_a_plan_says_where_the_output_would_be(tmp_path, tiny_model, monkeypatch, capsys):

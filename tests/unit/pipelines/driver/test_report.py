@@ -71,6 +71,15 @@ def test_rates_are_over_the_whole_run():
     assert (found["wall_s"], found["documents_per_s"], found["tokens_per_s"]) == (4.0, 0.5, 2.5)
 
 
+def test_what_an_actor_encodes_in_a_second_knows_no_start_and_no_other_actor():
+    assert a_report().to_dict()["encode_tokens_per_s"] is None
+    report = a_report(started_at=100.0, finished_at=1_000.0)
+    report.add(a_shard())
+    report.add(a_shard())
+    found = report.to_dict()
+    assert found["encode_tokens_per_s"] == round(found["tokens"] / 3.0, 1)
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
