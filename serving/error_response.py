@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from encoder.errors import InvalidInputError, TwofoldError
-from serving.errors import OverloadedError, error_type, http_status
+from serving.errors import OverloadedError, error_code, error_type, http_status
 from serving.request_record import record_of
 
 __all__ = ["ErrorBody", "describe_problems", "error_response", "shape_errors"]
@@ -24,7 +24,7 @@ class ErrorDetail(BaseModel):
     message: str
     type: str
     param: str | None
-    code: int
+    code: str | None
 
 
 class ErrorBody(BaseModel):
@@ -33,6 +33,8 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
+_UNKNOWN_URL = "unknown_url"
+"""As OpenAI calls a path that is none."""
 _SHOWN_PROBLEMS = 5
 _SHOWN_CHARACTERS = 200
 
@@ -44,7 +46,8 @@ def error_response(error: TwofoldError) -> JSONResponse:
         headers["retry-after"] = str(error.retry_after_s)
     if http_status(error) == 401:
         headers["www-authenticate"] = "Bearer"
-    return _shaped(http_status(error), str(error), error_type(error), headers)
+    detail = _detail(str(error), error_type(error), error_code(error))
+    return _shaped(http_status(error), detail, headers)
 
 
 def shape_errors(app: FastAPI) -> None:
@@ -65,21 +68,19 @@ def shape_errors(app: FastAPI) -> None:
     async def not_found(request: Request, error: HTTPException) -> JSONResponse:
         message = f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is"
         record_of(request.scope).error = message
-        return _shaped(
-            error.status_code, message, "invalid_request_error", dict(error.headers or {})
-        )
+        code = _UNKNOWN_URL if error.status_code == 404 else None
+        detail = _detail(message, "invalid_request_error", code)
+        return _shaped(error.status_code, detail, dict(error.headers or {}))
 
 
-def _shaped(status: int, message: str, kind: str, headers: dict[str, str]) -> JSONResponse:
+def _detail(message: str, kind: str, code: str | None) -> ErrorDetail:
     # A lone surrogate of the client's own text must not break the answer that complains of it.
     readable = message.encode("utf-8", "backslashreplace").decode("utf-8")
-    return JSONResponse(
-        ErrorBody(
-            error=ErrorDetail(message=readable, type=kind, param=None, code=status)
-        ).model_dump(),
-        status,
-        headers,
-    )
+    return ErrorDetail(message=readable, type=kind, param=None, code=code)
+
+
+def _shaped(status: int, detail: ErrorDetail, headers: dict[str, str]) -> JSONResponse:
+    return JSONResponse(ErrorBody(error=detail).model_dump(), status, headers)
 
 
 def describe_problems(problems: Sequence[Any]) -> str:

@@ -23,6 +23,7 @@ from serving.access_log import AccessLog
 from serving.embedding import EmbeddingService
 from serving.http_app import build_http_app
 from serving.settings import ServingSettings
+from support.answers import assert_error, error_of
 from support.fake_encoder import SPACE, FakeEncoder
 
 __all__ = [
@@ -191,18 +192,10 @@ def refusal(response: httpx.Response, status: int, kind: str = "invalid_request_
     assert response.headers["content-type"] == "application/json"
     # Serve itself gives back an id that came with the request.
     assert ("x-request-id" in response.headers) != ("x-request-id" in response.request.headers)
-    body = response.json()
-    assert body == {
-        "error": {
-            "message": body["error"]["message"],
-            "type": kind,
-            "param": None,
-            "code": status,
-        }
-    }
-    message = body["error"]["message"]
-    assert isinstance(message, str)
-    assert message
+    assert_error(response.content, status)
+    error = error_of(response.content)
+    assert (error["type"], error["param"]) == (kind, None)
+    message: str = error["message"]
     return message
 
 

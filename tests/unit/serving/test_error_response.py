@@ -17,6 +17,27 @@ def test_an_unknown_path_and_a_wrong_method_are_told_in_the_same_shape(app: App)
     assert wrong.headers["allow"] == "POST"
 
 
+def test_a_code_is_a_word_of_openais_or_ours_and_never_a_number():
+    """Clients of .NET, Java and Rust read a string or null, and fail on a number."""
+    app, locked = App(max_inputs=1), App(api_keys=("right",))
+    codes = {
+        "model_not_found": app.post(V1, input="a", model="ada"),
+        "unknown_url": app.post("/v1/nothing"),
+        "invalid_api_key": locked.post(V1, input="a"),
+        "request_too_large": app.post(V1, input=["a", "b"]),
+        "unsupported_media_type": app.post_text(V1, "{}", content_type="text/plain"),
+        "text_failed": app.post(V1, input="poison"),
+    }
+
+    assert {code: answer.json()["error"]["code"] for code, answer in codes.items()} == {
+        code: code for code in codes
+    }
+    assert app.post(V1, input=7).json()["error"]["code"] is None
+    described = app.get("/openapi.json").json()["components"]["schemas"]["ErrorDetail"]
+    kinds = [choice["type"] for choice in described["properties"]["code"]["anyOf"]]
+    assert kinds == ["string", "null"]
+
+
 @pytest.mark.parametrize(
     "body",
     [
