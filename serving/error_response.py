@@ -15,7 +15,7 @@ from encoder.errors import InvalidInputError, TwofoldError
 from serving.errors import OverloadedError, error_code, error_type, http_status
 from serving.request_record import record_of
 
-__all__ = ["ErrorBody", "describe_problems", "error_response", "shape_errors"]
+__all__ = ["ErrorBody", "describe_problems", "error_response", "shape_errors", "shortened"]
 
 
 class ErrorDetail(BaseModel):
@@ -35,6 +35,7 @@ class ErrorBody(BaseModel):
 
 _UNKNOWN_URL = "unknown_url"
 """As OpenAI calls a path that is none."""
+_MESSAGE_CHARACTERS = 2000
 _SHOWN_PROBLEMS = 5
 _SHOWN_CHARACTERS = 200
 
@@ -73,9 +74,16 @@ def shape_errors(app: FastAPI) -> None:
         return _shaped(error.status_code, detail, dict(error.headers or {}))
 
 
+def shortened(message: str) -> str:
+    """Return a message without the rest of what a client sent, of which it may quote megabytes."""
+    if len(message) <= _MESSAGE_CHARACTERS:
+        return message
+    return f"{message[:_MESSAGE_CHARACTERS]} [...]"
+
+
 def _detail(message: str, kind: str, code: str | None) -> ErrorDetail:
     # A lone surrogate of the client's own text must not break the answer that complains of it.
-    readable = message.encode("utf-8", "backslashreplace").decode("utf-8")
+    readable = shortened(message).encode("utf-8", "backslashreplace").decode("utf-8")
     return ErrorDetail(message=readable, type=kind, param=None, code=code)
 
 

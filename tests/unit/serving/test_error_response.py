@@ -38,6 +38,16 @@ def test_a_code_is_a_word_of_openais_or_ours_and_never_a_number():
     assert kinds == ["string", "null"]
 
 
+def test_an_error_quotes_a_part_of_what_the_client_sent_in_the_answer_and_in_the_log():
+    app = App()
+
+    message = refusal(app.post(V1, input="a", input_type="x" * 100_000), 400)
+
+    assert message.startswith("input_type: expected one of query, ")
+    assert len(message) < 2100
+    assert len(app.access_lines()[-1]) < 2500
+
+
 @pytest.mark.parametrize(
     "body",
     [

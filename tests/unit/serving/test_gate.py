@@ -272,7 +272,7 @@ def test_refusals_that_wait_for_their_turn_hold_no_bodies():
             with app.held_up():
                 working = asyncio.create_task(client.post(V1, json={"input": "a b c d e f"}))
                 await app.a_forward_has_begun()
-                held = gate._buffered._held
+                held = gate.buffered.held
                 tracemalloc.start()
                 before, _ = tracemalloc.get_traced_memory()
                 refused = [
@@ -281,12 +281,12 @@ def test_refusals_that_wait_for_their_turn_hold_no_bodies():
                 await all_wait.wait()
                 after, _ = tracemalloc.get_traced_memory()
                 tracemalloc.stop()
-                assert gate._buffered._held == held
+                assert gate.buffered.held == held
                 assert after - before < 200 * 100_000 / 4
                 may_go_on.set()
                 await asyncio.gather(*refused)
             assert (await working).status_code == 200
         assert statuses == [429] * 200
-        assert gate._buffered._held == 0
+        assert gate.buffered.held == 0
 
     run_scenario(scenario())
