@@ -251,9 +251,16 @@ class EmbeddingService:
                 "start the endpoint with --accept-token-arrays if its clients use this model's "
                 "tokenizer"
             )
-        return self.encoder.tokenize_ids(
+        tokenized = self.encoder.tokenize_ids(
             cast("Sequence[Sequence[int]]", request.inputs), request.role
         )
+        if request.truncate is Truncate.START and tokenized.truncated.any():
+            raise InvalidInputError(
+                f"truncate: expected END or NONE for token ids of more than "
+                f"{self.space.max_seq_length} tokens, found START, which is for text; send their "
+                "end alone"
+            )
+        return tokenized
 
     async def _submit(self, tokenized: Tokenized, role: Role) -> Batched:
         # Counted as it comes: what times out in the queue was wanted, too.
