@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import logging
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -97,8 +98,10 @@ class Gate:
                 return
             # Serve puts its route prefix here, which what comes before Serve cannot know.
             self._root_path = scope.get("root_path", "")
-            if scope["path"].endswith("/") or scope["path"] == self._root_path:
-                # The framework would send the client away, to an address that may leave its TLS.
+            path = scope["path"]
+            if path.endswith("/") or "//" in path or path == self._root_path:
+                # The framework would send the client away, to an address that may leave its TLS, or
+                # know no such path: a client whose base URL ends in a slash posts to //embed.
                 scope = {**scope, "path": self._root_path + _path(scope, self._root_path)}
             visit = self._visit(scope, receive, send, is_within_serve=True)
             await self._answer(visit, self._pass_on(visit, routes))
@@ -280,16 +283,30 @@ class _Visit:
         return self.scope["method"] in ("POST", "PUT", "PATCH")
 
 
+_MODELS = re.compile("/+v1/+models/")
+_SLASHES = re.compile("//+")
 _DEFECT = "a defect in the endpoint; its log has the details under request id {}"
 
 
 def _path(scope: Scope, root_path: str) -> str:
-    """Return what a request asks for below Serve's route prefix; with a slash behind or without."""
+    """Return what a request asks for below Serve's route prefix, without slashes too many.
+
+    Those of a model's name (s3://bucket, /folder) are its own.
+    """
     path: str = scope["path"].removeprefix(root_path)
+    if "//" in path:
+        models = _MODELS.match(path)
+        name_at = models.end() if models else len(path)
+        path = _SLASHES.sub("/", path[:name_at]) + path[name_at:]
     return path.rstrip("/") or "/"
 
 
 def _check_media_type(headers: Headers) -> None:
+    encoding = headers.get("content-encoding", "identity").strip()
+    if encoding.lower() not in ("identity", ""):
+        raise UnsupportedMediaError(
+            f"content-encoding: expected none, found {encoding!r}; send the body uncompressed"
+        )
     media_type = headers.get("content-type", "application/json").partition(";")[0].strip()
     if media_type.lower() != "application/json":
         raise UnsupportedMediaError(
