@@ -12,7 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from encoder.errors import InvalidInputError, TwofoldError
-from serving.errors import OverloadedError, error_code, error_type, http_status
+from serving.errors import (
+    OverloadedError,
+    TextFailedError,
+    error_code,
+    error_type,
+    http_status,
+)
 from serving.request_record import record_of
 
 __all__ = ["ErrorBody", "describe_problems", "error_response", "shape_errors", "shortened"]
@@ -45,6 +51,8 @@ def error_response(error: TwofoldError) -> JSONResponse:
     headers = {}
     if isinstance(error, OverloadedError):
         headers["retry-after"] = str(error.retry_after_s)
+    if isinstance(error, TextFailedError):
+        headers["x-should-retry"] = "false"  # openai's client sends a 500 twice more
     if http_status(error) == 401:
         headers["www-authenticate"] = "Bearer"
     detail = _detail(str(error), error_type(error), error_code(error))
@@ -97,30 +105,29 @@ def describe_problems(problems: Sequence[Any]) -> str:
     Args:
         problems: As pydantic lists them.
     """
-    told: dict[str, str] = {}
+    told: dict[str, list[Any]] = {}
     for problem in problems:
-        place = [str(part) for part in problem["loc"]]
-        field = place[0] if place else "body"
-        if field not in told:
-            told[field] = _problem(problem, place)
-    shown = list(told.values())[:_SHOWN_PROBLEMS]
+        place = problem["loc"]
+        told.setdefault(str(place[0]) if place else "body", []).append(problem)
+    shown = [_told(*field) for field in list(told.items())[:_SHOWN_PROBLEMS]]
     more = len(told) - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
-def _problem(problem: dict[str, Any], place: list[str]) -> str:
-    field = place[0] if place else "body"
-    kind = str(problem["type"])
+def _told(field: str, problems: list[Any]) -> str:
+    """Return what is wrong with a field: of a union's branches, what each would take."""
+    kind = str(problems[0]["type"])
     if kind == "missing":
         return f"{field}: expected a value, found none"
     if kind == "string_unicode":
         return f"{field}: expected text that can be written as UTF-8, found a lone surrogate"
+    found = _found(problems[0])
     if field in _INPUT_FIELDS:
-        return f"{field}: expected {_INPUT_FIELDS[field]}, found {_found(problem)}"
+        return f"{field}: expected {_INPUT_FIELDS[field]}, found {found}"
     if kind == "value_error":
-        return str(problem["msg"]).removeprefix("Value error, ")
-    expected = str(problem["msg"]).removeprefix("Input should be ")
-    return f"{field}: expected {expected}, found {_found(problem)}"
+        return str(problems[0]["msg"]).removeprefix("Value error, ")
+    expected = (str(problem["msg"]).removeprefix("Input should be ") for problem in problems)
+    return f"{field}: expected {' or '.join(dict.fromkeys(expected))}, found {found}"
 
 
 _INPUT_FIELDS = {

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from encoder.errors import InvalidInputError
 from serving.dialects.served_models import ServedModels
@@ -31,7 +31,9 @@ class CohereEmbed(Body):
     model: StrictStr | None = Field(None, description="A served name")
     texts: TextList = Field(description="Texts to embed")
     input_type: StrictStr | None = Field(None, description="search_query, search_document, ...")
-    truncate: Literal["NONE", "START", "END"] = Field("END", description="Where long texts are cut")
+    truncate: Literal["NONE", "START", "END"] | None = Field(
+        None, description="Where long texts are cut; END where absent"
+    )
     embedding_types: list[_EmbeddingType] | None = Field(
         None,
         max_length=len(get_args(_EmbeddingType)),
@@ -41,6 +43,7 @@ class CohereEmbed(Body):
     max_tokens: PositiveInt | None = Field(
         None, description="Refused unless it is the model's own max_seq_length"
     )
+    priority: StrictInt | None = Field(None, description="Not used")
 
 
 class CohereEmbeddings(BaseModel):
@@ -73,7 +76,9 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
             )
         types = _types(body.embedding_types, body.output_dimension or service.space.dimension)
         embedding = await service.embed(
-            EmbedRequest(body.texts, role, Truncate(body.truncate.lower()), body.output_dimension)
+            EmbedRequest(
+                body.texts, role, Truncate((body.truncate or "END").lower()), body.output_dimension
+            )
         )
         return await respond(request, embedding, lambda: _content(embedding, body.texts, types))
 

@@ -43,8 +43,10 @@ class OpenAIEmbeddings(Body):
     user: StrictStr | None = Field(None, description="Not used")
     input_type: StrictStr | None = Field(None, description="query, document, passage, ...")
     task: StrictStr | None = Field(None, description="As input_type, in Jina's words")
-    truncate: StrictBool | Literal["NONE", "START", "END"] = Field(
-        True, description="False or NONE (as NIM has it) refuses inputs that are too long"
+    truncate: StrictBool | Literal["NONE", "START", "END"] | None = Field(
+        None,
+        description="False or NONE (as NIM has it) refuses inputs that are too long; END where "
+        "absent",
     )
 
     @property
@@ -52,7 +54,7 @@ class OpenAIEmbeddings(Body):
         """What happens to long inputs."""
         if isinstance(self.truncate, str):
             return Truncate(self.truncate.lower())
-        return Truncate.END if self.truncate else Truncate.NONE
+        return Truncate.NONE if self.truncate is False else Truncate.END
 
     @field_validator("encoding_format", mode="before")
     @classmethod

@@ -136,7 +136,12 @@ def _parsed(content: bytes) -> Any:  # noqa: ANN401 - JSON
         return json.loads(content)
     except json.JSONDecodeError as error:
         reason = f" ({error.msg})"
-    except (ValueError, RecursionError):  # no UTF-8, thousands of digits; nested without end
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(
+            f"body: expected JSON in UTF-8, found byte {content[error.start]:#04x} at position "
+            f"{error.start}, where UTF-8 has none; encode the body as UTF-8"
+        ) from error
+    except (ValueError, RecursionError):  # thousands of digits; nested without end
         reason = ""
     raise InvalidInputError(f"body: expected JSON, found something else{reason}")
 

@@ -38,6 +38,20 @@ def test_a_code_is_a_word_of_openais_or_ours_and_never_a_number():
     assert kinds == ["string", "null"]
 
 
+def test_a_body_that_is_not_utf_8_is_told_so(app: App):
+    message = refusal(app.post_text(V1, '{"input": "café"}'.encode("latin-1")), 400)
+
+    assert "body: expected JSON in UTF-8, found byte 0xe9 at position 14" in message
+
+
+def test_a_text_that_makes_the_model_raise_is_not_sent_again(app: App):
+    """openai's client would, twice."""
+    answer = app.post(V1, input="poison")
+
+    refusal(answer, 500, "server_error")
+    assert answer.headers["x-should-retry"] == "false"
+
+
 def test_an_error_quotes_a_part_of_what_the_client_sent_in_the_answer_and_in_the_log():
     app = App()
 

@@ -90,8 +90,12 @@ def test_cohere_output_dimension_is_another_space(app: App):
 def test_cohere_cuts_where_it_is_told_to(app: App):
     last_eight = NINE.removeprefix("one ")
 
-    for where, kept in ((None, NINE), ("END", NINE), ("START", last_eight)):
-        fields = {"truncate": where} if where else {}
+    for fields, kept in (
+        ({}, NINE),
+        ({"truncate": None}, NINE),
+        ({"truncate": "END"}, NINE),
+        ({"truncate": "START"}, last_eight),
+    ):
         response = app.post(V2, texts=["short", NINE], **fields)
         check_vectors(response, [vector("short"), vector(kept)])
         assert response.json()["meta"]["truncated"] == [1]
@@ -117,3 +121,10 @@ def test_cohere_max_tokens_may_only_be_the_models_own(app: App):
 def test_cohere_refuses_to_answer_in_no_type_at_all(app: App):
     message = refusal(app.post(V2, texts=["a"], embedding_types=[]), 400)
     assert "embedding_types: expected at least one" in message
+
+
+def test_cohere_takes_a_priority_and_no_inputs_that_are_no_texts(app: App):
+    check_vectors(app.post(V2, texts=["a"], priority=3), [vector("a")])
+    assert "priority: expected " in refusal(app.post(V2, texts=["a"], priority="high"), 400)
+    inputs = [{"content": [{"type": "text", "text": "a"}]}]
+    assert "inputs" in refusal(app.post(V2, texts=["a"], inputs=inputs), 400)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.dialects import json_parts, wire
@@ -46,6 +46,7 @@ def test_every_dialects_answer_is_the_same_in_parts(replica: App, shape: str):
         assert answers[-1] == dumped(content)
         return answers[-1]
 
+    @settings(max_examples=25, deadline=None)
     @given(count=st.integers(1, 300), part_floats=st.integers(1, 500))
     def ask(count: int, part_floats: int) -> None:
         with pytest.MonkeyPatch.context() as patch:
