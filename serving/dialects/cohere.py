@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ _Vectors = npt.NDArray[np.float32]
 
 class CohereEmbed(Body):
     """Body of `POST /v2/embed`."""
+
+    inputs_field: ClassVar[str | None] = "texts"
 
     model: StrictStr | None = Field(None, description="A served name")
     texts: TextList = Field(description="Texts to embed")
@@ -58,7 +60,7 @@ class CohereEmbeddings(BaseModel):
 
 def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(tags=["Cohere"], route_class=BodyRoute)
+    routes = APIRouter(tags=["Cohere"], route_class=BodyRoute.limited_by(service.check_count))
 
     @routes.post(
         "/v2/embed",

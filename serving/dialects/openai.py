@@ -7,7 +7,7 @@ The role comes from `input_type` (as NIM and Voyage have it), `task` (Jina) or t
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, StrictBool, StrictStr, field_validator
@@ -33,6 +33,8 @@ _EncodingFormat = Literal["float", "base64"]
 
 class OpenAIEmbeddings(Body):
     """Body of `POST /v1/embeddings`."""
+
+    inputs_field: ClassVar[str | None] = "input"
 
     input: Inputs = Field(description="Text, texts, or token ids (see --accept-token-arrays)")
     model: StrictStr | None = Field(
@@ -91,7 +93,7 @@ class OpenAIEmbeddingList(BaseModel):
 
 def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(tags=["OpenAI"], route_class=BodyRoute)
+    routes = APIRouter(tags=["OpenAI"], route_class=BodyRoute.limited_by(service.check_count))
     created = int(time.time())
 
     @routes.post(

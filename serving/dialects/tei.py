@@ -6,7 +6,7 @@ given an address that says it.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field, StrictBool, StrictStr, field_validator
@@ -42,6 +42,8 @@ class TeiOptions(Body):
 class TeiEmbed(Body):
     """Body of `POST /embed`."""
 
+    inputs_field: ClassVar[str | None] = "inputs"
+
     inputs: Texts = Field(description="Text or texts")
     truncate: StrictBool | None = Field(None, description="False refuses inputs that are too long")
     truncation_direction: Literal["left", "right"] | None = Field(
@@ -69,7 +71,9 @@ class TeiEmbed(Body):
 
 def router(service: EmbeddingService, models: ServedModels, settings: ServingSettings) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(tags=["text-embeddings-inference"], route_class=BodyRoute)
+    routes = APIRouter(
+        tags=["text-embeddings-inference"], route_class=BodyRoute.limited_by(service.check_count)
+    )
     for address_role in (None, *Role):
         _add_routes(routes, address_role, service, models, settings)
     return routes
