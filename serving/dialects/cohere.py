@@ -1,4 +1,8 @@
-"""Cohere's embed API, version 2: `POST /v2/embed`."""
+"""Cohere's embed API: `POST /v2/embed`, and `POST /v1/embed` for clients of version 1.
+
+Version 1, which LangChain's and LlamaIndex's classes for Cohere use, answers with bare floats where
+no types are asked for; all else is the same.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ _Vectors = npt.NDArray[np.float32]
 
 
 class CohereEmbed(Body):
-    """Body of `POST /v2/embed`."""
+    """Body of `POST /v2/embed` and `POST /v1/embed`."""
 
     inputs_field: ClassVar[str | None] = "texts"
 
@@ -49,12 +53,22 @@ class CohereEmbed(Body):
 
 
 class CohereEmbeddings(BaseModel):
-    """Answer of `POST /v2/embed`: each type that was asked for, by its name."""
+    """Answer of `POST /v2/embed`, and of version 1 with types: each of them by its name."""
 
     id: str
     texts: list[str]
     embeddings: dict[str, list[list[float]] | list[list[int]] | list[str]]
     response_type: Literal["embeddings_by_type"]
+    meta: dict[str, Any] = Field(description="billed_units.input_tokens; truncated: indices")
+
+
+class CohereFloats(BaseModel):
+    """Answer of `POST /v1/embed` where no types are asked for."""
+
+    id: str
+    texts: list[str]
+    embeddings: list[list[float]]
+    response_type: Literal["embeddings_floats"]
     meta: dict[str, Any] = Field(description="billed_units.input_tokens; truncated: indices")
 
 
@@ -68,6 +82,17 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
         responses={200: {"model": CohereEmbeddings}},
     )
     async def embed(body: CohereEmbed, request: Request) -> Response:
+        return await answer(body, request, "2")
+
+    @routes.post(
+        "/v1/embed",
+        summary="As Cohere's version 1 does",
+        responses={200: {"model": CohereFloats | CohereEmbeddings}},
+    )
+    async def embed_as_version_1(body: CohereEmbed, request: Request) -> Response:
+        return await answer(body, request, "1")
+
+    async def answer(body: CohereEmbed, request: Request, version: str) -> Response:
         record_of(request.scope).dialect = "cohere"
         _, role = models.choose(body.model, {"input_type": body.input_type})
         longest = service.space.max_seq_length
@@ -77,12 +102,16 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
                 "vectors of texts cut elsewhere are of another space; leave it out"
             )
         types = _types(body.embedding_types, body.output_dimension or service.space.dimension)
+        where = Truncate((body.truncate or "END").lower())
         embedding = await service.embed(
-            EmbedRequest(
-                body.texts, role, Truncate((body.truncate or "END").lower()), body.output_dimension
-            )
+            EmbedRequest(body.texts, role, where, body.output_dimension)
         )
-        return await respond(request, embedding, lambda: _content(embedding, body.texts, types))
+        has_types = version != "1" or body.embedding_types is not None
+        return await respond(
+            request,
+            embedding,
+            lambda: _content(embedding, body.texts, types if has_types else None, version),
+        )
 
     return routes
 
@@ -121,14 +150,20 @@ _WRITERS: dict[str, Callable[[_Vectors], list[Any]]] = {
 }
 
 
-def _content(embedding: Embedding, texts: list[str], types: list[str]) -> dict[str, Any]:
+def _content(
+    embedding: Embedding, texts: list[str], types: list[str] | None, version: str
+) -> dict[str, Any]:
+    """Return the body of an answer: vectors by their types, or bare floats where there are none."""
+    vectors = embedding.vectors
     return {
         "id": str(uuid.uuid4()),
         "texts": texts,
-        "embeddings": {name: _WRITERS[name](embedding.vectors) for name in types},
-        "response_type": "embeddings_by_type",
+        "embeddings": (
+            list(vectors) if types is None else {name: _WRITERS[name](vectors) for name in types}
+        ),
+        "response_type": "embeddings_floats" if types is None else "embeddings_by_type",
         "meta": {
-            "api_version": {"version": "2"},
+            "api_version": {"version": version},
             "billed_units": {"input_tokens": embedding.total_tokens},
             "truncated": embedding.truncated_inputs,
         },

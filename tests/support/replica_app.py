@@ -176,8 +176,8 @@ def embeddings(response: httpx.Response) -> list[Any]:
     if "data" in body:
         assert [item["index"] for item in body["data"]] == list(range(len(body["data"])))
         return [item["embedding"] for item in body["data"]]
-    (found,) = body["embeddings"].values()
-    return list(found)
+    found = body["embeddings"]
+    return found if isinstance(found, list) else list(*found.values())
 
 
 def check_vectors(response: httpx.Response, expected: Sequence[np.ndarray]) -> None:

@@ -8,9 +8,15 @@ from support.replica_app import App
 def test_the_docs_describe_every_route_and_the_shape_of_errors(app: App):
     schema = app.get("/openapi.json").json()
 
-    assert {"/v1/embeddings", "/v1/models", "/v2/embed", "/embed", "/", "/info"} <= set(
-        schema["paths"]
-    )
+    assert {
+        "/v1/embeddings",
+        "/v1/models",
+        "/v1/embed",
+        "/v2/embed",
+        "/embed",
+        "/",
+        "/info",
+    } <= set(schema["paths"])
     assert schema["info"]["version"] == "1.2.3"
     for operations in schema["paths"].values():
         for operation in operations.values():

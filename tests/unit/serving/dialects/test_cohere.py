@@ -62,6 +62,29 @@ def test_cohere_gives_floats_where_no_type_is_named(app: App):
     assert np.array(body["embeddings"]["float"][0], np.float32).tobytes() == vector("a").tobytes()
 
 
+def test_coheres_version_1_answers_with_bare_floats_where_no_type_is_named(app: App):
+    texts = ["first text", "second"]
+
+    for fields in ({}, {"embedding_types": None}):
+        answer = app.post("/v1/embed", texts=texts, input_type="search_document", **fields)
+        check_vectors(answer, [vector(text, DOCUMENT) for text in texts])
+        body = answer.json()
+        assert body.keys() == {"id", "texts", "embeddings", "response_type", "meta"}
+        assert body["response_type"] == "embeddings_floats"
+        assert body["texts"] == texts
+        assert body["meta"]["api_version"] == {"version": "1"}
+        assert body["meta"]["billed_units"] == {"input_tokens": 3}
+
+
+def test_coheres_version_1_answers_by_type_where_types_are_named(app: App):
+    asked = {"texts": ["a"], "embedding_types": ["float", "ubinary"]}
+
+    first, second = (app.post(path, **asked).json() for path in ("/v1/embed", V2))
+
+    assert first["response_type"] == "embeddings_by_type"
+    assert first["embeddings"] == second["embeddings"]
+
+
 @pytest.mark.parametrize("kind", ["int8", "uint8"])
 def test_cohere_refuses_quantised_types_and_says_why(app: App, kind: str):
     message = refusal(app.post(V2, texts=["a"], embedding_types=["float", kind]), 400)

@@ -19,6 +19,7 @@ SHAPES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "openai": (V1, "input", {}),
     "openai base64": (V1, "input", {"encoding_format": "base64"}),
     "cohere": (V2, "texts", {"embedding_types": TYPES}),
+    "cohere 1": ("/v1/embed", "texts", {}),
     "tei": (TEI, "inputs", {}),
 }
 
