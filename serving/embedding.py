@@ -115,7 +115,7 @@ class EmbeddingService:
             raise
 
     def check_count(self, count: int, role: Role | None = None) -> None:
-        """Refuse a request by the number of its inputs alone.
+        """Refuse a request by the number of its inputs alone; without a role where it is unread.
 
         Raises:
             RequestTooLargeError: There are more than are allowed.

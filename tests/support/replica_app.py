@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import numpy as np
@@ -22,6 +25,7 @@ from encoder.tokenizer import Tokenized
 from serving.access_log import AccessLog
 from serving.embedding import EmbeddingService
 from serving.http_app import build_http_app
+from serving.load import LoadMeter
 from serving.settings import ServingSettings
 from support.answers import assert_error, error_of
 from support.fake_encoder import SPACE, FakeEncoder
@@ -110,7 +114,10 @@ class App:
         self.encoder = WideEncoder()
         self.metrics = RecordedMetrics()
         self.settings = ServingSettings(**{"model": NAME, **settings})
-        self.service = EmbeddingService(self.encoder, self.settings, self.metrics)  # type: ignore[arg-type]
+        self._now = 0.0
+        with patch("serving.embedding.LoadMeter", partial(LoadMeter, clock=self._clock)):
+            self.service = EmbeddingService(self.encoder, self.settings, self.metrics)  # type: ignore[arg-type]
+        self._looked_at = self._now
         self._written = _KeptLines()
         self._access_log = AccessLog(self._written)
         self.asgi = build_http_app(
@@ -147,6 +154,16 @@ class App:
             name.replace("_", "-"): value for name, value in headers.items()
         }
         return self.request("POST", path, content=body, headers=headers)
+
+    def _clock(self) -> float:
+        self._now = time.monotonic()
+        return self._now
+
+    def offered_tokens(self) -> int:
+        """Tokens that clients wanted encoded since the last look, as the autoscaler is told."""
+        rate = self.service.load.report()["offered_tokens_per_s"]
+        elapsed_s, self._looked_at = self._now - self._looked_at, self._now
+        return round(rate * elapsed_s)
 
     def access_lines(self) -> list[str]:
         """What the access log has by now."""

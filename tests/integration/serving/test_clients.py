@@ -304,7 +304,7 @@ class TestHuggingFace:
         cannot stand beside pydoclint's."""
 
         def embed(address: str, texts: str | list[str], *, normalize: bool) -> np.ndarray:
-            with InferenceClient(model=f"{endpoint.url}{address}", token=None) as client:
+            with InferenceClient(model=f"{endpoint.url}{address}", token=NO_KEY) as client:
                 return client.feature_extraction(text=texts, truncate=True, normalize=normalize)
 
         assert_same(embed("", TEXTS[0], normalize=True), expected[Role.QUERY][:1])
