@@ -165,12 +165,15 @@ class Tokenizer:
                 input_ids[index] = self._last_tokens(texts[index], prompt)
         return _tokenized(input_ids, truncated)
 
-    def tokenize_ids(self, id_rows: Sequence[Sequence[int]], prompt: str = "") -> Tokenized:
+    def tokenize_ids(
+        self, id_rows: Sequence[Sequence[int]], prompt: str = "", *, keep_end: bool = False
+    ) -> Tokenized:
         """Take texts that were tokenized elsewhere with this very tokenizer.
 
         Args:
             id_rows: N rows of ids; the special tokens around a text may be there or not.
             prompt: Put in front of every text.
+            keep_end: Keep the last ids of a row that is too long, not the first ones.
 
         Raises:
             InvalidInputError: An id is outside the vocabulary; names the row.
@@ -184,9 +187,11 @@ class Tokenizer:
                     f"expected token ids of 0 to {vocabulary - 1} at index {index}, found others; "
                     "tokenize with this model's tokenizer, or send text"
                 )
-            content = [*prompt_ids, *self._without_special_tokens(row)]
-            truncated[index] = len(content) > self._content_tokens
-            input_ids.append(self._with_special_tokens(content))
+            content = self._without_special_tokens(row)
+            room = max(0, self._content_tokens - len(prompt_ids))
+            truncated[index] = len(prompt_ids) + len(content) > self._content_tokens
+            kept = content[max(0, len(content) - room) :] if keep_end else content
+            input_ids.append(self._with_special_tokens([*prompt_ids, *kept]))
         return _tokenized(input_ids, truncated)
 
     def windows(self, text: str, *, overlap: int, prompt: str = "") -> list[tuple[int, int]]:

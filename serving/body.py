@@ -8,45 +8,16 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
+from serving.buffered_bytes import BufferedBytes
 from serving.deadline import within
-from serving.errors import OverloadedError, RequestTooLargeError, SlowClientError
+from serving.errors import RequestTooLargeError, SlowClientError
 from serving.settings import LimitSettings
 
-__all__ = ["BodyReader", "BufferedBytes"]
+__all__ = ["BodyReader"]
 
 _DISCARDED_TIMES_LIMIT = 16
 """A body beyond the limit is read and thrown away up to this multiple of it: most clients look for
 an answer only after they have sent everything."""
-
-
-class BufferedBytes:
-    """Bytes of all bodies that are held at once.
-
-    Args:
-        limit: Bytes beyond which no more are taken.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held = 0
-
-    def take(self, size: int) -> None:
-        """Count bytes that are held from now on.
-
-        Raises:
-            OverloadedError: There would be too many.
-        """
-        if self._held + size > self._limit:
-            raise OverloadedError(
-                f"{self._held} bytes of requests are being read or answered, {self._limit} may; "
-                "send this one again after the time in Retry-After",
-                retry_after_s=1,
-            )
-        self._held += size
-
-    def give_back(self, size: int) -> None:
-        """Count bytes that are held no more."""
-        self._held -= size
 
 
 class BodyReader:
@@ -54,7 +25,7 @@ class BodyReader:
 
     Args:
         limits: Bytes and seconds.
-        buffered: Shared by all bodies; `close` gives this one's bytes back.
+        buffered: Shared by all requests; `close` gives this one's bytes back.
 
     Attributes:
         is_whole: Whether its end has arrived.
@@ -82,7 +53,7 @@ class BodyReader:
         Raises:
             RequestTooLargeError: It has more bytes than are allowed.
             SlowClientError: It did not arrive in time.
-            OverloadedError: Too many bytes of other bodies are held.
+            OverloadedError: Too many bytes of others are held.
             ClientDisconnect: The client went away before its end.
         """
         announced = headers.get("content-length", "")

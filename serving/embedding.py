@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from encoder.backends.fidelity import MIN_INT8_COSINE, lowest_cosine
-from encoder.encoder import Encoder
-from encoder.errors import InvalidInputError, one_line
+from encoder.encoder import Encoder, finish_vectors
+from encoder.errors import InvalidInputError, NonFiniteVectorsError, one_line
 from encoder.isolation import encode_each
 from encoder.space import EmbeddingSpace, Role
 from encoder.tokenizer import Tokenized
@@ -114,6 +114,19 @@ class EmbeddingService:
             self._metrics.rejected(None, "overloaded")
             raise
 
+    def check_count(self, count: int, role: Role | None = None) -> None:
+        """Refuse a request by the number of its inputs alone; without a role where it is unread.
+
+        Raises:
+            RequestTooLargeError: There are more than are allowed.
+        """
+        limit = self._limits.max_inputs
+        if count > limit:
+            self._metrics.rejected(role, "too_large")
+            raise RequestTooLargeError(
+                f"expected at most {limit} inputs, found {count}; send them in several requests"
+            )
+
     async def embed(self, request: EmbedRequest) -> Embedding:
         """Embed a request's inputs.
 
@@ -132,7 +145,9 @@ class EmbeddingService:
         if self._mismatch is not None:
             raise ServeError(self._mismatch)
         space = self._space_of(request.dimensions)
-        self._check_inputs(request)
+        if not request.inputs:
+            raise InvalidInputError("expected at least one input, found none; send text")
+        self.check_count(len(request.inputs), request.role)
         try:
             return await within(self._limits.request_timeout_s, self._embed(request, space))
         except asyncio.TimeoutError as error:
@@ -251,9 +266,16 @@ class EmbeddingService:
                 "start the endpoint with --accept-token-arrays if its clients use this model's "
                 "tokenizer"
             )
-        return self.encoder.tokenize_ids(
+        tokenized = self.encoder.tokenize_ids(
             cast("Sequence[Sequence[int]]", request.inputs), request.role
         )
+        if request.truncate is Truncate.START and tokenized.truncated.any():
+            raise InvalidInputError(
+                f"truncate: expected END or NONE for token ids of more than "
+                f"{self.space.max_seq_length} tokens, found START, which is for text; send their "
+                "end alone"
+            )
+        return tokenized
 
     async def _submit(self, tokenized: Tokenized, role: Role) -> Batched:
         # Counted as it comes: what times out in the queue was wanted, too.
@@ -263,16 +285,6 @@ class EmbeddingService:
         except OverloadedError:
             self._metrics.rejected(role, "overloaded")
             raise
-
-    def _check_inputs(self, request: EmbedRequest) -> None:
-        count, limit = len(request.inputs), self._limits.max_inputs
-        if not count:
-            raise InvalidInputError("expected at least one input, found none; send text")
-        if count > limit:
-            self._metrics.rejected(request.role, "too_large")
-            raise RequestTooLargeError(
-                f"expected at most {limit} inputs, found {count}; send them in several requests"
-            )
 
     def _check_tokens(self, request: EmbedRequest, tokenized: Tokenized) -> None:
         longest = self.space.max_seq_length
@@ -332,12 +344,9 @@ def _cut(vectors: npt.NDArray[np.float32], space: EmbeddingSpace) -> npt.NDArray
     """Return the leading dimensions, unit length again where the space asks for it."""
     if vectors.shape[1] == space.dimension:
         return vectors
-    kept = np.ascontiguousarray(vectors[:, : space.dimension])  # (N, D)
-    if space.normalize:
-        norms = np.linalg.norm(kept.astype(np.float64), axis=1, keepdims=True)  # (N, 1)
-        if not norms.all():
-            raise InvalidInputError(
-                f"dimensions: the first {space.dimension} are all zero for an input; ask for more"
-            )
-        kept /= norms.astype(np.float32)
-    return kept
+    try:
+        return finish_vectors(vectors, space)
+    except NonFiniteVectorsError as error:
+        raise InvalidInputError(
+            f"dimensions: the first {space.dimension} are all zero for an input; ask for more"
+        ) from error

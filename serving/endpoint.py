@@ -87,7 +87,10 @@ class QueryEndpoint:
         return self.service.load.report()
 
     async def _publish(self) -> None:
-        """Tell of what happened and clean up, once a second: either would pile up."""
+        """Once a second, publish metrics, flush the access log and free what is no longer needed.
+
+        Any of it would pile up.
+        """
         for tick in count(1):
             if self._access_log is not None:
                 self._access_log.flush()

@@ -12,10 +12,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from encoder.errors import InvalidInputError, TwofoldError
-from serving.errors import OverloadedError, error_type, http_status
+from serving.errors import (
+    OverloadedError,
+    TextFailedError,
+    error_code,
+    error_type,
+    http_status,
+)
 from serving.request_record import record_of
 
-__all__ = ["ErrorBody", "describe_problems", "error_response", "shape_errors"]
+__all__ = ["ErrorBody", "describe_problems", "error_response", "shape_errors", "shortened"]
 
 
 class ErrorDetail(BaseModel):
@@ -24,7 +30,7 @@ class ErrorDetail(BaseModel):
     message: str
     type: str
     param: str | None
-    code: int
+    code: str | None
 
 
 class ErrorBody(BaseModel):
@@ -33,6 +39,9 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
+_UNKNOWN_URL = "unknown_url"
+"""As OpenAI calls a path that is none."""
+_MESSAGE_CHARACTERS = 2000
 _SHOWN_PROBLEMS = 5
 _SHOWN_CHARACTERS = 200
 
@@ -42,9 +51,12 @@ def error_response(error: TwofoldError) -> JSONResponse:
     headers = {}
     if isinstance(error, OverloadedError):
         headers["retry-after"] = str(error.retry_after_s)
+    if isinstance(error, TextFailedError):
+        headers["x-should-retry"] = "false"  # openai's client sends a 500 twice more
     if http_status(error) == 401:
         headers["www-authenticate"] = "Bearer"
-    return _shaped(http_status(error), str(error), error_type(error), headers)
+    detail = _detail(str(error), error_type(error), error_code(error))
+    return _shaped(http_status(error), detail, headers)
 
 
 def shape_errors(app: FastAPI) -> None:
@@ -65,21 +77,26 @@ def shape_errors(app: FastAPI) -> None:
     async def not_found(request: Request, error: HTTPException) -> JSONResponse:
         message = f"{request.method} {request.url.path}: {error.detail}; /docs lists what there is"
         record_of(request.scope).error = message
-        return _shaped(
-            error.status_code, message, "invalid_request_error", dict(error.headers or {})
-        )
+        code = _UNKNOWN_URL if error.status_code == 404 else None
+        detail = _detail(message, "invalid_request_error", code)
+        return _shaped(error.status_code, detail, dict(error.headers or {}))
 
 
-def _shaped(status: int, message: str, kind: str, headers: dict[str, str]) -> JSONResponse:
+def shortened(message: str) -> str:
+    """Return a message without the rest of what a client sent, of which it may quote megabytes."""
+    if len(message) <= _MESSAGE_CHARACTERS:
+        return message
+    return f"{message[:_MESSAGE_CHARACTERS]} [...]"
+
+
+def _detail(message: str, kind: str, code: str | None) -> ErrorDetail:
     # A lone surrogate of the client's own text must not break the answer that complains of it.
-    readable = message.encode("utf-8", "backslashreplace").decode("utf-8")
-    return JSONResponse(
-        ErrorBody(
-            error=ErrorDetail(message=readable, type=kind, param=None, code=status)
-        ).model_dump(),
-        status,
-        headers,
-    )
+    readable = shortened(message).encode("utf-8", "backslashreplace").decode("utf-8")
+    return ErrorDetail(message=readable, type=kind, param=None, code=code)
+
+
+def _shaped(status: int, detail: ErrorDetail, headers: dict[str, str]) -> JSONResponse:
+    return JSONResponse(ErrorBody(error=detail).model_dump(), status, headers)
 
 
 def describe_problems(problems: Sequence[Any]) -> str:
@@ -88,30 +105,29 @@ def describe_problems(problems: Sequence[Any]) -> str:
     Args:
         problems: As pydantic lists them.
     """
-    told: dict[str, str] = {}
+    told: dict[str, list[Any]] = {}
     for problem in problems:
-        place = [str(part) for part in problem["loc"]]
-        field = place[0] if place else "body"
-        if field not in told:
-            told[field] = _problem(problem, place)
-    shown = list(told.values())[:_SHOWN_PROBLEMS]
+        place = problem["loc"]
+        told.setdefault(str(place[0]) if place else "body", []).append(problem)
+    shown = [_told(*field) for field in list(told.items())[:_SHOWN_PROBLEMS]]
     more = len(told) - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
-def _problem(problem: dict[str, Any], place: list[str]) -> str:
-    field = place[0] if place else "body"
-    kind = str(problem["type"])
+def _told(field: str, problems: list[Any]) -> str:
+    """Return what is wrong with a field: of a union's branches, what each would take."""
+    kind = str(problems[0]["type"])
     if kind == "missing":
         return f"{field}: expected a value, found none"
     if kind == "string_unicode":
         return f"{field}: expected text that can be written as UTF-8, found a lone surrogate"
+    found = _found(problems[0])
     if field in _INPUT_FIELDS:
-        return f"{field}: expected {_INPUT_FIELDS[field]}, found {_found(problem)}"
+        return f"{field}: expected {_INPUT_FIELDS[field]}, found {found}"
     if kind == "value_error":
-        return str(problem["msg"]).removeprefix("Value error, ")
-    expected = str(problem["msg"]).removeprefix("Input should be ")
-    return f"{field}: expected {expected}, found {_found(problem)}"
+        return str(problems[0]["msg"]).removeprefix("Value error, ")
+    expected = (str(problem["msg"]).removeprefix("Input should be ") for problem in problems)
+    return f"{field}: expected {' or '.join(dict.fromkeys(expected))}, found {found}"
 
 
 _INPUT_FIELDS = {

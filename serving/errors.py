@@ -36,6 +36,7 @@ __all__ = [
     "UnauthorizedError",
     "UnknownModelError",
     "UnsupportedMediaError",
+    "error_code",
     "error_type",
     "exit_code",
     "http_status",
@@ -90,19 +91,20 @@ class ServeError(TwofoldError):
     """The endpoint cannot be started, or did not become ready."""
 
 
-_STATUSES: tuple[tuple[type[TwofoldError], int, str], ...] = (
+_STATUSES: tuple[tuple[type[TwofoldError], int, str, str | None], ...] = (
     # The first class that matches counts, so subclasses stand before their bases. The types are
-    # OpenAI's.
-    (UnknownModelError, 404, "invalid_request_error"),
-    (RequestTooLargeError, 413, "invalid_request_error"),
-    (InvalidInputError, 400, "invalid_request_error"),
-    (UnauthorizedError, 401, "authentication_error"),
-    (SlowClientError, 408, "timeout_error"),
-    (UnsupportedMediaError, 415, "invalid_request_error"),
-    (OverloadedError, 429, "rate_limit_error"),
-    (RequestTimeoutError, 504, "timeout_error"),
-    (ServeError, 503, "server_error"),
-    (TwofoldError, 500, "server_error"),
+    # OpenAI's, and so are the codes of 401, 404 and 429; it has none for most others.
+    (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
+    (RequestTooLargeError, 413, "invalid_request_error", "request_too_large"),
+    (InvalidInputError, 400, "invalid_request_error", None),
+    (UnauthorizedError, 401, "authentication_error", "invalid_api_key"),
+    (SlowClientError, 408, "timeout_error", "request_timeout"),
+    (UnsupportedMediaError, 415, "invalid_request_error", "unsupported_media_type"),
+    (OverloadedError, 429, "rate_limit_error", "rate_limit_exceeded"),
+    (RequestTimeoutError, 504, "timeout_error", "vectors_timeout"),
+    (TextFailedError, 500, "server_error", "text_failed"),
+    (ServeError, 503, "server_error", "not_ready"),
+    (TwofoldError, 500, "server_error", None),
 )
 
 _EXIT_CODES: tuple[tuple[type[TwofoldError], int], ...] = (
@@ -117,12 +119,17 @@ _EXIT_CODES: tuple[tuple[type[TwofoldError], int], ...] = (
 
 def http_status(error: TwofoldError) -> int:
     """Return the HTTP status with which an error is answered."""
-    return next(status for kind, status, _ in _STATUSES if isinstance(error, kind))
+    return next(status for kind, status, _, _ in _STATUSES if isinstance(error, kind))
 
 
 def error_type(error: TwofoldError) -> str:
     """Return OpenAI's `error.type` of an error."""
-    return next(name for kind, _, name in _STATUSES if isinstance(error, kind))
+    return next(name for kind, _, name, _ in _STATUSES if isinstance(error, kind))
+
+
+def error_code(error: TwofoldError) -> str | None:
+    """Return OpenAI's `error.code` of an error: a word, or None where its type says enough."""
+    return next(code for kind, _, _, code in _STATUSES if isinstance(error, kind))
 
 
 def exit_code(error: TwofoldError) -> int:

@@ -11,20 +11,22 @@ from __future__ import annotations
 import contextlib
 import hmac
 import logging
+import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from encoder.errors import InvalidInputError, TwofoldError, one_line
-from serving.body import BodyReader, BufferedBytes
+from serving.body import BodyReader
+from serving.buffered_bytes import BufferedBytes
 from serving.dialects.health import HEALTH_PATHS
-from serving.error_response import error_response
+from serving.error_response import error_response, shortened
 from serving.errors import (
     OverloadedError,
     RequestTooLargeError,
@@ -32,7 +34,9 @@ from serving.errors import (
     UnauthorizedError,
     UnsupportedMediaError,
 )
+from serving.one_write import ABORT
 from serving.request_record import RequestRecord, keep_record
+from serving.response_sender import REQUEST_ID, ResponseSender
 from serving.settings import ServingSettings
 from serving.turns import Turns
 
@@ -44,9 +48,7 @@ __all__ = ["Gate"]
 
 _logger = logging.getLogger("ray.serve")
 """Ray's logger: its records reach the replica's log file and, where configured, stderr."""
-_REQUEST_ID = "x-request-id"
 _MAX_ID_CHARACTERS = 128
-_CLIENT_GONE = 499
 _REASONS: dict[type[TwofoldError], str] = {
     OverloadedError: "overloaded",
     RequestTooLargeError: "too_large",
@@ -64,6 +66,9 @@ class Gate:
         access_log: Gets a line for each request but those for health; None writes none.
         check_room: Raises where a body of so many bytes has to be refused for load.
         guarded_paths: Of the routes that it is asked for.
+
+    Attributes:
+        buffered: What is held of all requests and answers.
     """
 
     def __init__(
@@ -80,7 +85,7 @@ class Gate:
         self._keys = [key.get_secret_value().encode() for key in settings.api_keys]
         self._access_log = access_log
         self._metrics = metrics
-        self._buffered = BufferedBytes(settings.limits.max_buffered_bytes)
+        self.buffered = BufferedBytes(settings.limits.max_buffered_bytes)
         self._refusals = Turns()
         self._root_path = ""
 
@@ -93,8 +98,10 @@ class Gate:
                 return
             # Serve puts its route prefix here, which what comes before Serve cannot know.
             self._root_path = scope.get("root_path", "")
-            if scope["path"].endswith("/") or scope["path"] == self._root_path:
-                # The framework would send the client away, to an address that may leave its TLS.
+            path = scope["path"]
+            if path.endswith("/") or "//" in path or path == self._root_path:
+                # The framework would send the client away, to an address that may leave its TLS, or
+                # know no such path: a client whose base URL ends in a slash posts to //embed.
                 scope = {**scope, "path": self._root_path + _path(scope, self._root_path)}
             visit = self._visit(scope, receive, send, is_within_serve=True)
             await self._answer(visit, self._pass_on(visit, routes))
@@ -130,13 +137,19 @@ class Gate:
         self, scope: Scope, receive: Receive, send: Send, *, is_within_serve: bool
     ) -> _Visit:
         headers = Headers(scope=scope)
-        given = headers.get(_REQUEST_ID, "")[:_MAX_ID_CHARACTERS]
+        given = headers.get(REQUEST_ID, "")[:_MAX_ID_CHARACTERS]
         record = RequestRecord(given or uuid.uuid4().hex)
         keep_record(scope, record)
         # Serve puts an id where there is none, and gives it back.
         is_given_back = is_within_serve and bool(given)
-        response = _Response(send, None if is_given_back else record.request_id)
-        body = BodyReader(self._limits, self._buffered)
+        response = ResponseSender(
+            send,
+            None if is_given_back else record.request_id,
+            self._holding,
+            self._limits.body_timeout_s,
+            scope.get(ABORT),
+        )
+        body = BodyReader(self._limits, self.buffered)
         return _Visit(scope, receive, response, headers, body, record)
 
     async def _answer(self, visit: _Visit, answering: Awaitable[None]) -> None:
@@ -156,8 +169,8 @@ class Gate:
             # What is still on its way would be read and thrown away, however long it takes.
             response.closes = visit.has_body and not visit.body.is_whole
             await error_response(error)(scope, receive, response)
-        except ClientDisconnect:
-            record.error = "the client went away before its request was complete"
+        except ClientDisconnect as error:
+            record.error = str(error) or "the client went away before its request was complete"
         except Exception as error:
             record.error = one_line(error)
             _logger.exception("request %s met a defect", record.request_id)
@@ -167,6 +180,17 @@ class Gate:
         finally:
             visit.body.close()
             self._note(scope, record, response.status, time.monotonic() - started)
+
+    @contextlib.contextmanager
+    def _holding(self, answer_bytes: int) -> Iterator[None]:
+        """Count a large answer while it is being sent, or its refusal."""
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(self.buffered.holding(answer_bytes))
+            except tuple(_REASONS) as error:
+                self._metrics.rejected(None, _REASONS[type(error)])
+                raise
+            yield
 
     async def _pass_on(self, visit: _Visit, routes: ASGIApp) -> None:
         path = _path(visit.scope, self._root_path)
@@ -239,7 +263,7 @@ class Gate:
                 "serialize_ms": round(record.serialize_s * 1e3, 2),
             }
         if record.error is not None:
-            line["error"] = record.error
+            line["error"] = shortened(record.error)
         self._access_log.add(line)
 
 
@@ -249,7 +273,7 @@ class _Visit:
 
     scope: Scope
     receive: Receive
-    response: _Response
+    response: ResponseSender
     headers: Headers
     body: BodyReader
     record: RequestRecord
@@ -259,43 +283,30 @@ class _Visit:
         return self.scope["method"] in ("POST", "PUT", "PATCH")
 
 
-class _Response:
-    """Sends a response and remembers its status.
-
-    Args:
-        send: ASGI's.
-        request_id: Put into the headers; None where somebody else does that.
-    """
-
-    def __init__(self, send: Send, request_id: str | None) -> None:
-        self._send = send
-        self._request_id = request_id
-        self.status = _CLIENT_GONE
-        self.has_started = False
-        self.closes = False
-        """Whether the connection is closed after it."""
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.has_started = True
-            self.status = message["status"]
-            if self._request_id is not None:
-                MutableHeaders(scope=message)[_REQUEST_ID] = self._request_id
-            if self.closes:
-                MutableHeaders(scope=message)["connection"] = "close"
-        await self._send(message)
-
-
+_MODELS = re.compile("/+v1/+models/")
+_SLASHES = re.compile("//+")
 _DEFECT = "a defect in the endpoint; its log has the details under request id {}"
 
 
 def _path(scope: Scope, root_path: str) -> str:
-    """Return what a request asks for below Serve's route prefix; with a slash behind or without."""
+    """Return what a request asks for below Serve's route prefix, without slashes too many.
+
+    Those of a model's name (s3://bucket, /folder) are its own.
+    """
     path: str = scope["path"].removeprefix(root_path)
+    if "//" in path:
+        models = _MODELS.match(path)
+        name_at = models.end() if models else len(path)
+        path = _SLASHES.sub("/", path[:name_at]) + path[name_at:]
     return path.rstrip("/") or "/"
 
 
 def _check_media_type(headers: Headers) -> None:
+    encoding = headers.get("content-encoding", "identity").strip()
+    if encoding.lower() not in ("identity", ""):
+        raise UnsupportedMediaError(
+            f"content-encoding: expected none, found {encoding!r}; send the body uncompressed"
+        )
     media_type = headers.get("content-type", "application/json").partition(";")[0].strip()
     if media_type.lower() != "application/json":
         raise UnsupportedMediaError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 
 from serving.dialects import cohere, health, openai, tei
+from serving.dialects.health import HEALTH_PATHS
 from serving.dialects.served_models import ServedModels
 from serving.embedding import EmbeddingService
 from serving.error_response import ErrorBody, shape_errors
@@ -24,6 +25,7 @@ _DESCRIPTION = """Embeds queries (by default) or documents in the space of one m
 
 Every response says in `x-embedding-role` and `x-embedding-space` how its vectors were made."""
 
+_KEY = "bearerAuth"
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "The request; the message says what to change"},
     "5XX": {"model": ErrorBody, "description": "The endpoint; try again, or tell its operator"},
@@ -70,21 +72,28 @@ def build_http_app(
     app.add_middleware(Shortcut, answers=answers)
     app.add_middleware(gate.before)
     app.state.gate = gate
-    _tell_of_our_errors(app)
+    _describe(app, has_keys=bool(settings.api_keys))
     return app
 
 
-def _tell_of_our_errors(app: FastAPI) -> None:
-    """Take FastAPI's own validation error out of the docs: ours is 400, in another shape."""
+def _describe(app: FastAPI, *, has_keys: bool) -> None:
+    """Make the docs say what FastAPI does not know: our errors, and the gate's keys."""
     described = app.openapi
 
     def openapi() -> dict[str, Any]:
         schema = described()
-        for operations in schema["paths"].values():
-            for operation in operations.values():
-                operation["responses"].pop("422", None)
+        operations = [each for path in schema["paths"].values() for each in path.values()]
+        # FastAPI's own validation error: ours is 400, in another shape.
+        for operation in operations:
+            operation["responses"].pop("422", None)
         for name in ("HTTPValidationError", "ValidationError"):
             schema["components"]["schemas"].pop(name, None)
+        if has_keys:
+            schema["components"]["securitySchemes"] = {_KEY: {"type": "http", "scheme": "bearer"}}
+            schema["security"] = [{_KEY: []}]
+            for path in HEALTH_PATHS & schema["paths"].keys():
+                for operation in schema["paths"][path].values():
+                    operation["security"] = []
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way

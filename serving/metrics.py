@@ -26,7 +26,7 @@ from encoder.space import Role
 from serving.histogram import Histogram, tag_keys
 from serving.load import LoadMeter
 
-__all__ = ["BUCKETS_S", "METRIC_NAMES", "Metrics"]
+__all__ = ["BUCKETS_S", "Metrics"]
 
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 """Upper bounds. An alert's threshold is one of them: between two a quantile is a guess."""
@@ -135,16 +135,3 @@ class Metrics:
         self._queued_tokens.set(load.queued_tokens)
         self._tokens_per_s.set(load.tokens_per_s)
         self._padding_waste.set(load.padding_waste)
-
-
-METRIC_NAMES = (
-    "twofold_requests_total",
-    "twofold_tokens_total",
-    "twofold_truncated_inputs_total",
-    "twofold_rejected_total",
-    *(f"twofold_{stage}_seconds" for stage in _STAGES),
-    "twofold_queued_tokens",
-    "twofold_tokens_per_second",
-    "twofold_padding_waste_ratio",
-)
-"""As they are defined here; Ray exports them with `ray_` in front."""

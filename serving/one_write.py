@@ -8,9 +8,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.types import Message, Send
+from starlette.types import Message, Scope, Send
 
-__all__ = ["in_one_write"]
+__all__ = ["ABORT", "in_one_write", "keep_abort"]
+
+ABORT = "twofold.abort"
+"""Where a request's scope has what drops its connection."""
+
+
+def keep_abort(scope: Scope, send: Send) -> None:
+    """Put into a scope what drops the connection, and with it all that waits to be written.
+
+    ASGI has no word for it. To close a connection only stops what is written after that.
+
+    Args:
+        scope: Of a request.
+        send: uvicorn's, of that request. Of any other nothing is kept.
+    """
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    if transport is not None:
+        scope[ABORT] = transport.abort
 
 
 def in_one_write(send: Send) -> Send:

@@ -70,7 +70,8 @@ class LimitSettings(BaseModel):
     max_buffered_bytes: int = Field(
         2**28,
         ge=1,
-        description="Bytes of all bodies that are being read or answered; beyond it 429",
+        description="Bytes of all bodies that are being read or answered, and of answers of more "
+        "than 64 KiB until the client has taken them; beyond it 429",
     )
     request_timeout_s: float = Field(
         60.0,
@@ -79,7 +80,10 @@ class LimitSettings(BaseModel):
         "where by its tokens it must take longer",
     )
     body_timeout_s: float = Field(
-        30.0, gt=0, description="For the whole body to arrive; a slower client gets 408"
+        30.0,
+        gt=0,
+        description="For the whole body to arrive; a slower client gets 408. Also for a client to "
+        "take each 256 KiB of a large answer; a slower one's connection is closed",
     )
 
 

@@ -1,15 +1,19 @@
-"""Cohere's embed API, version 2: `POST /v2/embed`."""
+"""Cohere's embed API: `POST /v2/embed`, and `POST /v1/embed` for clients of version 1.
+
+Version 1, which LangChain's and LlamaIndex's classes for Cohere use, answers with bare floats where
+no types are asked for; all else is the same.
+"""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from encoder.errors import InvalidInputError
 from serving.dialects.served_models import ServedModels
@@ -26,12 +30,16 @@ _Vectors = npt.NDArray[np.float32]
 
 
 class CohereEmbed(Body):
-    """Body of `POST /v2/embed`."""
+    """Body of `POST /v2/embed` and `POST /v1/embed`."""
+
+    inputs_field: ClassVar[str | None] = "texts"
 
     model: StrictStr | None = Field(None, description="A served name")
     texts: TextList = Field(description="Texts to embed")
     input_type: StrictStr | None = Field(None, description="search_query, search_document, ...")
-    truncate: Literal["NONE", "START", "END"] = Field("END", description="Where long texts are cut")
+    truncate: Literal["NONE", "START", "END"] | None = Field(
+        None, description="Where long texts are cut; END where absent"
+    )
     embedding_types: list[_EmbeddingType] | None = Field(
         None,
         max_length=len(get_args(_EmbeddingType)),
@@ -41,10 +49,11 @@ class CohereEmbed(Body):
     max_tokens: PositiveInt | None = Field(
         None, description="Refused unless it is the model's own max_seq_length"
     )
+    priority: StrictInt | None = Field(None, description="Not used")
 
 
 class CohereEmbeddings(BaseModel):
-    """Answer of `POST /v2/embed`: each type that was asked for, by its name."""
+    """Answer of `POST /v2/embed`, and of version 1 with types: each of them by its name."""
 
     id: str
     texts: list[str]
@@ -53,9 +62,19 @@ class CohereEmbeddings(BaseModel):
     meta: dict[str, Any] = Field(description="billed_units.input_tokens; truncated: indices")
 
 
+class CohereFloats(BaseModel):
+    """Answer of `POST /v1/embed` where no types are asked for."""
+
+    id: str
+    texts: list[str]
+    embeddings: list[list[float]]
+    response_type: Literal["embeddings_floats"]
+    meta: dict[str, Any] = Field(description="billed_units.input_tokens; truncated: indices")
+
+
 def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(tags=["Cohere"], route_class=BodyRoute)
+    routes = APIRouter(tags=["Cohere"], route_class=BodyRoute.limited_by(service.check_count))
 
     @routes.post(
         "/v2/embed",
@@ -63,6 +82,17 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
         responses={200: {"model": CohereEmbeddings}},
     )
     async def embed(body: CohereEmbed, request: Request) -> Response:
+        return await answer(body, request, "2")
+
+    @routes.post(
+        "/v1/embed",
+        summary="As Cohere's version 1 does",
+        responses={200: {"model": CohereFloats | CohereEmbeddings}},
+    )
+    async def embed_as_version_1(body: CohereEmbed, request: Request) -> Response:
+        return await answer(body, request, "1")
+
+    async def answer(body: CohereEmbed, request: Request, version: str) -> Response:
         record_of(request.scope).dialect = "cohere"
         _, role = models.choose(body.model, {"input_type": body.input_type})
         longest = service.space.max_seq_length
@@ -72,10 +102,16 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
                 "vectors of texts cut elsewhere are of another space; leave it out"
             )
         types = _types(body.embedding_types, body.output_dimension or service.space.dimension)
+        where = Truncate((body.truncate or "END").lower())
         embedding = await service.embed(
-            EmbedRequest(body.texts, role, Truncate(body.truncate.lower()), body.output_dimension)
+            EmbedRequest(body.texts, role, where, body.output_dimension)
         )
-        return await respond(request, embedding, lambda: _content(embedding, body.texts, types))
+        has_types = version != "1" or body.embedding_types is not None
+        return await respond(
+            request,
+            embedding,
+            lambda: _content(embedding, body.texts, types if has_types else None, version),
+        )
 
     return routes
 
@@ -114,14 +150,20 @@ _WRITERS: dict[str, Callable[[_Vectors], list[Any]]] = {
 }
 
 
-def _content(embedding: Embedding, texts: list[str], types: list[str]) -> dict[str, Any]:
+def _content(
+    embedding: Embedding, texts: list[str], types: list[str] | None, version: str
+) -> dict[str, Any]:
+    """Return the body of an answer: vectors by their types, or bare floats where there are none."""
+    vectors = embedding.vectors
     return {
         "id": str(uuid.uuid4()),
         "texts": texts,
-        "embeddings": {name: _WRITERS[name](embedding.vectors) for name in types},
-        "response_type": "embeddings_by_type",
+        "embeddings": (
+            list(vectors) if types is None else {name: _WRITERS[name](vectors) for name in types}
+        ),
+        "response_type": "embeddings_floats" if types is None else "embeddings_by_type",
         "meta": {
-            "api_version": {"version": "2"},
+            "api_version": {"version": version},
             "billed_units": {"input_tokens": embedding.total_tokens},
             "truncated": embedding.truncated_inputs,
         },

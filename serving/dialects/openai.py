@@ -7,7 +7,7 @@ The role comes from `input_type` (as NIM and Voyage have it), `task` (Jina) or t
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, StrictBool, StrictStr, field_validator
@@ -34,6 +34,8 @@ _EncodingFormat = Literal["float", "base64"]
 class OpenAIEmbeddings(Body):
     """Body of `POST /v1/embeddings`."""
 
+    inputs_field: ClassVar[str | None] = "input"
+
     input: Inputs = Field(description="Text, texts, or token ids (see --accept-token-arrays)")
     model: StrictStr | None = Field(
         None, description="A served name, with or without -query or -document behind it"
@@ -43,8 +45,10 @@ class OpenAIEmbeddings(Body):
     user: StrictStr | None = Field(None, description="Not used")
     input_type: StrictStr | None = Field(None, description="query, document, passage, ...")
     task: StrictStr | None = Field(None, description="As input_type, in Jina's words")
-    truncate: StrictBool | Literal["NONE", "START", "END"] = Field(
-        True, description="False or NONE (as NIM has it) refuses inputs that are too long"
+    truncate: StrictBool | Literal["NONE", "START", "END"] | None = Field(
+        None,
+        description="False or NONE (as NIM has it) refuses inputs that are too long; END where "
+        "absent",
     )
 
     @property
@@ -52,7 +56,7 @@ class OpenAIEmbeddings(Body):
         """What happens to long inputs."""
         if isinstance(self.truncate, str):
             return Truncate(self.truncate.lower())
-        return Truncate.END if self.truncate else Truncate.NONE
+        return Truncate.NONE if self.truncate is False else Truncate.END
 
     @field_validator("encoding_format", mode="before")
     @classmethod
@@ -89,7 +93,7 @@ class OpenAIEmbeddingList(BaseModel):
 
 def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(tags=["OpenAI"], route_class=BodyRoute)
+    routes = APIRouter(tags=["OpenAI"], route_class=BodyRoute.limited_by(service.check_count))
     created = int(time.time())
 
     @routes.post(

@@ -6,7 +6,7 @@ given an address that says it.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field, StrictBool, StrictStr, field_validator
@@ -22,16 +22,39 @@ from serving.settings import ServingSettings
 
 __all__ = ["TeiEmbed", "router"]
 
+_NORMALIZE = {
+    True: "normalize: expected true, as this space has it, found false; send true or null "
+    "(Haystack: normalize=True)",
+    False: "normalize: expected false, as this space has it, found true; send false or null "
+    "(Haystack: normalize=False)",
+}
+"""What is said where a request wants it otherwise, by what the space has."""
+
+
+class TeiOptions(Body):
+    """What the hub's own API takes of every request; here it changes nothing."""
+
+    wait_for_model: StrictBool | None = Field(None, description="Not used")
+    use_gpu: StrictBool | None = Field(None, description="Not used")
+    use_cache: StrictBool | None = Field(None, description="Not used")
+
 
 class TeiEmbed(Body):
     """Body of `POST /embed`."""
 
+    inputs_field: ClassVar[str | None] = "inputs"
+
     inputs: Texts = Field(description="Text or texts")
     truncate: StrictBool | None = Field(None, description="False refuses inputs that are too long")
-    truncation_direction: Literal["left", "right"] = Field("right", description="What is cut off")
+    truncation_direction: Literal["left", "right"] | None = Field(
+        None, description="What is cut off; right where absent"
+    )
     normalize: StrictBool | None = Field(None, description="Must be as the space has it")
     prompt_name: StrictStr | None = Field(None, description="query, document, passage, ...")
     dimensions: PositiveInt | None = Field(None, description="Leading dimensions to keep")
+    options: TeiOptions | None = Field(
+        None, description="Not used; clients of the hub's own API (Weaviate, LiteLLM) send it"
+    )
 
     @field_validator("truncation_direction", mode="before")
     @classmethod
@@ -48,7 +71,9 @@ class TeiEmbed(Body):
 
 def router(service: EmbeddingService, models: ServedModels, settings: ServingSettings) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(tags=["text-embeddings-inference"], route_class=BodyRoute)
+    routes = APIRouter(
+        tags=["text-embeddings-inference"], route_class=BodyRoute.limited_by(service.check_count)
+    )
     for address_role in (None, *Role):
         _add_routes(routes, address_role, service, models, settings)
     return routes
@@ -84,10 +109,7 @@ def _add_routes(
         words = {"prompt_name": body.prompt_name, "the address": said_by_address}
         _, role = models.choose(None, words)
         if body.normalize is not None and body.normalize != service.space.normalize:
-            raise InvalidInputError(
-                f"normalize: expected {str(service.space.normalize).lower()}, which this space "
-                f"has, found {str(body.normalize).lower()}; leave it out"
-            )
+            raise InvalidInputError(_NORMALIZE[service.space.normalize])
         texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         embedding = await service.embed(EmbedRequest(texts, role, body.where, body.dimensions))
         return await respond(request, embedding, lambda: list(embedding.vectors))

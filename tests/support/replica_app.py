@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import numpy as np
@@ -22,7 +25,9 @@ from encoder.tokenizer import Tokenized
 from serving.access_log import AccessLog
 from serving.embedding import EmbeddingService
 from serving.http_app import build_http_app
+from serving.load import LoadMeter
 from serving.settings import ServingSettings
+from support.answers import assert_error, error_of
 from support.fake_encoder import SPACE, FakeEncoder
 
 __all__ = [
@@ -109,7 +114,10 @@ class App:
         self.encoder = WideEncoder()
         self.metrics = RecordedMetrics()
         self.settings = ServingSettings(**{"model": NAME, **settings})
-        self.service = EmbeddingService(self.encoder, self.settings, self.metrics)  # type: ignore[arg-type]
+        self._now = 0.0
+        with patch("serving.embedding.LoadMeter", partial(LoadMeter, clock=self._clock)):
+            self.service = EmbeddingService(self.encoder, self.settings, self.metrics)  # type: ignore[arg-type]
+        self._looked_at = self._now
         self._written = _KeptLines()
         self._access_log = AccessLog(self._written)
         self.asgi = build_http_app(
@@ -147,6 +155,16 @@ class App:
         }
         return self.request("POST", path, content=body, headers=headers)
 
+    def _clock(self) -> float:
+        self._now = time.monotonic()
+        return self._now
+
+    def offered_tokens(self) -> int:
+        """Tokens that clients wanted encoded since the last look, as the autoscaler is told."""
+        rate = self.service.load.report()["offered_tokens_per_s"]
+        elapsed_s, self._looked_at = self._now - self._looked_at, self._now
+        return round(rate * elapsed_s)
+
     def access_lines(self) -> list[str]:
         """What the access log has by now."""
         self._access_log.flush()
@@ -175,8 +193,8 @@ def embeddings(response: httpx.Response) -> list[Any]:
     if "data" in body:
         assert [item["index"] for item in body["data"]] == list(range(len(body["data"])))
         return [item["embedding"] for item in body["data"]]
-    (found,) = body["embeddings"].values()
-    return list(found)
+    found = body["embeddings"]
+    return found if isinstance(found, list) else list(*found.values())
 
 
 def check_vectors(response: httpx.Response, expected: Sequence[np.ndarray]) -> None:
@@ -191,18 +209,10 @@ def refusal(response: httpx.Response, status: int, kind: str = "invalid_request_
     assert response.headers["content-type"] == "application/json"
     # Serve itself gives back an id that came with the request.
     assert ("x-request-id" in response.headers) != ("x-request-id" in response.request.headers)
-    body = response.json()
-    assert body == {
-        "error": {
-            "message": body["error"]["message"],
-            "type": kind,
-            "param": None,
-            "code": status,
-        }
-    }
-    message = body["error"]["message"]
-    assert isinstance(message, str)
-    assert message
+    assert_error(response.content, status)
+    error = error_of(response.content)
+    assert (error["type"], error["param"]) == (kind, None)
+    message: str = error["message"]
     return message
 
 

@@ -36,7 +36,7 @@ PINNED = {
     "pipelines.source.units": "Format RangeKind Source WorkUnit",
     "serving.errors": """OverloadedError RequestError RequestTimeoutError RequestTooLargeError
         ServeError SlowClientError TextFailedError UnauthorizedError UnknownModelError
-        UnsupportedMediaError error_type exit_code http_status""",
+        UnsupportedMediaError error_code error_type exit_code http_status""",
     "serving.settings": "LimitSettings ScalingSettings ServingSettings",
     "command_line.commands": "Command load_command run_one_of",
     "twofold": "COMMANDS main",

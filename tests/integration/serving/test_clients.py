@@ -233,6 +233,36 @@ class TestCohere:
         assert "found longer ones at [1]" in str(raised.value)
 
 
+class TestCohereVersion1:
+    """`cohere.Client`, which LangChain's and LlamaIndex's classes for Cohere use."""
+
+    @pytest.fixture
+    def client(self, endpoint: Endpoint) -> Iterator[cohere.Client]:
+        with httpx.Client() as http:
+            yield cohere.Client(api_key=NO_KEY, base_url=endpoint.url, httpx_client=http)
+
+    def test_it_gets_bare_floats(self, client, endpoint, expected):
+        texts = TEXTS * 20  # more than it sends at once
+        answer = client.embed(model=endpoint.model, texts=texts, input_type="search_document")
+        assert answer.response_type == "embeddings_floats"
+        assert_same(answer.embeddings, np.tile(expected[Role.DOCUMENT], (20, 1)))
+        assert answer.texts == texts
+
+    def test_it_gets_the_types_it_asks_for(self, client, endpoint, expected):
+        answer = client.embed(
+            model=endpoint.model,
+            texts=TEXTS,
+            input_type="search_query",
+            embedding_types=["float", "ubinary"],
+            batching=False,  # else it joins its batches by what pydantic warns of
+        )
+        assert answer.response_type == "embeddings_by_type"
+        floats = np.array(answer.embeddings.float_, np.float32)
+        assert_same(floats, expected[Role.QUERY])
+        bits = np.packbits(floats > 0, axis=1)
+        np.testing.assert_array_equal(np.array(answer.embeddings.ubinary), bits)
+
+
 class TestHuggingFace:
     """`huggingface_hub.InferenceClient`, given the server's bare address."""
 
@@ -269,6 +299,20 @@ class TestHuggingFace:
         tokenized = direct_encoder.tokenize([LONG], Role.QUERY, keep_end=True)
         assert tokenized.truncated.all()
         assert_same(found, direct_encoder.encode_tokenized(tokenized, Role.QUERY).vectors)
+
+    def test_haystacks_embedders_are_told_what_to_set_and_then_served(self, endpoint, expected):
+        """As HuggingFaceAPITextEmbedder and -DocumentEmbedder call it; they need a package that
+        cannot stand beside pydoclint's."""
+
+        def embed(address: str, texts: str | list[str], *, normalize: bool) -> np.ndarray:
+            with InferenceClient(model=f"{endpoint.url}{address}", token=NO_KEY) as client:
+                return client.feature_extraction(text=texts, truncate=True, normalize=normalize)
+
+        assert_same(embed("", TEXTS[0], normalize=True), expected[Role.QUERY][:1])
+        assert_same(embed("/document", TEXTS, normalize=True), expected[Role.DOCUMENT])
+        with pytest.raises(HfHubHTTPError) as raised:
+            embed("", TEXTS[0], normalize=False)  # their default
+        assert "send true or null (Haystack: normalize=True)" in raised.value.response.text
 
     def test_truncate_false_refuses_a_long_text(self, client):
         with pytest.raises(HfHubHTTPError) as raised:
@@ -329,6 +373,10 @@ class TestLlamaIndex:
     def test_it_gets_documents_from_the_address_that_says_so(self, endpoint, expected):
         found = self.client(endpoint, "/document").get_text_embedding_batch(TEXTS)
         assert_same(found, expected[Role.DOCUMENT])
+
+    def test_its_address_may_end_in_a_slash(self, endpoint, expected):
+        found = self.client(endpoint, "/").get_query_embedding(TEXTS[0])
+        assert_same([found], expected[Role.QUERY][:1])
 
     def test_it_asks_one_query(self, endpoint, expected):
         found = self.client(endpoint, "/query").get_query_embedding(TEXTS[0])

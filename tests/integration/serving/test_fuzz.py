@@ -24,6 +24,7 @@ pytestmark = pytest.mark.integration
 
 OPERATIONS = [
     ("POST", "/v1/embeddings"),
+    ("POST", "/v1/embed"),
     ("POST", "/v2/embed"),
     ("POST", "/embed"),
     ("POST", "/"),

@@ -15,10 +15,11 @@ from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 
 from encoder.space import Pooling, Role
 from serving.app import build_app
-from serving.metrics import BUCKETS_S, METRIC_NAMES
+from serving.metrics import BUCKETS_S
 from serving.settings import ServingSettings
 from support.endpoints import Endpoint
 from support.listeners import Listener, listeners
+from support.metric_names import METRIC_NAMES
 
 pytestmark = pytest.mark.integration
 

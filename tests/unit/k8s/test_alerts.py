@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from serving.load import DEFAULT_QUEUE_WAIT_S
-from serving.metrics import BUCKETS_S, METRIC_NAMES
+from serving.metrics import BUCKETS_S
 from support.manifests import rendered, the, tool
+from support.metric_names import METRIC_NAMES
 
 CASES = Path(__file__).with_name("alert_cases.yaml")
 

@@ -141,15 +141,15 @@ def test_a_request_without_a_key_is_401_however_full_the_replica_is_and_no_load(
         app = App(max_queued_tokens=8, api_keys=("right",))
         with before_serve.guarded_by(app.asgi.state.gate):
             async with behind_it(app, authorization="Bearer right") as (_, client):
-                offered = app.service.load._offered
+                app.offered_tokens()
                 for other in ("Bearer wrong", ""):
                     answer = await client.post(V1, json=LARGE, headers={"authorization": other})
                     refusal(answer, 401, "authentication_error")
                 assert app.metrics.rejections == []
-                assert app.service.load._offered == offered
+                assert app.offered_tokens() == 0
                 refusal(await client.post(V1, json=LARGE), 429, "rate_limit_error")
                 assert app.metrics.rejections == [(None, "overloaded")]
-                assert app.service.load._offered > offered
+                assert app.offered_tokens() > 0
 
     run_scenario(scenario())
 

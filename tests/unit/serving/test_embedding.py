@@ -137,7 +137,7 @@ def test_requests_beyond_the_queue_are_429_at_once_and_count_as_offered_load():
                 assert int(response.headers["retry-after"]) >= 1
                 assert "connection" not in response.headers, "the whole body was read"
             assert app.metrics.rejections == [(DOCUMENT, "overloaded"), (QUERY, "overloaded")]
-            assert app.service.load._offered > 12
+            assert app.offered_tokens() > 12
             assert (await client.post(V1, json={"input": six})).status_code == 200
         assert app.encoder.forwards == [1, 1]
 
@@ -155,7 +155,7 @@ def test_a_request_without_vectors_in_time_is_504_and_the_next_is_answered():
                 message = refusal(response, 504, "timeout_error")
                 assert "within 0.5 s" in message
             assert app.metrics.rejections == [(QUERY, "timeout")] * 2
-            assert app.service.load._offered == 2, "what timed out was wanted, too"
+            assert app.offered_tokens() == 2, "what timed out was wanted, too"
             assert app.service.load.queued_tokens == 0
             answered = await client.post(V1, json={"input": "c"})
             check_vectors(answered, [vector("c")])

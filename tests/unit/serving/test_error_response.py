@@ -17,6 +17,51 @@ def test_an_unknown_path_and_a_wrong_method_are_told_in_the_same_shape(app: App)
     assert wrong.headers["allow"] == "POST"
 
 
+def test_a_code_is_a_word_of_openais_or_ours_and_never_a_number():
+    """Clients of .NET, Java and Rust read a string or null, and fail on a number."""
+    app, locked = App(max_inputs=1), App(api_keys=("right",))
+    codes = {
+        "model_not_found": app.post(V1, input="a", model="ada"),
+        "unknown_url": app.post("/v1/nothing"),
+        "invalid_api_key": locked.post(V1, input="a"),
+        "request_too_large": app.post(V1, input=["a", "b"]),
+        "unsupported_media_type": app.post_text(V1, "{}", content_type="text/plain"),
+        "text_failed": app.post(V1, input="poison"),
+    }
+
+    assert {code: answer.json()["error"]["code"] for code, answer in codes.items()} == {
+        code: code for code in codes
+    }
+    assert app.post(V1, input=7).json()["error"]["code"] is None
+    described = app.get("/openapi.json").json()["components"]["schemas"]["ErrorDetail"]
+    kinds = [choice["type"] for choice in described["properties"]["code"]["anyOf"]]
+    assert kinds == ["string", "null"]
+
+
+def test_a_body_that_is_not_utf_8_is_told_so(app: App):
+    message = refusal(app.post_text(V1, '{"input": "café"}'.encode("latin-1")), 400)
+
+    assert "body: expected JSON in UTF-8, found byte 0xe9 at position 14" in message
+
+
+def test_a_text_that_makes_the_model_raise_is_not_sent_again(app: App):
+    """openai's client would, twice."""
+    answer = app.post(V1, input="poison")
+
+    refusal(answer, 500, "server_error")
+    assert answer.headers["x-should-retry"] == "false"
+
+
+def test_an_error_quotes_a_part_of_what_the_client_sent_in_the_answer_and_in_the_log():
+    app = App()
+
+    message = refusal(app.post(V1, input="a", input_type="x" * 100_000), 400)
+
+    assert message.startswith("input_type: expected one of query, ")
+    assert len(message) < 2100
+    assert len(app.access_lines()[-1]) < 2500
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -13,7 +13,8 @@ from serving import histogram as histogram_module
 from serving import metrics as module
 from serving.histogram import Histogram
 from serving.load import LoadMeter
-from serving.metrics import BUCKETS_S, METRIC_NAMES, Metrics
+from serving.metrics import BUCKETS_S, Metrics
+from support.metric_names import METRIC_NAMES
 
 QUERY, DOCUMENT = Role.QUERY, Role.DOCUMENT
 Told = dict[str, list[tuple[float, dict[str, str]]]]

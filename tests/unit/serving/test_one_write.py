@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import uvicorn
 import uvloop
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -16,58 +14,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving import before_serve
 from serving.one_write import in_one_write
-from support.ports import free_port
+from support.http_server import request, serving
 from support.replica_app import V1, App, run_scenario
 
 Answer = Callable[[Receive, Send], Awaitable[None]]
 HEAD = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]}
 BODY = {"type": "http.response.body", "body": b"answer"}
 LAST = "connection: close\r\n"
-
-
-def request(*headers: str, method: str = "POST", path: str = "/", body: str = "{}") -> bytes:
-    lines = "".join(headers)
-    length = f"content-length: {len(body)}\r\n"
-    return f"{method} {path} HTTP/1.1\r\nhost: replica\r\n{length}{lines}\r\n{body}".encode()
-
-
-@asynccontextmanager
-async def serving(app: Any, protocol: type, written: list[bytes]) -> AsyncIterator[int]:
-    """Yield the port of a server; what it writes is kept, each time for itself."""
-
-    class Counted:
-        def __init__(self, transport: Any) -> None:
-            self.transport = transport
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.transport, name)
-
-        def write(self, data: bytes) -> None:
-            if data:  # h11 ends a body with nothing
-                written.append(data)
-            self.transport.write(data)
-
-        def writelines(self, parts: list[bytes]) -> None:
-            written.append(b"".join(parts))
-            self.transport.writelines(parts)
-
-    class Protocol(protocol):  # type: ignore[misc]  # one that is given
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(Counted(transport))
-
-    port = free_port()
-    config = uvicorn.Config(
-        app, "127.0.0.1", port, http=Protocol, lifespan="off", log_level="critical"
-    )
-    server = uvicorn.Server(config)
-    running = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    try:
-        yield port
-    finally:
-        server.should_exit = True
-        await running
 
 
 async def exchange(

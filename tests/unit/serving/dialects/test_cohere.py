@@ -62,6 +62,29 @@ def test_cohere_gives_floats_where_no_type_is_named(app: App):
     assert np.array(body["embeddings"]["float"][0], np.float32).tobytes() == vector("a").tobytes()
 
 
+def test_coheres_version_1_answers_with_bare_floats_where_no_type_is_named(app: App):
+    texts = ["first text", "second"]
+
+    for fields in ({}, {"embedding_types": None}):
+        answer = app.post("/v1/embed", texts=texts, input_type="search_document", **fields)
+        check_vectors(answer, [vector(text, DOCUMENT) for text in texts])
+        body = answer.json()
+        assert body.keys() == {"id", "texts", "embeddings", "response_type", "meta"}
+        assert body["response_type"] == "embeddings_floats"
+        assert body["texts"] == texts
+        assert body["meta"]["api_version"] == {"version": "1"}
+        assert body["meta"]["billed_units"] == {"input_tokens": 3}
+
+
+def test_coheres_version_1_answers_by_type_where_types_are_named(app: App):
+    asked = {"texts": ["a"], "embedding_types": ["float", "ubinary"]}
+
+    first, second = (app.post(path, **asked).json() for path in ("/v1/embed", V2))
+
+    assert first["response_type"] == "embeddings_by_type"
+    assert first["embeddings"] == second["embeddings"]
+
+
 @pytest.mark.parametrize("kind", ["int8", "uint8"])
 def test_cohere_refuses_quantised_types_and_says_why(app: App, kind: str):
     message = refusal(app.post(V2, texts=["a"], embedding_types=["float", kind]), 400)
@@ -90,8 +113,12 @@ def test_cohere_output_dimension_is_another_space(app: App):
 def test_cohere_cuts_where_it_is_told_to(app: App):
     last_eight = NINE.removeprefix("one ")
 
-    for where, kept in ((None, NINE), ("END", NINE), ("START", last_eight)):
-        fields = {"truncate": where} if where else {}
+    for fields, kept in (
+        ({}, NINE),
+        ({"truncate": None}, NINE),
+        ({"truncate": "END"}, NINE),
+        ({"truncate": "START"}, last_eight),
+    ):
         response = app.post(V2, texts=["short", NINE], **fields)
         check_vectors(response, [vector("short"), vector(kept)])
         assert response.json()["meta"]["truncated"] == [1]
@@ -117,3 +144,10 @@ def test_cohere_max_tokens_may_only_be_the_models_own(app: App):
 def test_cohere_refuses_to_answer_in_no_type_at_all(app: App):
     message = refusal(app.post(V2, texts=["a"], embedding_types=[]), 400)
     assert "embedding_types: expected at least one" in message
+
+
+def test_cohere_takes_a_priority_and_no_inputs_that_are_no_texts(app: App):
+    check_vectors(app.post(V2, texts=["a"], priority=3), [vector("a")])
+    assert "priority: expected " in refusal(app.post(V2, texts=["a"], priority="high"), 400)
+    inputs = [{"content": [{"type": "text", "text": "a"}]}]
+    assert "inputs" in refusal(app.post(V2, texts=["a"], inputs=inputs), 400)

@@ -88,6 +88,17 @@ def test_openai_takes_token_ids_where_the_operator_allows_it():
     check_vectors(app.post(V1, input="one two"), [vector("one two")])
 
 
+def test_openai_never_cuts_token_ids_at_another_side_than_it_was_told():
+    app = App(accept_token_arrays=True)
+    nine = list(range(1, 10))
+
+    message = refusal(app.post(V1, input=nine, truncate="START"), 400)
+
+    assert "truncate: expected END or NONE for token ids of more than 8 tokens" in message
+    assert app.post(V1, input=nine[1:], truncate="START").status_code == 200
+    assert app.post(V1, input=nine, truncate="END").status_code == 200
+
+
 def test_openai_dimensions_cut_the_vector_to_unit_length_in_a_space_of_their_own(app: App):
     response = app.post(V1, input=["a", "b"], dimensions=5)
 
@@ -169,6 +180,20 @@ def test_openai_refuses_what_is_too_long_where_the_client_wants_that(app: App):
     ends = {where: app.post(V1, input=[NINE], truncate=where).json() for where in ("START", "END")}
     assert ends["END"] == app.post(V1, input=[NINE]).json()
     assert ends["START"]["data"][0]["embedding"] != ends["END"]["data"][0]["embedding"]
+
+
+def test_openai_takes_null_for_the_default_of_what_is_cut(app: App):
+    answer = app.post(V1, input=[NINE], truncate=None)
+
+    check_vectors(answer, [vector(NINE)])
+    assert answer.headers["x-truncated-count"] == "1"
+
+
+def test_openai_names_all_that_truncate_may_be(app: App):
+    message = refusal(app.post(V1, input="a", truncate="end"), 400)
+
+    assert message.startswith("truncate: expected a valid boolean or 'NONE', 'START' or 'END', ")
+    assert "found str 'end'" in message
 
 
 def test_fields_of_openai_that_change_nothing_are_taken(app: App):

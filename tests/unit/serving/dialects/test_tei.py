@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,7 +53,29 @@ def test_tei_refuses_a_role_that_is_not_the_addresss(app: App):
 def test_tei_normalize_may_only_be_as_the_space_has_it(app: App):
     check_vectors(app.post(TEI, inputs="a", normalize=True), [vector("a")])
     message = refusal(app.post(TEI, inputs="a", normalize=False), 400)
-    assert "normalize: expected true, which this space has, found false" in message
+    assert "normalize: expected true, as this space has it, found false; send true or" in message
+    assert "(Haystack: normalize=True)" in message
+    check_vectors(app.post(TEI, inputs="a", normalize=None), [vector("a")])
+
+
+def test_tei_of_a_space_that_is_not_normalized_takes_false_alone(monkeypatch: pytest.MonkeyPatch):
+    app = App()
+    monkeypatch.setattr(app.service, "space", replace(WIDE, normalize=False))
+
+    check_vectors(app.post(TEI, inputs="a", normalize=False), [vector("a")])
+    message = refusal(app.post(TEI, inputs="a", normalize=True), 400)
+    assert "normalize: expected false, as this space has it, found true" in message
+
+
+def test_tei_takes_the_options_of_the_hubs_own_api_and_no_others(app: App):
+    # As Weaviate's text2vec-huggingface and LiteLLM's huggingface/ send them.
+    options = {"use_cache": True, "wait_for_model": True, "use_gpu": False}
+    check_vectors(app.post(TEI, inputs=["a"], options=options), [vector("a")])
+    check_vectors(app.post(TEI, inputs=["a"], options=None), [vector("a")])
+    unknown = refusal(app.post(TEI, inputs="a", options={"dimensions": 4}), 400)
+    assert "expected fields of this API (wait_for_model, use_gpu, use_cache)" in unknown
+    message = refusal(app.post(TEI, inputs="a", options={"use_cache": "yes"}), 400)
+    assert message.startswith("options: expected a valid boolean, found ")
 
 
 @pytest.mark.parametrize(
@@ -61,6 +84,7 @@ def test_tei_normalize_may_only_be_as_the_space_has_it(app: App):
         ({}, NINE),
         ({"truncate": True}, NINE),
         ({"truncate": None, "truncation_direction": "right"}, NINE),
+        ({"truncation_direction": None}, NINE),
         ({"truncate": True, "truncation_direction": "Right"}, NINE),
         ({"truncate": True, "truncation_direction": "Left"}, NINE.removeprefix("one ")),
         ({"truncation_direction": "left"}, NINE.removeprefix("one ")),

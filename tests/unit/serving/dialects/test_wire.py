@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from serving.dialects.cohere import CohereEmbed
+from serving.dialects.openai import OpenAIEmbeddings
+from serving.dialects.tei import TeiEmbed
 from support.replica_app import (
     DIALECTS,
     NINE,
@@ -95,3 +98,30 @@ def test_a_large_body_of_wrong_elements_is_refused_as_fast_as_a_small_one(app: A
     """Each element was an error of its own, in each branch of the union: a minute for 4 MB."""
     message = refusal(app.post(V1, input=[1.5] * 200_000), 400)
     assert message.startswith("input: expected a text")
+
+
+@pytest.mark.parametrize(("path", "field"), DIALECTS)
+@pytest.mark.parametrize("each", [[1], [], "", None, {}])
+def test_too_many_inputs_are_refused_before_any_of_them_is_looked_at(
+    path: str, field: str, each: object, monkeypatch: pytest.MonkeyPatch
+):
+    """A million lists of one id each took the event loop 0.4 s."""
+    app = App(max_inputs=7)
+
+    def looked_at(*_: object, **__: object) -> None:
+        pytest.fail("the inputs were looked at")
+
+    with monkeypatch.context() as patch:
+        for model in (OpenAIEmbeddings, CohereEmbed, TeiEmbed):
+            patch.setattr(model, "model_validate", looked_at)
+        message = refusal(app.post(path, **{field: [each] * 20_000}), 413)
+
+    assert "at most 7 inputs, found 20000" in message
+    assert app.metrics.rejections == [(None, "too_large")]
+
+
+def test_the_ids_of_one_text_are_one_input():
+    app = App(max_inputs=2, accept_token_arrays=True)
+
+    assert app.post(V1, input=[1, 2, 3]).status_code == 200
+    assert "at most 2 inputs" in refusal(app.post(V1, input=[[1], [2], [3]]), 413)
