@@ -103,13 +103,16 @@ class Encoder:
         prompt = self.space.role(role).prompt
         return self._tokenizer.tokenize(texts, prompt, keep_end=keep_end)
 
-    def tokenize_ids(self, id_rows: Sequence[Sequence[int]], role: Role) -> Tokenized:
+    def tokenize_ids(
+        self, id_rows: Sequence[Sequence[int]], role: Role, *, keep_end: bool = False
+    ) -> Tokenized:
         """Take texts that a client has tokenized, without special tokens; see `Tokenizer`.
 
         Raises:
             InvalidInputError: An id is not one of this model's vocabulary; names its index.
         """
-        return self._tokenizer.tokenize_ids(id_rows, self.space.role(role).prompt)
+        prompt = self.space.role(role).prompt
+        return self._tokenizer.tokenize_ids(id_rows, prompt, keep_end=keep_end)
 
     def encode_tokenized(
         self,

@@ -254,11 +254,10 @@ class EmbeddingService:
         return tokenized, time.monotonic() - started
 
     def _tokens_of(self, request: EmbedRequest) -> Tokenized:
+        keep_end = request.truncate is Truncate.START
         if isinstance(request.inputs[0], str):
             texts = cast("Sequence[str]", request.inputs)
-            return self.encoder.tokenize(
-                texts, request.role, keep_end=request.truncate is Truncate.START
-            )
+            return self.encoder.tokenize(texts, request.role, keep_end=keep_end)
         if not self._settings.accept_token_arrays:
             raise InvalidInputError(
                 "expected text, found arrays of token ids, which another tokenizer may have made; "
@@ -266,16 +265,8 @@ class EmbeddingService:
                 "start the endpoint with --accept-token-arrays if its clients use this model's "
                 "tokenizer"
             )
-        tokenized = self.encoder.tokenize_ids(
-            cast("Sequence[Sequence[int]]", request.inputs), request.role
-        )
-        if request.truncate is Truncate.START and tokenized.truncated.any():
-            raise InvalidInputError(
-                f"truncate: expected END or NONE for token ids of more than "
-                f"{self.space.max_seq_length} tokens, found START, which is for text; send their "
-                "end alone"
-            )
-        return tokenized
+        rows = cast("Sequence[Sequence[int]]", request.inputs)
+        return self.encoder.tokenize_ids(rows, request.role, keep_end=keep_end)
 
     async def _submit(self, tokenized: Tokenized, role: Role) -> Batched:
         # Counted as it comes: what times out in the queue was wanted, too.

@@ -61,9 +61,12 @@ class FakeEncoder:
             np.array([len(line) > MAX_SEQ_LENGTH for line in words], bool),
         )
 
-    def tokenize_ids(self, id_rows: Sequence[Sequence[int]], role: Role) -> Tokenized:
+    def tokenize_ids(
+        self, id_rows: Sequence[Sequence[int]], role: Role, *, keep_end: bool = False
+    ) -> Tokenized:
+        kept = slice(-MAX_SEQ_LENGTH, None) if keep_end else slice(MAX_SEQ_LENGTH)
         return Tokenized(
-            [np.array(row[:MAX_SEQ_LENGTH], np.int32) for row in id_rows],
+            [np.array(row[kept], np.int32) for row in id_rows],
             np.array([min(len(row), MAX_SEQ_LENGTH) for row in id_rows], np.int32),
             np.array([len(row) > MAX_SEQ_LENGTH for row in id_rows], bool),
         )

@@ -88,15 +88,15 @@ def test_openai_takes_token_ids_where_the_operator_allows_it():
     check_vectors(app.post(V1, input="one two"), [vector("one two")])
 
 
-def test_openai_never_cuts_token_ids_at_another_side_than_it_was_told():
+def test_openai_cuts_token_ids_at_the_side_that_is_named():
     app = App(accept_token_arrays=True)
     nine = list(range(1, 10))
 
-    message = refusal(app.post(V1, input=nine, truncate="START"), 400)
+    first, last = (app.post(V1, input=nine, truncate=where) for where in ("END", "START"))
 
-    assert "truncate: expected END or NONE for token ids of more than 8 tokens" in message
-    assert app.post(V1, input=nine[1:], truncate="START").status_code == 200
-    assert app.post(V1, input=nine, truncate="END").status_code == 200
+    assert embeddings(first) == embeddings(app.post(V1, input=nine[:-1]))
+    assert embeddings(last) == embeddings(app.post(V1, input=nine[1:])) != embeddings(first)
+    assert [answer.headers["x-truncated-count"] for answer in (first, last)] == ["1", "1"]
 
 
 def test_openai_dimensions_cut_the_vector_to_unit_length_in_a_space_of_their_own(app: App):
