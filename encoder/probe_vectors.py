@@ -197,7 +197,9 @@ class ProbeVectors:
                 raise ValueError(f"space {data['fingerprint']}, expected {space.fingerprint}")
             texts = tuple(map(str, data["texts"]))
             with np.errstate(over="ignore"):  # to infinity, which is refused below
-                vectors = {role: np.float32(np.array(data[role.value], float)) for role in Role}
+                vectors = {
+                    role: np.array(data[role.value], float).astype(np.float32) for role in Role
+                }
             if shapes := {v.shape for v in vectors.values()} - {(len(texts), space.dimension)}:
                 raise ValueError(f"vectors {shapes}, expected {(len(texts), space.dimension)}")
             if not all(np.isfinite(v).all() and v.any(axis=1).all() for v in vectors.values()):

@@ -6,7 +6,7 @@ Values left unset are read from the model's own files; a value given here overri
 from __future__ import annotations
 
 import re
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -19,7 +19,7 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?", re.ASCII)
 DEFAULT_MODEL = "avsolatorio/NoInstruct-small-Embedding-v0"
 
 
-class BackendName(str, Enum):
+class BackendName(StrEnum):
     """Which runtime does the forward."""
 
     AUTO = "auto"
@@ -27,7 +27,7 @@ class BackendName(str, Enum):
     OPENVINO = "openvino"
 
 
-class DtypeName(str, Enum):
+class DtypeName(StrEnum):
     """Precision of the forward; pooled vectors are always float32."""
 
     AUTO = "auto"

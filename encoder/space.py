@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
-from enum import Enum
+from enum import Enum, StrEnum
 from functools import cached_property
 from typing import Any
 
@@ -25,14 +25,14 @@ __all__ = ["EmbeddingSpace", "Pooling", "Role", "RoleEncoding"]
 _FINGERPRINT_HEX_DIGITS = 16
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """What a text is to retrieval. The model card's "sentence" is a document."""
 
     QUERY = "query"
     DOCUMENT = "document"
 
 
-class Pooling(str, Enum):
+class Pooling(StrEnum):
     """How token embeddings (T, D) become one vector (D,)."""
 
     CLS = "cls"

@@ -6,7 +6,7 @@ shares with others, so that a setting is declared once and means the same in eac
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -33,7 +33,7 @@ __all__ = [
 DEFAULT_UNIT_BYTES = 64 * 2**20
 
 
-class OnLong(str, Enum):
+class OnLong(StrEnum):
     """What happens to a document of more than `max_seq_length` tokens."""
 
     TRUNCATE = "truncate"
@@ -41,7 +41,7 @@ class OnLong(str, Enum):
     REJECT = "reject"
 
 
-class OnInvalid(str, Enum):
+class OnInvalid(StrEnum):
     """How far invalid input is tolerated; unset lies between the two."""
 
     REJECT = "reject"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from logging.handlers import MemoryHandler, RotatingFileHandler
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class AccessLog:
 
     def add(self, line: Mapping[str, object]) -> None:
         """Keep what is known of a request; the time is put before it."""
-        self._lines.append(orjson.dumps({"time": datetime.now(timezone.utc), **line}))
+        self._lines.append(orjson.dumps({"time": datetime.now(UTC), **line}))
 
     def flush(self) -> None:
         """Write what is kept."""

@@ -9,7 +9,6 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from serving.buffered_bytes import BufferedBytes
-from serving.deadline import within
 from serving.errors import RequestTooLargeError, SlowClientError
 from serving.settings import LimitSettings
 
@@ -60,8 +59,9 @@ class BodyReader:
         if announced.isdecimal() and int(announced) > self.discarded_up_to:
             raise self._too_large(int(announced))
         try:
-            await within(self._timeout_s, self._read(receive))
-        except asyncio.TimeoutError as error:
+            async with asyncio.timeout(self._timeout_s):
+                await self._read(receive)
+        except TimeoutError as error:
             raise SlowClientError(
                 f"expected the whole body within {self._timeout_s:g} s, found {self.size} bytes "
                 "by then; send it faster, or in several requests"

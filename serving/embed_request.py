@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +15,7 @@ from encoder.space import EmbeddingSpace, Role
 __all__ = ["EmbedRequest", "Embedding", "Truncate"]
 
 
-class Truncate(str, Enum):
+class Truncate(StrEnum):
     """What happens to an input of more than `max_seq_length` tokens."""
 
     END = "end"

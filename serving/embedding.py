@@ -24,7 +24,6 @@ from encoder.isolation import encode_each
 from encoder.space import EmbeddingSpace, Role
 from encoder.tokenizer import Tokenized
 from serving.batcher import Batched, TokenBatcher
-from serving.deadline import within
 from serving.embed_request import Embedding, EmbedRequest, Truncate
 from serving.errors import (
     OverloadedError,
@@ -149,8 +148,9 @@ class EmbeddingService:
             raise InvalidInputError("expected at least one input, found none; send text")
         self.check_count(len(request.inputs), request.role)
         try:
-            return await within(self._limits.request_timeout_s, self._embed(request, space))
-        except asyncio.TimeoutError as error:
+            async with asyncio.timeout(self._limits.request_timeout_s):
+                return await self._embed(request, space)
+        except TimeoutError as error:
             self._metrics.rejected(request.role, "timeout")
             raise RequestTimeoutError(
                 f"expected vectors within {self._limits.request_timeout_s:g} s, found none; send "
@@ -200,7 +200,8 @@ class EmbeddingService:
         if self._batcher.forward_age_s and went_well and not waits:
             return
         try:
-            found = await within(deadline_s, self._health_vector())
+            async with asyncio.timeout(deadline_s):
+                found = await self._health_vector()
         except Exception as error:
             raise ServeError(f"not ready: a fixed text raised {one_line(error)}") from error
         known = found if self._known_vector is None else self._known_vector

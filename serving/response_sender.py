@@ -15,8 +15,6 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Send
 
-from serving.deadline import within
-
 __all__ = ["CLIENT_GONE", "PART_BYTES", "REQUEST_ID", "SMALL_BYTES", "ResponseSender"]
 
 CLIENT_GONE = 499
@@ -101,9 +99,11 @@ class ResponseSender:
         parts = ({**last, "body": body[at : at + PART_BYTES], "more_body": True} for at in starts)
         try:
             for part in parts:
-                await within(self._timeout_s, self._send_on(part))
-            await within(self._timeout_s, self._send_on(last))
-        except asyncio.TimeoutError as error:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._send(part)
+            async with asyncio.timeout(self._timeout_s):
+                await self._send(last)
+        except TimeoutError as error:
             self.status = CLIENT_GONE
             if self._abort is not None:
                 self._abort()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _FORMS = (
 )
 
 
-class ReferenceKind(str, Enum):
+class ReferenceKind(StrEnum):
     """Where a model's files are."""
 
     HUB = "hub"

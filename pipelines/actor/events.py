@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from pipelines.corpus.shards import ShardFooter
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 
-class Ending(str, Enum):
+class Ending(StrEnum):
     """How a unit ended on an actor. A unit that kills its worker has no ending."""
 
     DONE = "done"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterator, Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import NamedTuple
 
 import fsspec
@@ -22,7 +22,7 @@ from pipelines.storage import STORE_ERRORS
 __all__ = ["Row", "Separator", "read_columns"]
 
 
-class Separator(str, Enum):
+class Separator(StrEnum):
     """What stands between two columns."""
 
     TAB = "tab"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ _STEPS = 255
 _Vectors = npt.NDArray[np.float32]
 
 
-class StoredAs(str, Enum):
+class StoredAs(StrEnum):
     """How the numbers of a vector are stored."""
 
     FLOAT32 = "float32"

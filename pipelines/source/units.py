@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from enum import Enum
+from enum import StrEnum
 
 __all__ = ["Format", "RangeKind", "Source", "WorkUnit"]
 
 _KEY_HEX_DIGITS = 32
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How rows are stored in a source file."""
 
     PARQUET = "parquet"
@@ -26,7 +26,7 @@ class Format(str, Enum):
     TEXT = "text"
 
 
-class RangeKind(str, Enum):
+class RangeKind(StrEnum):
     """What `start` and `stop` of a unit count."""
 
     ROW_GROUPS = "row_groups"

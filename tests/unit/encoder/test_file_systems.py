@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fsspec
@@ -48,7 +48,7 @@ def test_an_unknown_protocol_is_an_error_with_and_without_them() -> None:
 
 def test_a_file_s_version_is_its_tag_or_its_size_and_time_however_the_store_gives_it():
     seconds = 1_700_000_000.0
-    changed = datetime.fromtimestamp(seconds, timezone.utc)
+    changed = datetime.fromtimestamp(seconds, UTC)
     assert file_version({"ETag": '"abc"', "size": 3, "mtime": seconds}) == "abc"
     assert file_version({"etag": "abc", "size": 3}) == "abc"
     assert file_version({"size": 3, "LastModified": changed}) == "3-1700000000.0"

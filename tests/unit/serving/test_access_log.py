@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from logging.handlers import MemoryHandler, RotatingFileHandler
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def test_lines_stand_in_a_file_of_their_own_once_they_are_flushed(replica_log: P
     assert [line["number"] for line in lines] == [0, 1, 2]
     assert lines[0]["error"] == "two\nlines, Grüße"
     written = datetime.fromisoformat(str(lines[0]["time"]))
-    assert abs(datetime.now(timezone.utc) - written) < timedelta(minutes=1)
+    assert abs(datetime.now(UTC) - written) < timedelta(minutes=1)
     assert replica_log.read_text() == ""
 
 

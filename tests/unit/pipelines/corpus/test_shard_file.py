@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import uuid
 
@@ -74,7 +73,7 @@ def test_a_damaged_page_ends_the_reading_with_the_files_name(shard):
 
 @pytest.mark.parametrize(
     "error",
-    [ConnectionResetError("reset"), asyncio.TimeoutError(), ClientPayloadError("not complete")],
+    [ConnectionResetError("reset"), TimeoutError(), ClientPayloadError("not complete")],
     ids=repr,
 )
 def test_a_store_that_does_not_answer_is_no_damage(error):
