@@ -127,6 +127,19 @@ def test_every_make_target_that_is_named_exists(document):
             assert set(re.findall(r"[a-z-]+", piece.removeprefix("make "))) <= targets, piece
 
 
+@pytest.mark.parametrize("package", ["encoder", "pipelines", "serving"])
+def test_the_tree_in_the_readme_has_every_module_and_no_other(package):
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    tree = re.search(rf"^{package}/.*\n((?:  .*\n)+)", readme, re.MULTILINE)[1]
+    shown = {name for row in tree.splitlines() for name in re.findall(r"\b\w+(?:\.py|/)", row[:60])}
+    there = {
+        f"{entry.name}/" if entry.is_dir() else entry.name
+        for entry in (REPOSITORY / package).iterdir()
+        if entry.suffix == ".py" or (entry / "__init__.py").exists()
+    }
+    assert shown == there - {"__init__.py"}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_every_link_leads_to_a_file_and_a_heading_of_it(document):
     text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.S | re.M)
