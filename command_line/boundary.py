@@ -67,6 +67,7 @@ def _logging() -> Iterator[None]:
     """Log to stderr, a line with its time, while a command runs."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.addFilter(_is_told_by_nobody_else)
     root, ours = logging.getLogger(), [logging.getLogger(name) for name in _PACKAGES]
     levels = [logger.level for logger in ours]
     root.addHandler(handler)
@@ -80,9 +81,14 @@ def _logging() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def _is_told_by_nobody_else(record: logging.LogRecord) -> bool:
+    """Whether a record's package has no handler of its own (the hub's client has one)."""
+    return not logging.getLogger(record.name.partition(".")[0]).handlers
+
+
 @contextlib.contextmanager
 def keeping_sigterm() -> Iterator[None]:
-    """Keep what this process does at SIGTERM round `ray.init`, which takes it: Ray aborts at it."""
+    """Restore this process's SIGTERM handler after `ray.init`, which installs one that aborts."""
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM) if is_main else None
     try:

@@ -86,8 +86,9 @@ def embed_corpus(settings: EmbedCorpusSettings) -> RunReport:
         with store_errors("publish the index"):
             problems += publish(settings, storage, plan.pin, units, plan.done, report)
     except BaseException as error:
-        # The account must not be an earlier run's, however this one ends.
-        report.problems = [*map(str, problems), one_line(error)]
+        # The account must not be an earlier run's.
+        ended = "interrupted" if isinstance(error, KeyboardInterrupt) else one_line(error)
+        report.problems = [*map(str, problems), ended]
         try:
             _write_account(storage, report)
         except TwofoldError as second:

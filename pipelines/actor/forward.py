@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,11 +36,13 @@ class Embedded:
         vectors: (m, D) float32.
         padded_tokens: Tokens that the forward computed, padding included. Those of canaries are
             left out, the padding that they caused is not.
+        seconds: Of the forward alone, without the wait for another unit's.
     """
 
     batch: PreparedBatch
     vectors: np.ndarray
     padded_tokens: int
+    seconds: float
 
 
 class Forward:
@@ -75,6 +78,7 @@ class Forward:
         rows = len(batch.rows)
         canaries = self._canaries.beside(rows)
         with self._lock:
+            start = time.perf_counter()
             try:
                 encoded = encode_each(
                     self._encoder,
@@ -84,6 +88,7 @@ class Forward:
                 )
             finally:
                 faulthandler.cancel_dump_traceback_later()
+            seconds = time.perf_counter() - start
         failed = encoded.failures
         self._canaries.check(
             encoded.vectors[rows:],
@@ -92,9 +97,10 @@ class Forward:
         vectors = encoded.vectors[:rows]
         padded_tokens = encoded.padded_tokens - canaries.total_tokens
         if not failed:
-            return Embedded(batch, vectors, padded_tokens)
+            return Embedded(batch, vectors, padded_tokens, seconds)
         kept = batch.without(list(failed), _rejects(batch, failed))
-        return Embedded(kept, vectors[np.isin(batch.rows, kept.rows)], padded_tokens)
+        vectors = vectors[np.isin(batch.rows, kept.rows)]
+        return Embedded(kept, vectors, padded_tokens, seconds)
 
 
 @contextmanager

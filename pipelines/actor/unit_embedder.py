@@ -112,9 +112,8 @@ class UnitEmbedder:
             ):
                 if ordinal in self._committed(todo.unit, ordinal).names:
                     return
-                start = time.perf_counter()
                 embedded = self._forward(todo.unit, loaded, batch)
-                clock.add("encode", time.perf_counter() - start)
+                clock.add("encode", embedded.seconds)
                 for event in writes.collect():
                     yield event
                     if event.duplicate:

@@ -87,7 +87,7 @@ def probe_shard(prepared: Sequence[PreparedBatch], unit: WorkUnit, pin: Pin) -> 
         event = writer.commit(
             unit,
             ShardName(unit.key, 0, last=True),
-            Embedded(batch, vectors.astype(np.float32), padded_tokens=0),
+            Embedded(batch, vectors.astype(np.float32), padded_tokens=0, seconds=0.0),
             clock=StageClock(),
         )
         return ShardProbe(rows, event.size_bytes, time.process_time() - start)

@@ -135,7 +135,10 @@ class RunReport:
 
     @property
     def encode_tokens_per_s(self) -> float | None:
-        """Tokens per second of an actor's forward, the actors' average; None before the first."""
+        """Tokens per second of an actor's forward, the actors' average; None before the first.
+
+        Without starting, without other stages, without other actors: what a device can do.
+        """
         seconds = self.seconds_by_stage.get("encode")
         return self.tokens / seconds if seconds else None
 

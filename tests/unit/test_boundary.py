@@ -72,6 +72,24 @@ def test_our_lines_and_others_warnings_go_to_stderr_with_their_time_and_results_
     assert all(re.match(rb"\d{4}-\d\d-\d\d \d\d:\d\d", line) for line in said.splitlines())
 
 
+def test_what_a_package_says_by_a_handler_of_its_own_is_not_said_twice(
+    capsys: pytest.CaptureFixture[str],
+):
+    package = logging.getLogger("talkative")
+    own = logging.StreamHandler()
+    package.addHandler(own)
+
+    def work() -> int:
+        logging.getLogger("talkative.module").warning("once")
+        return 0
+
+    try:
+        assert run_command(work, exit_code) == 0
+    finally:
+        package.removeHandler(own)
+    assert capsys.readouterr().err.count("once") == 1
+
+
 def test_who_runs_a_command_in_its_own_process_has_its_logging_back():
     before = [list(logging.getLogger().handlers), logging.getLogger("encoder").level]
     run_command(lambda: 0, exit_code)

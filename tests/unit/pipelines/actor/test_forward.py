@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +51,26 @@ def test_rows_get_their_vectors_in_order_in_one_call():
     np.testing.assert_array_equal(embedded.vectors, [vector_of(text) for text in texts])
     assert embedded.padded_tokens == 8
     assert encoder.forwards == [3]
+
+
+def test_the_wait_for_another_units_forward_is_not_its_own_time():
+    encoder = FakeEncoder()
+    forward, batch = forward_of(encoder), prepared(["one"])
+    encode, begun = encoder.encode_tokenized, threading.Event()
+
+    def slow(*arguments: object, **options: object) -> EncodedVectors:
+        if not begun.is_set():
+            begun.set()
+            time.sleep(0.3)
+        return encode(*arguments, **options)
+
+    encoder.encode_tokenized = slow
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(forward.embed, batch)
+        assert begun.wait(5)  # the first one holds the lock
+        second = threads.submit(forward.embed, batch)
+        assert first.result().seconds >= 0.3
+        assert second.result().seconds < 0.3
 
 
 def test_a_shard_without_rows_has_no_vectors():
