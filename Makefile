@@ -21,7 +21,7 @@ install: .venv/installed-dev  ## .venv with everything that tests and checks nee
 demo: .venv/installed-demo  ## embed Python's own docstrings and ask a few questions
 	$(BIN)/twofold demo
 
-test: .venv/installed-dev  ## unit, integration and end-to-end tests, 7 minutes on 2 cores with AVX-512
+test: .venv/installed-dev  ## unit, integration and end-to-end tests, 9 minutes on 2 cores with AVX-512
 	$(BIN)/pytest
 
 test-slow: .venv/installed-dev  ## kill matrix, big inputs: what takes longer

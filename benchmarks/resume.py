@@ -135,7 +135,7 @@ def _commit_all(settings: EmbedCorpusSettings, storage: Storage) -> None:
     def commit(unit: WorkUnit) -> None:
         (documents,) = read_documents(unit, pin.columns)
         batch = prepare(documents, encoder, job.role, job.long_texts)
-        embedded = Embedded(batch, vectors.astype(np.float32), padded_tokens=0)
+        embedded = Embedded(batch, vectors.astype(np.float32), padded_tokens=0, seconds=0.0)
         writer.commit(unit, ShardName(unit.key, 0, last=True), embedded, clock=StageClock())
 
     with ThreadPoolExecutor(_THREADS) as threads:

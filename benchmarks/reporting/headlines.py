@@ -78,7 +78,7 @@ def _endpoint_rows(lines: Sequence[Line]) -> list[list[str]]:
     if _LONE in ratios:
         times = {name: _of(medians, name, "1", "p50_ms") for name in medians if _PEER in name}
         best = min(time for time in times.values() if time is not None)
-        row = ["endpoint, one connection, p50 ms (less is better): infinity, its faster engine"]
+        row = ["endpoint, one connection, p50 ms (lower is better): infinity, its faster engine"]
         row += [number(time, 1) for time in (_of(medians, "twofold", "1", "p50_ms"), best)]
         rows.append([*row, ratio(ratios[_LONE]["median"])])
     return rows

@@ -98,7 +98,7 @@ def test_the_endpoint_is_compared_with_each_peer_under_load_and_with_the_faster_
     assert rows(ENDPOINT) == [
         "| endpoint, 64 connections, requests/s: infinity torch | 600 | 150 | 4.10 |",
         "| endpoint, 64 connections, requests/s: infinity onnx | 600 | 200 | 3.10 |",
-        "| endpoint, one connection, p50 ms (less is better): infinity, its faster engine "
+        "| endpoint, one connection, p50 ms (lower is better): infinity, its faster engine "
         "| 4.0 | 10.0 | 0.39 |",
     ]
 
