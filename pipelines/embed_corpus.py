@@ -68,6 +68,7 @@ def embed_corpus(settings: EmbedCorpusSettings) -> RunReport:
     # Before the output is pinned: what is refused here may come again with other settings.
     pool = _start_ray(settings, storage, plan) if plan.todo else None
     plan = replace(plan, pin=pin_output(storage, plan.pin))
+    _logger.info("embedding space %s", plan.pin.space.summary())
     report = RunReport(
         run_id=uuid.uuid4().hex,
         fingerprint=plan.pin.space.fingerprint,

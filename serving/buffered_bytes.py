@@ -11,7 +11,7 @@ __all__ = ["BufferedBytes"]
 
 
 class BufferedBytes:
-    """Bytes of all request bodies and large answers that are held at once.
+    """Bytes of all request bodies, or of all large answers, that are held at once.
 
     Args:
         limit: Bytes beyond which no more are taken.

@@ -68,7 +68,9 @@ class Gate:
         guarded_paths: Of the routes that it is asked for.
 
     Attributes:
-        buffered: What is held of all requests and answers.
+        buffered: What is held of all requests.
+        unread: What is held of large answers. Apart, so that who reads slowly keeps nobody else
+            from being answered.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Gate:
         self._access_log = access_log
         self._metrics = metrics
         self.buffered = BufferedBytes(settings.limits.max_buffered_bytes)
+        self.unread = BufferedBytes(settings.limits.max_buffered_bytes)
         self._refusals = Turns()
         self._root_path = ""
 
@@ -186,7 +189,7 @@ class Gate:
         """Count a large answer while it is being sent, or its refusal."""
         with contextlib.ExitStack() as held:
             try:
-                held.enter_context(self.buffered.holding(answer_bytes))
+                held.enter_context(self.unread.holding(answer_bytes))
             except tuple(_REASONS) as error:
                 self._metrics.rejected(None, _REASONS[type(error)])
                 raise

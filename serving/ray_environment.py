@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["haproxy_connections", "has_haproxy", "ray_environment"]
+__all__ = ["HAPROXY_BINARY", "haproxy_connections", "has_haproxy", "ray_environment"]
 
 _FAST_INGRESS = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 _DEFAULTS = {
@@ -27,7 +27,7 @@ _DEFAULTS = {
     "RAY_worker_niceness": "0",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.before_serve.middlewares",
 }
-_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+HAPROXY_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 _MARGIN_S = 10
 _MOST_CONNECTIONS = 16_384
 _FILES_PER_CONNECTION = 2.5
@@ -61,7 +61,7 @@ def has_haproxy(given: Mapping[str, str]) -> bool:
     Args:
         given: The environment of Ray's processes.
     """
-    named = given.get(_BINARY)
+    named = given.get(HAPROXY_BINARY)
     if named:
         return _is_executable(named)
     try:

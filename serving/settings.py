@@ -70,8 +70,8 @@ class LimitSettings(BaseModel):
     max_buffered_bytes: int = Field(
         2**28,
         ge=1,
-        description="Bytes of all bodies that are being read or answered, and of answers of more "
-        "than 64 KiB until the client has taken them; beyond it 429",
+        description="Bytes of all bodies that are being read or answered; beyond it 429. As many "
+        "again of answers of more than 64 KiB, until the clients have taken them",
     )
     request_timeout_s: float = Field(
         60.0,

@@ -23,7 +23,9 @@ def let_padding_see(transformer: Any) -> None:  # noqa: ANN401 - transformers' m
     Args:
         transformer: As loaded.
     """
-    if "sliding_attention" not in (getattr(transformer.config, "layer_types", None) or ()):
+    is_local = "sliding_attention" in (getattr(transformer.config, "layer_types", None) or ())
+    # Other ways to attend mask with numbers that are finite.
+    if not is_local or transformer.config._attn_implementation != "sdpa":
         return
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward

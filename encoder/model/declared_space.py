@@ -8,37 +8,27 @@ every vector.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 from encoder.errors import ModelLoadError
 from encoder.model.declarations import (
     NO_INSTRUCT,
-    NO_INSTRUCT_ID,
     SpaceDeclaration,
     declaration_of_settings,
     declaration_of_space,
     parse_space_file,
 )
 from encoder.model.files import ModelFiles
-from encoder.model.folder import (
-    CONFIG_FILE,
-    README_FILE,
-    SPACE_FILE,
-    TOKENIZER_FILE,
-    readme_metadata,
-)
+from encoder.model.folder import SPACE_FILE, TOKENIZER_FILE
+from encoder.model.known_models import built_in, is_no_instruct, refuse_missing_prompts
 from encoder.model.reference import ModelReference, ReferenceKind
 from encoder.model.sentence_transformers_files import read_sentence_transformers
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace, RoleEncoding
 
 __all__ = ["load_space"]
-
-_E5 = re.compile(r"(^|[-_/])e5-(small|base|large|mistral)", re.IGNORECASE)
-_ROLE_FIELDS = ("query_pooling", "document_pooling", "query_prompt", "document_prompt")
 
 
 def load_space(
@@ -57,7 +47,6 @@ def load_space(
     """
     digests = files.weights_sha256(), files.tokenizer_sha256()
     said = _merged(_declarations(files, settings, reference, digests))
-    _refuse_missing_prompts(said, files, reference)
     query, document = _role_encodings(said, files)
     truncate_dim, dimension = _dimensions(said, files)
     return EmbeddingSpace(
@@ -85,69 +74,13 @@ def _declarations(
         mirrored = parse_space_file(path.read_bytes(), str(path))
         _check_digests(files, mirrored, digests)
         declared = declaration_of_space(mirrored)
-    elif reference.kind is ReferenceKind.HUB and _is_no_instruct(reference.name):
+    elif reference.kind is ReferenceKind.HUB and is_no_instruct(reference.name):
         # The hub's own repository is what the model card describes, whatever files it gains.
         return [explicit, NO_INSTRUCT]
     else:
         declared = read_sentence_transformers(files.folder)
-    named = next((where for where, name in _names(files) if _is_no_instruct(name)), None)
-    if named is None:
-        return [explicit, declared]
-    _refuse_contradiction(files, named, explicit, declared)
-    return [explicit, declared, NO_INSTRUCT]
-
-
-def _names(files: ModelFiles) -> Iterator[tuple[str, object]]:
-    """Yield the names of the model that its files were made of, and which of them says so.
-
-    transformers 5 no longer saves its name in config.json; Sentence Transformers writes it into the
-    README where the hub could be asked.
-    """
-    yield f"{CONFIG_FILE}, _name_or_path", files.config.get("_name_or_path")
-    base_models = readme_metadata(files.folder).get("base_model")
-    for name in base_models if isinstance(base_models, list) else [base_models]:
-        yield f"{README_FILE}, base_model", name
-
-
-def _is_no_instruct(name: object) -> bool:
-    return isinstance(name, str) and name.lower() == NO_INSTRUCT_ID.lower()
-
-
-def _refuse_contradiction(
-    files: ModelFiles, named: str, explicit: SpaceDeclaration, declared: SpaceDeclaration
-) -> None:
-    contradicted = [
-        field
-        for field in _ROLE_FIELDS
-        if getattr(explicit, field) is None
-        and getattr(declared, field) not in (None, getattr(NO_INSTRUCT, field))
-    ]
-    unusable = declared.pooling_problem and None in (
-        explicit.query_pooling,
-        explicit.document_pooling,
-    )
-    if contradicted or unusable:
-        flags = contradicted or _ROLE_FIELDS[:2]
-        raise ModelLoadError(
-            f"{files.folder} names {NO_INSTRUCT_ID} ({named}), but its files "
-            f"contradict it. {declared.reading()}. {NO_INSTRUCT.reading()}. Settle it with "
-            f"{' and '.join('--' + field.replace('_', '-') for field in flags)}"
-        )
-
-
-def _refuse_missing_prompts(
-    said: SpaceDeclaration, files: ModelFiles, reference: ModelReference
-) -> None:
-    """Refuse E5 without prompts: it was trained with them, and its files do not say so."""
-    if said.query_prompt is not None and said.document_prompt is not None:
-        return
-    names = (reference.name.rsplit("/", 1)[-1], *(name for _, name in _names(files)))
-    if any(isinstance(name, str) and _E5.search(name) for name in names):
-        raise ModelLoadError(
-            f"{reference}: models of the E5 family are trained with a prompt in front of each "
-            "text, which their files do not say; give --query-prompt 'query: ' and "
-            "--document-prompt 'passage: ' as the model card says ('' for none)"
-        )
+        refuse_missing_prompts(files, reference, explicit, declared)
+    return [explicit, declared, *built_in(files, explicit, declared)]
 
 
 def _check_digests(files: ModelFiles, mirrored: EmbeddingSpace, digests: tuple[str, str]) -> None:

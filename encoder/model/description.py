@@ -5,7 +5,6 @@ This is what a driver needs of a model; it imports neither torch nor transformer
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 from encoder.model.declared_space import load_space
@@ -16,8 +15,6 @@ from encoder.settings import DtypeName, EncoderSettings
 from encoder.space import EmbeddingSpace
 
 __all__ = ["ModelDescription", "describe_model"]
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,4 @@ def describe_model(settings: EncoderSettings) -> ModelDescription:
         provenance["revision"] = resolved.revision
     if settings.dtype is DtypeName.INT8:
         provenance["int8_graph"] = read_int8_record(resolved.folder).graph_sha256
-    space = load_space(files, settings, reference)
-    _logger.info("%s: embedding space %s", reference.public, space.summary())
-    return ModelDescription(files, space, provenance)
+    return ModelDescription(files, load_space(files, settings, reference), provenance)

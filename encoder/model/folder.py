@@ -148,5 +148,5 @@ def readme_metadata(folder: Path) -> dict[str, Any]:
     """
     try:
         return metadata_load(folder / README_FILE) or {}
-    except (OSError, ValueError, YAMLError):
+    except (OSError, ValueError, RecursionError, YAMLError):
         return {}

@@ -59,7 +59,7 @@ class Plan:
             ("units done", f"{len(self.done):,}"),
             ("units to do", f"{len(self.todo):,}"),
             ("bytes to do", f"{sum(unit.size_bytes for unit in todo):,}"),
-            ("space", self.pin.space.fingerprint),
+            ("space", self.pin.space.summary()),
         ]
 
 

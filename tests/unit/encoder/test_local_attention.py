@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from encoder.backends.local_attention import let_padding_see
 from encoder.encoder import load_encoder
 from encoder.errors import ModelLoadError
 from encoder.model_card import load_model_card
@@ -61,6 +62,14 @@ def test_a_runtime_whose_padding_spoils_texts_is_found_before_it_is_used(
     with pytest.raises(ModelLoadError, match=r"openvino float32 has min cosine -1\.0"):
         load_encoder(settings(modernbert, backend="openvino"))
     assert load_encoder(settings(modernbert)).provenance["backend"] == "torch"
+
+
+def test_models_that_attend_another_way_are_left_as_they_are() -> None:
+    # Its masks are finite numbers; transformers would refuse SDPA for it.
+    gemma = tiny_transformer("gemma2", head_dim=16, num_key_value_heads=2)
+    assert "sliding_attention" in gemma.config.layer_types
+    let_padding_see(gemma)
+    assert gemma.config._attn_implementation == "eager"
 
 
 def test_other_models_are_left_as_they_are(tiny_model: Path) -> None:

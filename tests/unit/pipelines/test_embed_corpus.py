@@ -93,7 +93,9 @@ def test_a_plan_says_where_the_output_would_be(tmp_path, tiny_model, monkeypatch
     (tmp_path / "in.jsonl").write_text('{"id": 1, "text": "a text"}\n')
     model = ["--model", str(tiny_model)]
     assert main(["--input", "in.jsonl", "--output", "vectors", *model, "--dry-run"]) == 0
-    assert f"output       {tmp_path / 'vectors'}\n" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"output       {tmp_path / 'vectors'}\n" in told
+    assert "(query mean without prompt, document cls without prompt, 128 tokens," in told
 
 
 def test_neither_help_nor_a_plan_waits_for_ray():

@@ -82,17 +82,19 @@ def test_where_serve_does_not_answer_its_first_error_is_told(monkeypatch: pytest
 def test_without_an_haproxy_the_ingress_is_the_plain_one_unless_it_was_asked_for(
     monkeypatch: pytest.MonkeyPatch, ingress: str, is_there: bool, through_haproxy: bool
 ):
+    monkeypatch.delenv("RAY_SERVE_HAPROXY_BINARY_PATH", raising=False)
     monkeypatch.setattr("serving.serve.has_haproxy", lambda environment: is_there)
     settings = ServeCommandSettings(ingress=ingress)  # type: ignore[arg-type]
     assert _wants_haproxy(settings) is through_haproxy
 
 
+@pytest.mark.parametrize("ingress", ["auto", "haproxy"])
 def test_an_haproxy_that_was_asked_for_and_is_not_there_is_one_line_before_ray_is_started(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ingress: str
 ):
     monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/nowhere/haproxy")
     monkeypatch.setattr("ray.init", None)
-    assert main(["--ingress", "haproxy"]) == 5
+    assert main(["--ingress", ingress]) == 5
     assert capsys.readouterr().err.startswith(
-        "twofold: error: expected an HAProxy for --ingress haproxy, found none: pip install"
+        "twofold: error: expected an HAProxy for --ingress haproxy or RAY_SERVE_HAPROXY_BINARY_PATH"
     )

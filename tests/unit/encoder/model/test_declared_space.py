@@ -99,11 +99,7 @@ def test_the_hub_s_noinstruct_is_built_in_whatever_its_files_say(saved: Path) ->
 
 
 @pytest.mark.parametrize(
-    "front",
-    [
-        f"base_model: {DEFAULT_MODEL}",
-        f"base_model:\n- someone/else\n- {DEFAULT_MODEL}",
-    ],
+    "front", [f"base_model: {DEFAULT_MODEL}", f"base_model: [{DEFAULT_MODEL}]"]
 )
 def test_a_folder_saved_by_sentence_transformers_is_known_by_its_readme(
     saved: Path, front: str
@@ -122,29 +118,54 @@ def test_a_folder_saved_by_sentence_transformers_is_known_by_its_readme(
     assert (settled.query, settled.document) == (MEAN, CLS)
 
 
-@pytest.mark.parametrize("readme", [b"---\nbase_model: [\n---\n", b"---\n- a\n---\n", b"\xff"])
+@pytest.mark.parametrize(
+    "front",
+    [
+        f"base_model: {DEFAULT_MODEL}\ntags: [sentence-transformers, generated_from_trainer]",
+        f"base_model: [someone/else, {DEFAULT_MODEL}]",
+    ],
+)
+def test_what_was_trained_or_merged_from_it_is_what_its_own_files_say(
+    silent: Path, front: str
+) -> None:
+    (silent / "README.md").write_text(f"---\n{front}\n---\n")
+    with pytest.raises(ModelLoadError, match="nothing says the pooling"):
+        _space(silent)
+    assert _space(_with_modules(silent)).document == MEAN
+
+
+@pytest.mark.parametrize(
+    "readme", [b"---\nbase_model: [\n---\n", b"---\n- a\n---\n", b"\xff", b"---\nx: " + b"[" * 5000]
+)
 def test_a_readme_that_nobody_can_read_says_nothing(saved: Path, readme: bytes) -> None:
-    (saved / "README.md").write_bytes(readme)
+    (saved / "README.md").write_bytes(readme + b"\n---\n")
     assert _space(saved).document == MEAN
 
 
-@pytest.mark.parametrize("name", ["e5-small-v2", "multilingual-E5-large"])
-def test_e5_is_refused_until_its_prompts_are_given(saved: Path, name: str) -> None:
+E5_NAMES = ["e5-small-v2", "multilingual_E5_large", "e5-base", "models--x--e5-large/snapshots/0f"]
+
+
+@pytest.mark.parametrize("name", E5_NAMES)
+def test_e5_is_refused_until_a_prompt_is_given(saved: Path, name: str) -> None:
+    (saved.parent / name).parent.mkdir(parents=True, exist_ok=True)
     folder = saved.rename(saved.parent / name)
-    prompts = {"query_prompt": "query: ", "document_prompt": "passage: "}
-    for given in ({}, {"query_prompt": "query: "}):
-        with pytest.raises(ModelLoadError, match="give --query-prompt 'query: '"):
-            _space(folder, **given)
-    assert _space(folder, **prompts).document == RoleEncoding(Pooling.MEAN, "passage: ")
-    assert _space(folder, query_prompt="", document_prompt="").document == MEAN
-    _write(
-        folder / "config_sentence_transformers.json", {"prompts": {"query": "a", "passage": "b"}}
-    )
-    assert _space(folder).query == RoleEncoding(Pooling.MEAN, "a")
+    prompts = folder / "config_sentence_transformers.json"
+    for empty in ({}, {"prompts": {"query": "", "document": ""}}):
+        _write(prompts, empty)
+        with pytest.raises(ModelLoadError, match="give --query-prompt and --document-prompt as"):
+            _space(folder)
+    given = {"query_prompt": "query: ", "document_prompt": "passage: "}
+    assert _space(folder, **given).document == RoleEncoding(Pooling.MEAN, "passage: ")
+    assert _space(folder, query_prompt="").query == MEAN
+    # Instruct models have one for queries alone.
+    _write(prompts, {"prompts": {"query": "Instruct: find\nQuery: "}})
+    assert _space(folder).document == MEAN
 
 
-def test_another_model_whose_name_only_contains_e5_needs_no_prompt(saved: Path) -> None:
-    assert _space(saved.rename(saved.parent / "bge5-small")).document == MEAN
+@pytest.mark.parametrize("name", ["bge5-small", "e5ish-small", "trained-on-e5"])
+def test_another_model_whose_name_only_contains_e5_needs_no_prompt(saved: Path, name: str) -> None:
+    (saved / "README.md").write_text("---\nbase_model: intfloat/e5-base-v2\n---\n")
+    assert _space(saved.rename(saved.parent / name)).document == MEAN
 
 
 def test_the_name_is_compared_without_case(noinstruct: Path) -> None:
