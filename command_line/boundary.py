@@ -82,8 +82,11 @@ def _logging() -> Iterator[None]:
 
 
 def _is_told_by_nobody_else(record: logging.LogRecord) -> bool:
-    """Whether a record's package has no handler of its own (the hub's client has one)."""
-    return not logging.getLogger(record.name.partition(".")[0]).handlers
+    """Whether a record's package shows nothing itself (the hub's client does)."""
+    if record.name == logging.root.name:
+        return True
+    handlers = logging.getLogger(record.name.partition(".")[0]).handlers
+    return all(isinstance(handler, logging.NullHandler) for handler in handlers)
 
 
 @contextlib.contextmanager

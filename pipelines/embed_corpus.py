@@ -43,7 +43,8 @@ from pipelines.storage import Storage, store_errors
 
 __all__ = ["embed_corpus", "main"]
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("pipelines.embed_corpus")
+"""Not `__name__`, which is `__main__` where Ray runs it as a job."""
 
 _JOBS_FOLDERS = "/runtime_resources/working_dir_files/"
 

@@ -1,4 +1,4 @@
-"""How many bytes of requests and answers a replica holds: a bound on what clients make it keep."""
+"""How many bytes of requests, or of answers, a replica holds for its clients: a bound."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BufferedBytes:
         """
         if self.held + size > self._limit:
             raise OverloadedError(
-                f"{self.held} bytes of requests and answers are held, {self._limit} may; send this "
+                f"{self.held} bytes of others are held, {self._limit} may; send this "
                 "request again after the time in Retry-After",
                 retry_after_s=1,
             )

@@ -52,7 +52,7 @@ class QueryEndpoint:
         if settings.corpus is not None:
             check_corpus(settings.corpus, encoder)
         self.service = EmbeddingService(encoder, settings, self._metrics)
-        _logger.info("serving %s in space %s", encoder.provenance, encoder.space.fingerprint)
+        _logger.info("serving %s in space %s", encoder.provenance, encoder.space.summary())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the web application; Serve calls it once, after the constructor."""

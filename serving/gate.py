@@ -69,8 +69,8 @@ class Gate:
 
     Attributes:
         buffered: What is held of all requests.
-        unread: What is held of large answers. Apart, so that who reads slowly keeps nobody else
-            from being answered.
+        unread: What is held of large answers. Apart, so that who reads slowly keeps no
+            request and no small answer from being served.
     """
 
     def __init__(

@@ -83,7 +83,8 @@ class LimitSettings(BaseModel):
         30.0,
         gt=0,
         description="For the whole body to arrive; a slower client gets 408. Also for a client to "
-        "take each 256 KiB of a large answer; a slower one's connection is closed",
+        "take each 256 KiB of a large answer, and 40 kB/s of the whole; a slower one's connection "
+        "is closed",
     )
 
 

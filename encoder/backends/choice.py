@@ -128,8 +128,8 @@ def _choose_int8(settings: EncoderSettings, hardware: Hardware) -> Choice:
 
 def _not_installed(what: str, instead: str) -> ModelLoadError:
     return ModelLoadError(
-        f"{what} needs the package openvino, which is not installed; pip install twofold[cpu], or "
-        f"{instead}"
+        f"{what} needs the package openvino, which is not installed; pip install 'twofold[cpu]', "
+        f"or {instead}"
     )
 
 

@@ -62,7 +62,7 @@ def import_openvino(purpose: str, instead: str) -> ModuleType:
     except ImportError as error:
         raise ModelLoadError(
             f"{purpose} needs the package openvino, which is not installed; "
-            f"pip install twofold[cpu], or {instead}"
+            f"pip install 'twofold[cpu]', or {instead}"
         ) from error
     module: ModuleType = openvino
     return module

@@ -70,7 +70,8 @@ def _declarations(
     """Return who says what, the one that counts most first."""
     explicit = declaration_of_settings(settings)
     path = files.folder / SPACE_FILE
-    if path.is_file():
+    is_mirror = path.is_file()
+    if is_mirror:
         mirrored = parse_space_file(path.read_bytes(), str(path))
         _check_digests(files, mirrored, digests)
         declared = declaration_of_space(mirrored)
@@ -80,7 +81,7 @@ def _declarations(
     else:
         declared = read_sentence_transformers(files.folder)
         refuse_missing_prompts(files, reference, explicit, declared)
-    return [explicit, declared, *built_in(files, explicit, declared)]
+    return [explicit, declared, *built_in(files, explicit, declared, is_settled=is_mirror)]
 
 
 def _check_digests(files: ModelFiles, mirrored: EmbeddingSpace, digests: tuple[str, str]) -> None:

@@ -30,7 +30,11 @@ def is_no_instruct(name: object) -> bool:
 
 
 def built_in(
-    files: ModelFiles, explicit: SpaceDeclaration, declared: SpaceDeclaration
+    files: ModelFiles,
+    explicit: SpaceDeclaration,
+    declared: SpaceDeclaration,
+    *,
+    is_settled: bool,
 ) -> list[SpaceDeclaration]:
     """Return what is built in for the model that a folder's files name.
 
@@ -38,6 +42,7 @@ def built_in(
         files: The model's.
         explicit: What the user set.
         declared: What the files say of the space.
+        is_settled: Whether that is a mirror's record, which somebody has looked at.
 
     Raises:
         ModelLoadError: The files contradict it, and the user has not settled it.
@@ -48,7 +53,7 @@ def built_in(
         return [NO_INSTRUCT]
     # transformers 5 no longer saves the name; Sentence Transformers writes the model that it loaded
     # into the README. What was made of it may be another model, so nothing is filled in.
-    if any(map(is_no_instruct, _saved_as(files))):
+    if not is_settled and any(map(is_no_instruct, _saved_as(files))):
         _refuse_contradiction(files, f"{README_FILE}, base_model", explicit, declared)
     return []
 
@@ -91,7 +96,7 @@ def refuse_missing_prompts(
     explicit: SpaceDeclaration,
     declared: SpaceDeclaration,
 ) -> None:
-    """Refuse E5 without any prompt: it was trained with them, and its files do not say so.
+    """Refuse E5 without its prompts: it was trained with them, and its files do not say so.
 
     Args:
         files: The model's.
@@ -103,7 +108,7 @@ def refuse_missing_prompts(
     Raises:
         ModelLoadError: It is E5, and nobody has said its prompts.
     """
-    if (explicit.query_prompt, explicit.document_prompt) != (None, None):
+    if None not in (explicit.query_prompt, explicit.document_prompt):
         return
     if declared.query_prompt or declared.document_prompt:
         return
@@ -118,7 +123,8 @@ def refuse_missing_prompts(
 
 def _names(files: ModelFiles, reference: ModelReference) -> Iterator[object]:
     yield files.config.get("_name_or_path")
-    *_, parent, name = ("", "", *PurePosixPath(reference.name).parts)
+    yield from _saved_as(files)
+    *_, above, parent, name = ("", "", "", *PurePosixPath(reference.name).parts)
     yield name
     if parent == "snapshots":  # of the hub's cache: models--ORG--NAME/snapshots/COMMIT
-        yield PurePosixPath(reference.name).parts[-3]
+        yield above

@@ -90,6 +90,22 @@ def test_what_a_package_says_by_a_handler_of_its_own_is_not_said_twice(
     assert capsys.readouterr().err.count("once") == 1
 
 
+@pytest.mark.parametrize("name", ["root", "silent.module"])
+def test_what_nobody_else_shows_is_shown(name: str, capsys: pytest.CaptureFixture[str]):
+    silence = logging.NullHandler()
+    logging.getLogger("silent").addHandler(silence)
+
+    def work() -> int:
+        (logging.getLogger() if name == "root" else logging.getLogger(name)).warning("once")
+        return 0
+
+    try:
+        assert run_command(work, exit_code) == 0
+    finally:
+        logging.getLogger("silent").removeHandler(silence)
+    assert capsys.readouterr().err.count("once") == 1
+
+
 def test_who_runs_a_command_in_its_own_process_has_its_logging_back():
     before = [list(logging.getLogger().handlers), logging.getLogger("encoder").level]
     run_command(lambda: 0, exit_code)

@@ -314,7 +314,7 @@ def test_openvino_that_is_not_installed_says_how_to_install_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
 
-    with pytest.raises(ModelLoadError, match=r"pip install twofold\[cpu\]"):
+    with pytest.raises(ModelLoadError, match=r"pip install 'twofold\[cpu\]'"):
         OpenVinoBackend(convert_pooled_model(load_pooled_model(tiny_model)), dtype="float32")
 
 

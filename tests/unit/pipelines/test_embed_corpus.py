@@ -88,6 +88,23 @@ def test_where_the_account_cannot_be_written_the_cause_is_still_told(
     assert "_report.json could not be written: the store is gone, too" in caplog.text
 
 
+def test_a_job_says_its_space_also_where_ray_runs_it_as_a_module(tmp_path, tiny_model):
+    job = settings(tmp_path, tiny_model, tmp_path / "out")
+    flags = ["--input", *job.input, "--output", job.output, "--model", job.encoder.model]
+    # Without a pool nothing is embedded.
+    program = f"""
+import runpy, sys
+from pipelines.driver import cluster
+cluster.start_ray = lambda *_, **__: None
+sys.argv[1:] = {flags!r}
+runpy.run_module("pipelines.embed_corpus", run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert "(query mean without prompt, document cls without prompt, 128" in done.stderr
+
+
 def test_a_plan_says_where_the_output_would_be(tmp_path, tiny_model, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.jsonl").write_text('{"id": 1, "text": "a text"}\n')

@@ -239,7 +239,7 @@ def test_answers_that_nobody_reads_are_counted_and_others_refused_until_the_clie
                 await until(lambda: unread.held == 0)
                 answered = await client.post(V1, content=LARGE)
         message = refusal(refused, 429, "rate_limit_error")
-        assert "bytes of requests and answers are held, 8000000 may" in message
+        assert "bytes of others are held, 8000000 may" in message
         assert refused.headers["retry-after"] == "1"
         assert app.metrics.rejections == [(None, "overloaded")]
         assert small.status_code == 200

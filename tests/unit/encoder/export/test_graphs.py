@@ -187,5 +187,5 @@ def test_a_missing_openvino_says_how_to_install_it(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(ModelLoadError, match=r"pip install twofold\[cpu\], or export another"):
+    with pytest.raises(ModelLoadError, match=r"pip install 'twofold\[cpu\]', or export another"):
         _export(OpenVinoFormat(), tiny_model, tmp_path / "out")

@@ -146,7 +146,7 @@ E5_NAMES = ["e5-small-v2", "multilingual_E5_large", "e5-base", "models--x--e5-la
 
 
 @pytest.mark.parametrize("name", E5_NAMES)
-def test_e5_is_refused_until_a_prompt_is_given(saved: Path, name: str) -> None:
+def test_e5_is_refused_until_its_prompts_are_given(saved: Path, name: str) -> None:
     (saved.parent / name).parent.mkdir(parents=True, exist_ok=True)
     folder = saved.rename(saved.parent / name)
     prompts = folder / "config_sentence_transformers.json"
@@ -156,7 +156,10 @@ def test_e5_is_refused_until_a_prompt_is_given(saved: Path, name: str) -> None:
             _space(folder)
     given = {"query_prompt": "query: ", "document_prompt": "passage: "}
     assert _space(folder, **given).document == RoleEncoding(Pooling.MEAN, "passage: ")
-    assert _space(folder, query_prompt="").query == MEAN
+    for name, prompt in given.items():
+        with pytest.raises(ModelLoadError, match="give --query-prompt and --document-prompt as"):
+            _space(folder, **{name: prompt})
+    assert _space(folder, query_prompt="", document_prompt="").query == MEAN
     # Instruct models have one for queries alone.
     _write(prompts, {"prompts": {"query": "Instruct: find\nQuery: "}})
     assert _space(folder).document == MEAN
@@ -164,8 +167,21 @@ def test_e5_is_refused_until_a_prompt_is_given(saved: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["bge5-small", "e5ish-small", "trained-on-e5"])
 def test_another_model_whose_name_only_contains_e5_needs_no_prompt(saved: Path, name: str) -> None:
-    (saved / "README.md").write_text("---\nbase_model: intfloat/e5-base-v2\n---\n")
+    front = "base_model: intfloat/e5-base-v2\ntags: [generated_from_trainer]"
+    (saved / "README.md").write_text(f"---\n{front}\n---\n")
     assert _space(saved.rename(saved.parent / name)).document == MEAN
+
+
+def test_e5_that_was_saved_under_another_name_is_known_by_its_readme(saved: Path) -> None:
+    (saved / "README.md").write_text("---\nbase_model: intfloat/e5-base-v2\n---\n")
+    with pytest.raises(ModelLoadError, match="E5 family"):
+        _space(saved)
+
+
+def test_a_mirror_that_was_settled_is_not_asked_again(saved: Path) -> None:
+    (saved / "README.md").write_text(f"---\nbase_model: {DEFAULT_MODEL}\n---\n")
+    settled = _space(saved, query_pooling=Pooling.MEAN, document_pooling=Pooling.MEAN)
+    assert _space(_mirror(saved, settled)) == settled
 
 
 def test_the_name_is_compared_without_case(noinstruct: Path) -> None:
