@@ -25,7 +25,7 @@ test: .venv/installed-dev  ## unit, integration and end-to-end tests, 9 minutes 
 	$(BIN)/pytest
 
 test-slow: .venv/installed-dev  ## kill matrix, big inputs: what takes longer
-	$(BIN)/pytest -m "slow and not gpu and not network" --timeout=1800
+	$(BIN)/pytest -m "slow and not gpu and not network" --timeout=1800 --durations=20
 
 lint: .venv/installed-dev  ## style, import contracts, docstrings, the documents' figures, Dockerfile, scripts
 	$(BIN)/ruff check .
