@@ -22,7 +22,7 @@ from encoder.model.declarations import (
 )
 from encoder.model.files import ModelFiles
 from encoder.model.folder import SPACE_FILE, TOKENIZER_FILE
-from encoder.model.known_models import built_in, is_no_instruct, refuse_missing_prompts
+from encoder.model.known_models import built_in, is_no_instruct
 from encoder.model.reference import ModelReference, ReferenceKind
 from encoder.model.sentence_transformers_files import read_sentence_transformers
 from encoder.settings import EncoderSettings
@@ -80,8 +80,8 @@ def _declarations(
         return [explicit, NO_INSTRUCT]
     else:
         declared = read_sentence_transformers(files.folder)
-        refuse_missing_prompts(files, reference, explicit, declared)
-    return [explicit, declared, *built_in(files, explicit, declared, is_settled=is_mirror)]
+    known = built_in(files, reference, explicit, declared, is_settled=is_mirror)
+    return [explicit, declared, *known]
 
 
 def _check_digests(files: ModelFiles, mirrored: EmbeddingSpace, digests: tuple[str, str]) -> None:

@@ -141,12 +141,16 @@ def as_json_object(value: object, origin: str) -> dict[str, Any]:
     return value
 
 
-def readme_metadata(folder: Path) -> dict[str, Any]:
-    """Return what stands in front of a folder's README; empty where there is nothing readable.
+def readme_metadata(folder: Path, key: str) -> dict[str, Any]:
+    """Return what stands in front of a folder's README; empty where nothing readable has the key.
 
-    It is made for people and for the hub: no model is refused because of it.
+    It is made for people and for the hub: no model is refused because of it. A card with its
+    results of mteb takes a quarter of a second to parse, so it is first looked at for the key.
     """
+    path = folder / README_FILE
     try:
-        return metadata_load(folder / README_FILE) or {}
+        if key.encode() not in path.read_bytes():
+            return {}
+        return metadata_load(path) or {}
     except (OSError, ValueError, RecursionError, YAMLError):
         return {}

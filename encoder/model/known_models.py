@@ -7,7 +7,7 @@ exists to prevent.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 
 from encoder.errors import ModelLoadError
@@ -16,10 +16,11 @@ from encoder.model.files import ModelFiles
 from encoder.model.folder import CONFIG_FILE, README_FILE, readme_metadata
 from encoder.model.reference import ModelReference
 
-__all__ = ["built_in", "is_no_instruct", "refuse_missing_prompts"]
+__all__ = ["built_in", "is_no_instruct"]
 
 _ROLE_FIELDS = ("query_pooling", "document_pooling", "query_prompt", "document_prompt")
 _E5 = re.compile(r"(^|[-_/])e5[-_](small|base|large|mistral)", re.IGNORECASE)
+_BASE_MODEL = "base_model"
 _TRAINED_FURTHER = "generated_from_trainer"
 """A tag of READMEs that Sentence Transformers writes after a training."""
 
@@ -31,6 +32,7 @@ def is_no_instruct(name: object) -> bool:
 
 def built_in(
     files: ModelFiles,
+    reference: ModelReference,
     explicit: SpaceDeclaration,
     declared: SpaceDeclaration,
     *,
@@ -40,28 +42,35 @@ def built_in(
 
     Args:
         files: The model's.
+        reference: How the user named it.
         explicit: What the user set.
         declared: What the files say of the space.
         is_settled: Whether that is a mirror's record, which somebody has looked at.
 
     Raises:
-        ModelLoadError: The files contradict it, and the user has not settled it.
+        ModelLoadError: The files contradict it, or do not say its prompts, and the user has not
+            settled it.
     """
+    saved_as = () if is_settled else _saved_as(files)
+    if not is_settled:
+        _refuse_missing_prompts(
+            reference, explicit, declared, [*_names(files, reference), *saved_as]
+        )
     name = files.config.get("_name_or_path")
     if is_no_instruct(name):
         _refuse_contradiction(files, f"{CONFIG_FILE}, _name_or_path", explicit, declared)
         return [NO_INSTRUCT]
     # transformers 5 no longer saves the name; Sentence Transformers writes the model that it loaded
     # into the README. What was made of it may be another model, so nothing is filled in.
-    if not is_settled and any(map(is_no_instruct, _saved_as(files))):
-        _refuse_contradiction(files, f"{README_FILE}, base_model", explicit, declared)
+    if any(map(is_no_instruct, saved_as)):
+        _refuse_contradiction(files, f"{README_FILE}, {_BASE_MODEL}", explicit, declared)
     return []
 
 
 def _saved_as(files: ModelFiles) -> Sequence[object]:
     """Return the one model that was saved as it was loaded; nothing of a merge or a training."""
-    said = readme_metadata(files.folder)
-    models, tags = said.get("base_model"), said.get("tags")
+    said = readme_metadata(files.folder, _BASE_MODEL)
+    models, tags = said.get(_BASE_MODEL), said.get("tags")
     if isinstance(tags, list) and _TRAINED_FURTHER in tags:
         return ()
     found = models if isinstance(models, list) else [models]
@@ -90,29 +99,18 @@ def _refuse_contradiction(
         )
 
 
-def refuse_missing_prompts(
-    files: ModelFiles,
+def _refuse_missing_prompts(
     reference: ModelReference,
     explicit: SpaceDeclaration,
     declared: SpaceDeclaration,
+    names: Iterable[object],
 ) -> None:
-    """Refuse E5 without its prompts: it was trained with them, and its files do not say so.
-
-    Args:
-        files: The model's.
-        reference: How the user named it.
-        explicit: What the user set; an empty prompt is a word, too.
-        declared: What the Sentence Transformers files say; empty prompts are what they have where
-            nobody gave any.
-
-    Raises:
-        ModelLoadError: It is E5, and nobody has said its prompts.
-    """
+    """Refuse E5 without its prompts: it was trained with them, and its files do not say so."""
     if None not in (explicit.query_prompt, explicit.document_prompt):
-        return
+        return  # an empty prompt is a word of the user's, too
     if declared.query_prompt or declared.document_prompt:
-        return
-    if any(isinstance(name, str) and _E5.search(name) for name in _names(files, reference)):
+        return  # an empty one is what files have where nobody gave any
+    if any(isinstance(name, str) and _E5.search(name) for name in names):
         raise ModelLoadError(
             f"{reference}: models of the E5 family are trained with a prompt in front of each "
             "text, which these files do not say; give --query-prompt and --document-prompt as the "
@@ -123,7 +121,6 @@ def refuse_missing_prompts(
 
 def _names(files: ModelFiles, reference: ModelReference) -> Iterator[object]:
     yield files.config.get("_name_or_path")
-    yield from _saved_as(files)
     *_, above, parent, name = ("", "", "", *PurePosixPath(reference.name).parts)
     yield name
     if parent == "snapshots":  # of the hub's cache: models--ORG--NAME/snapshots/COMMIT
