@@ -34,6 +34,7 @@ from pipelines.driver.outcome import Outcome
 from pipelines.driver.pool import Pool
 from pipelines.driver.progress import Progress
 from pipelines.driver.publish import publish
+from pipelines.driver.publisher import Publisher
 from pipelines.driver.report import REPORT_FILE, RunReport
 from pipelines.errors import CorpusError, UnitFailedError, exit_code
 from pipelines.settings import EmbedCorpusSettings
@@ -86,7 +87,8 @@ def embed_corpus(settings: EmbedCorpusSettings) -> RunReport:
         if outcome.failures:
             problems.append(UnitFailedError(_failed(outcome.failures, len(units))))
         with store_errors("publish the index"):
-            problems += publish(settings, storage, plan.pin, units, plan.done, report)
+            publisher = Publisher(settings, storage, plan.pin, units, plan.done, report)
+            problems += publish(publisher)
     except BaseException as error:
         # The account must not be an earlier run's.
         ended = "interrupted" if isinstance(error, KeyboardInterrupt) else one_line(error)

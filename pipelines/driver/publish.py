@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from pipelines.corpus.ids import find_duplicate_ids
 from pipelines.corpus.index import INDEX_FILE, IndexedShard, list_shards, read_index
-from pipelines.corpus.pin import Pin
 from pipelines.driver.publisher import Published, Publisher
-from pipelines.driver.report import RunReport
 from pipelines.driver.retire import Retirement
 from pipelines.errors import CorpusError, DuplicateIdError
-from pipelines.settings import EmbedCorpusSettings
-from pipelines.source.units import WorkUnit
-from pipelines.storage import Storage
 
 __all__ = ["publish"]
 
@@ -23,29 +17,17 @@ _LOG = logging.getLogger(__name__)
 _MOST_LOOKS = 3
 
 
-def publish(
-    settings: EmbedCorpusSettings,
-    storage: Storage,
-    pin: Pin,
-    units: Mapping[str, WorkUnit],
-    done: Collection[str],
-    report: RunReport,
-) -> list[CorpusError]:
+def publish(publisher: Publisher) -> list[CorpusError]:
     """Publish the index of what is live, then delete what is retired.
 
     Args:
-        settings: Of the run.
-        storage: The output folder.
-        pin: Its space and layout.
-        units: All units of the plan, by key, done or not.
-        done: Keys of those that were complete before the run.
-        report: Takes note of what was retired.
+        publisher: Of the run.
 
     Returns:
         What is wrong with the corpus as it is published: the caller raises it once the report is
         written.
     """
-    publisher = Publisher(settings, storage, pin, units, done, report)
+    storage = publisher.storage
     for _ in range(_MOST_LOOKS):
         sizes = list_shards(storage)
         found = publisher.publish(sizes)
@@ -53,11 +35,11 @@ def publish(
             break
         # Another job committed or retired meanwhile, and may have published before us.
     duplicates = None
-    if settings.check_ids and not found.index.ids_checked:
+    if publisher.settings.check_ids and not found.index.ids_checked:
         # Last, and once: of a billion ids it takes half an hour, in which a run may be ended.
         lost: FileNotFoundError | None = None
         try:
-            duplicates = _check_ids(storage, pin, found)
+            duplicates = _check_ids(publisher, found)
         except FileNotFoundError as error:
             lost = error
         sizes = list_shards(storage)
@@ -72,13 +54,13 @@ def publish(
     return [*found.unaccounted, *(p for p in (duplicates, refused) if p is not None)]
 
 
-def _check_ids(storage: Storage, pin: Pin, published: Published) -> DuplicateIdError | None:
+def _check_ids(publisher: Publisher, published: Published) -> DuplicateIdError | None:
     """Look for duplicate ids; note in the index that there are none."""
-    index = published.index
+    storage, index = publisher.storage, published.index
     found = find_duplicate_ids(
         storage,
         [shard.name for shard in index.shards],
-        id_column=pin.layout.id_column,
+        id_column=publisher.pin.layout.id_column,
         rows=_rows(index.shards),
     )
     if not found:

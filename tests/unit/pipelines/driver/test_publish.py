@@ -34,7 +34,7 @@ class Output:
     def publish(
         self, units: Sequence[WorkUnit], done: Sequence[WorkUnit] = (), **settings: object
     ) -> CorpusError | None:
-        problems = publish(
+        run = publisher.Publisher(
             EmbedCorpusSettings(input=("/in",), output=self.storage.uri, **settings),
             self.storage,
             a_pin(),
@@ -42,6 +42,7 @@ class Output:
             {unit.key for unit in done},
             self.report,
         )
+        problems = publish(run)
         assert len(problems) <= 1
         return problems[0] if problems else None
 
