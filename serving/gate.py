@@ -188,12 +188,17 @@ class Gate:
     def _holding(self, answer_bytes: int) -> Iterator[None]:
         """Count a large answer while it is being sent, or its refusal."""
         with contextlib.ExitStack() as held:
-            try:
+            with self._counting_refusals():
                 held.enter_context(self.unread.holding(answer_bytes))
-            except tuple(_REASONS) as error:
-                self._metrics.rejected(None, _REASONS[type(error)])
-                raise
             yield
+
+    @contextlib.contextmanager
+    def _counting_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except tuple(_REASONS) as error:
+            self._metrics.rejected(None, _REASONS[type(error)])
+            raise
 
     async def _pass_on(self, visit: _Visit, routes: ASGIApp) -> None:
         path = _path(visit.scope, self._root_path)
@@ -216,11 +221,8 @@ class Gate:
 
     async def _read(self, visit: _Visit) -> None:
         """Read a body; count it where it is refused meanwhile (what comes after counts its own)."""
-        try:
+        with self._counting_refusals():
             await visit.body.read(visit.receive, visit.headers)
-        except tuple(_REASONS) as error:
-            self._metrics.rejected(None, _REASONS[type(error)])
-            raise
 
     def _check_key(self, headers: Headers) -> None:
         if not self._keys:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from itertools import chain
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -109,11 +110,9 @@ class ResponseSender:
         parts = ({**last, "body": body[at : at + PART_BYTES], "more_body": True} for at in starts)
         try:
             async with asyncio.timeout(self._timeout_s + len(body) / LEAST_BYTES_PER_S):
-                for part in parts:
+                for part in chain(parts, [last]):
                     async with asyncio.timeout(self._timeout_s):
                         await self._send(part)
-                async with asyncio.timeout(self._timeout_s):
-                    await self._send(last)
         except asyncio.CancelledError:
             self.status = CLIENT_GONE  # Serve cancels what nobody waits for
             raise

@@ -29,24 +29,29 @@ def dumped(content: object) -> bytes:
 
 def dumped_in_parts(content: object) -> bytes:
     """Return the same bytes, written in parts; other threads have their turn between two."""
-    return b"".join(_parts(content, _size(content)))
+    return b"".join(_parts(content))
 
 
-def _parts(content: object, size: int) -> Iterator[bytes]:
-    if size <= PART_FLOATS or not isinstance(content, (dict, list)) or not content:
-        yield dumped(content)
-        time.sleep(0)  # gives the GIL away now, not after the interpreter's 5 ms
-    elif isinstance(content, dict):
+def _parts(content: object) -> Iterator[bytes]:
+    is_large = _size(content) > PART_FLOATS
+    if is_large and isinstance(content, dict):
         yield from _object(content)
-    else:
+    elif is_large and isinstance(content, list):
         yield from _array(content)
+    else:
+        yield _part(content)
+
+
+def _part(content: object) -> bytes:
+    time.sleep(0)  # gives the GIL away now, not after the interpreter's 5 ms
+    return dumped(content)
 
 
 def _object(content: dict[str, Any]) -> Iterator[bytes]:
     before = b"{"
     for name, value in content.items():
         yield before + dumped(name) + b":"
-        yield from _parts(value, _size(value))
+        yield from _parts(value)
         before = b","
     yield b"}"
 
@@ -56,10 +61,9 @@ def _array(content: list[Any]) -> Iterator[bytes]:
     for group in _groups(content):
         yield before
         if len(group) == 1:
-            yield from _parts(group[0], _size(group[0]))
+            yield from _parts(group[0])
         else:
-            yield dumped(group)[1:-1]
-            time.sleep(0)
+            yield _part(group)[1:-1]
         before = b","
     yield b"]"
 
