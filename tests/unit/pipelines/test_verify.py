@@ -32,6 +32,7 @@ from pipelines.corpus.pin import pin_output
 from pipelines.corpus.shards import ShardFooter, ShardName, footer_of, serialize_shard
 from pipelines.driver.corpus_plan import plan_corpus
 from pipelines.driver.publish import publish
+from pipelines.driver.publisher import Publisher
 from pipelines.driver.report import RunReport
 from pipelines.errors import CorpusError, StorageError
 from pipelines.settings import EmbedCorpusSettings
@@ -85,7 +86,8 @@ def embed(
         assert [ending.message for ending in endings] == [""]
     if index:
         report = RunReport("run", pin.space.fingerprint, storage.uri, len(plan.units), 0)
-        assert publish(settings, storage, pin, plan.units, plan.done, report) == []
+        run = Publisher(settings, storage, pin, plan.units, plan.done, report)
+        assert publish(run) == []
 
 
 @pytest.fixture(scope="module")
