@@ -21,8 +21,9 @@ install: .venv/installed-dev  ## .venv with everything that tests and checks nee
 demo: .venv/installed-demo  ## embed Python's own docstrings and ask a few questions
 	$(BIN)/twofold demo
 
-test: .venv/installed-dev  ## unit, integration and end-to-end tests, 9 minutes on 2 cores with AVX-512
-	$(BIN)/pytest
+test: .venv/installed-dev  ## unit, integration and end-to-end tests
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile tests/unit
+	$(BIN)/pytest tests/integration tests/e2e
 
 test-slow: .venv/installed-dev  ## kill matrix, big inputs: what takes longer
 	$(BIN)/pytest -m "slow and not gpu and not network" --timeout=1800 --durations=20

@@ -191,7 +191,7 @@ def _run(argv: Sequence[str] | None) -> int:
                 f"{pin.space.max_seq_length} tokens were looked for\n"
             )
     if not any(found.hits for found in results):
-        console.print(f"no documents in {settings.corpus}")
+        console.print(f"no documents in {settings.corpus}", soft_wrap=True)
     console.print(
         f"model loaded in {loaded - started:.2f} s, searched in {searched - loaded:.2f} s"
     )

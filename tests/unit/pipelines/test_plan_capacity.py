@@ -71,7 +71,8 @@ def test_half_precision_halves_the_vectors(
         flags = ("--gpus", "1xL4", "--tokens-per-s", "1", "--embedding-dtype", dtype)
         assert plan(corpus, minilm, *flags, "--json-lines") == 0
         sizes.append(json.loads(capsys.readouterr().out)["output_bytes"])
-    assert sizes[0] - sizes[1] == pytest.approx(40 * 384 * 2, abs=2)
+    # A footer holds its source's path, and is compressed: some bytes more or fewer.
+    assert sizes[0] - sizes[1] == pytest.approx(40 * 384 * 2, abs=64)
 
 
 def test_cores_are_probed_here(corpus: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]):
