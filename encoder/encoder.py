@@ -18,6 +18,7 @@ import numpy.typing as npt
 from encoder.backends.base import Backend, PackedBatch, TokenBatch
 from encoder.batching import Batch, Packing, plan_batches, plan_short_texts
 from encoder.errors import BackendError, InvalidInputError, NonFiniteVectorsError
+from encoder.role_tokenizer import RoleTokenizer
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace, Pooling, Role
 from encoder.tokenizer import Tokenized, Tokenizer
@@ -55,7 +56,7 @@ class Encoded:
     padded_tokens: int
 
 
-class Encoder:
+class Encoder(RoleTokenizer):
     """A loaded model and its embedding space. Safe to use from several threads.
 
     Args:
@@ -72,9 +73,8 @@ class Encoder:
         backend: Backend,
         provenance: dict[str, str],
     ) -> None:
-        self.space = space
+        super().__init__(space, tokenizer)
         self.provenance = provenance
-        self._tokenizer = tokenizer
         self._backend = backend
         self._forward_lock = threading.Lock()
         self._pools_cls = {role: space.role(role).pooling is Pooling.CLS for role in Role}
@@ -88,31 +88,6 @@ class Encoder:
     def max_concurrent_tokens(self) -> int:
         """Padded tokens that are computed at once, all streams of the backend together."""
         return self._backend.max_batch_tokens * self._backend.streams
-
-    def tokenize(self, texts: Sequence[str], role: Role, *, keep_end: bool = False) -> Tokenized:
-        """Tokenize texts with the role's prompt in front.
-
-        Args:
-            texts: N texts.
-            role: Whose prompt.
-            keep_end: Keep the end of a text that is too long, not its beginning.
-
-        Raises:
-            InvalidInputError: A text is not a string or not valid Unicode; names its index.
-        """
-        prompt = self.space.role(role).prompt
-        return self._tokenizer.tokenize(texts, prompt, keep_end=keep_end)
-
-    def tokenize_ids(
-        self, id_rows: Sequence[Sequence[int]], role: Role, *, keep_end: bool = False
-    ) -> Tokenized:
-        """Take texts that a client has tokenized, without special tokens; see `Tokenizer`.
-
-        Raises:
-            InvalidInputError: An id is not one of this model's vocabulary; names its index.
-        """
-        prompt = self.space.role(role).prompt
-        return self._tokenizer.tokenize_ids(id_rows, prompt, keep_end=keep_end)
 
     def encode_tokenized(
         self,
@@ -178,10 +153,6 @@ class Encoder:
     def encode_documents(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return the vectors of documents, float32 (N, D)."""
         return self.encode(texts, Role.DOCUMENT).vectors
-
-    def windows(self, text: str, *, overlap: int, role: Role) -> list[tuple[int, int]]:
-        """Cut a long text into character spans that each fit; see `Tokenizer.windows`."""
-        return self._tokenizer.windows(text, overlap=overlap, prompt=self.space.role(role).prompt)
 
     def expect_short_texts(self) -> None:
         """Prepare for short texts, alone and in crowds, as an endpoint's come; it costs memory.
