@@ -180,22 +180,14 @@ class Encoder(RoleTokenizer):
     def _plan(self, tokenized: Tokenized) -> tuple[list[Batch], list[Packing]]:
         """Return the forwards: of texts that are padded, and of those that share rows."""
         backend = self._backend
-        limits = {
+        budget = {
             "max_batch_tokens": backend.max_batch_tokens,
             "max_seq_length": self.space.max_seq_length,
             "overhead_tokens": backend.overhead_tokens,
         }
         if backend.packed is None or len(tokenized) == 1:
-            return plan_batches(tokenized.n_tokens, **limits), []
-        return plan_short_texts(
-            tokenized.n_tokens,
-            row_tokens=backend.packed.row_tokens,
-            max_texts=backend.packed.max_texts,
-            row_counts=backend.packed.row_counts,
-            streams=backend.packed.streams,
-            overheads=(backend.packed.padded_overhead_tokens, backend.packed.overhead_tokens),
-            **limits,
-        )
+            return plan_batches(tokenized.n_tokens, **budget), []
+        return plan_short_texts(tokenized.n_tokens, backend.packed.limits, **budget)
 
     def _forward(
         self, batches: Sequence[Batch], tokenized: Tokenized, is_cls: npt.NDArray[np.bool_]
@@ -225,7 +217,7 @@ class Encoder(RoleTokenizer):
                 [[tokenized.input_ids[index] for index in row] for row in packing.rows],
                 is_cls[packing.indices],
                 row_tokens=packing.row_tokens,
-                max_texts=packed.max_texts,
+                max_texts=packed.limits.max_texts,
                 pad_token_id=self._backend.pad_token_id,
             )
             for packing in packings
