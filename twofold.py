@@ -33,7 +33,7 @@ COMMANDS: dict[str, Command] = {
         "pipelines.quantize:main", "Mirror a model with an int8 graph, calibrated on a corpus"
     ),
     "evaluate": Command(
-        "pipelines.evaluate:main", "Measure a model: retrieval, STS, classification"
+        "pipelines.evaluate:main", "Measure a model: retrieval, STS, classification, mteb, a card"
     ),
 }
 

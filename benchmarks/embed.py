@@ -25,11 +25,11 @@ from benchmarks.corpus import (
     sample,
     write_input,
 )
-from benchmarks.lines import Lines
+from benchmarks.lines import Line, Lines
 from benchmarks.machine import describe_machine
 from benchmarks.models import save_random_noinstruct
-from benchmarks.paths import REPOSITORY
-from benchmarks.summary import Result, check_comparable, summarize
+from benchmarks.paths import DEBIAN, REPOSITORY
+from benchmarks.summary import check_comparable, summarize
 from benchmarks.whole_job import run, run_whole_job
 from benchmarks.work_folder import measure_in_folder
 from encoder.model.description import describe_model
@@ -39,7 +39,6 @@ from encoder.tokenizer import Tokenizer
 
 __all__ = ["main"]
 
-_DEBIAN = REPOSITORY.parent / "shared/data/debian"
 _SHAPE = (
     "hidden_size",
     "num_hidden_layers",
@@ -108,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--data",
         type=Path,
-        default=_DEBIAN if _DEBIAN.is_dir() else None,
+        default=DEBIAN if DEBIAN.is_dir() else None,
         help="folder of *.jsonl(.gz) with a column text; unset: Debian's package descriptions "
         "beside the repository, or texts that are generated",
     )
@@ -149,7 +148,7 @@ def _texts(data: Path | None, count: int) -> list[str]:
     return generated_texts(count) if data is None else read_folder(data)
 
 
-def _context(protocol: Protocol, data: Path | None) -> Result:
+def _context(protocol: Protocol, data: Path | None) -> Line:
     """Return what every line repeats, so that a line can be read alone."""
     config = describe_model(protocol.encoder).files.config
     return {
@@ -163,8 +162,8 @@ def _context(protocol: Protocol, data: Path | None) -> Result:
 
 def _measure(protocol: Protocol, texts: Sequence[str], work: Path, lines: Lines) -> None:
     source = _write(protocol, texts, protocol.docs, work / "input")
-    bare: list[Result] = []
-    jobs: list[Result] = []
+    bare: list[Line] = []
+    jobs: list[Line] = []
     for number in range(1, protocol.runs + 1):
         bare.append(_bare(protocol, source, work))
         lines.write("bare loop", {"run": number, **bare[-1]})
@@ -186,7 +185,7 @@ def _write(protocol: Protocol, texts: Sequence[str], count: int, folder: Path) -
     return folder
 
 
-def _bare(protocol: Protocol, source: Path, work: Path) -> Result:
+def _bare(protocol: Protocol, source: Path, work: Path) -> Line:
     threads = str(protocol.threads)
     log = work / "bare.log"
     command = [
@@ -205,11 +204,11 @@ def _bare(protocol: Protocol, source: Path, work: Path) -> Result:
         },
         folder=REPOSITORY,
     )
-    result: Result = json.loads(log.read_text().splitlines()[-1])
+    result: Line = json.loads(log.read_text().splitlines()[-1])
     return result
 
 
-def _job(protocol: Protocol, source: Path, work: Path) -> Result:
+def _job(protocol: Protocol, source: Path, work: Path) -> Line:
     output = work / "vectors"
     try:
         return run_whole_job(

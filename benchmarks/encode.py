@@ -26,7 +26,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.flops import ModelShape
 from benchmarks.lines import Line, Lines
 from benchmarks.machine import describe_machine, use_cores
-from benchmarks.paths import REPOSITORY
+from benchmarks.paths import DATA, REPOSITORY
 from benchmarks.versions import versions_in
 from benchmarks.work_folder import measure_in_folder
 from encoder.placement import usable_cpus
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--singles", type=int, default=150, help="queries that are encoded one by one; 0: none")
     add("--threads", type=int, default=usable_cpus(), help="cores of every system")
     add("--lines", type=Path, help="append the lines to this file; unset: stdout")
-    add("--data", type=Path, default=REPOSITORY.parent / "shared/data", help="the data sets")
+    add("--data", type=Path, default=DATA, help="the data sets")
     add("--bench", type=Path, default=REPOSITORY / ".bench", help="models and environments")
     return parser
 

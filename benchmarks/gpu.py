@@ -28,7 +28,7 @@ from benchmarks.flops import ModelShape
 from benchmarks.lines import Lines
 from benchmarks.machine import describe_machine
 from benchmarks.models import save_random_noinstruct
-from benchmarks.paths import REPOSITORY
+from benchmarks.paths import DEBIAN, REPOSITORY
 from benchmarks.whole_job import run_whole_job
 from encoder.encoder import Encoder, load_encoder
 from encoder.placement import usable_cpus
@@ -37,7 +37,6 @@ from encoder.space import Role
 
 __all__ = ["main"]
 
-_DEBIAN = REPOSITORY.parent / "shared/data/debian"
 _SHAPE = ModelShape(layers=12, hidden=384, intermediate=1536, heads=12)
 _GEMM_TOKENS = 65_536
 _GEMM_STEPS = 20
@@ -95,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--data",
         type=Path,
-        default=_DEBIAN if _DEBIAN.is_dir() else None,
+        default=DEBIAN if DEBIAN.is_dir() else None,
         help="as benchmarks.embed",
     )
     add("--lines", type=Path, help="append the lines to this file; unset: stdout")

@@ -39,7 +39,7 @@ from benchmarks.job_peers.places import Place, local_place, s3_place
 from benchmarks.job_peers.systems import OURS, SYSTEMS, JobSystem
 from benchmarks.lines import Line, Lines
 from benchmarks.machine import describe_machine, use_cores
-from benchmarks.paths import REPOSITORY
+from benchmarks.paths import DATA, REPOSITORY
 from benchmarks.process_tree import TOKEN, MemoryWatch
 from benchmarks.versions import versions_in
 from benchmarks.whole_job import run
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--place", choices=list(_PLACES), default="local", help="where input and output lie")
     add("--threads", type=int, default=usable_cpus())
     add("--lines", type=Path, help="append the lines to this file; unset: stdout")
-    add("--data", type=Path, default=REPOSITORY.parent / "shared/data", help="the data sets")
+    add("--data", type=Path, default=DATA, help="the data sets")
     add("--bench", type=Path, default=REPOSITORY / ".bench", help="models and environments")
     return parser
 

@@ -37,7 +37,6 @@ def save_random_bert(
     intermediate: int,
     max_tokens: int,
     initializer_range: float,
-    name: str = NOINSTRUCT,
     seed: int = 0,
 ) -> Path:
     """Write a BERT with random weights as a Hugging Face model folder.
@@ -60,7 +59,7 @@ def save_random_bert(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         BertModel(config).save_pretrained(folder)
-    _rewrite(folder / "config.json", _name_or_path=name)
+    _rewrite(folder / "config.json", _name_or_path=NOINSTRUCT)
     for file in ("tokenizer.json", "vocab.txt", "special_tokens_map.json"):
         shutil.copy(minilm_folder() / file, folder / file)
     shutil.copy(minilm_folder() / "tokenizer_config.json", folder / "tokenizer_config.json")

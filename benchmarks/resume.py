@@ -29,6 +29,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.work_folder import measure_in_folder
 from encoder.errors import TwofoldError
 from encoder.model.description import describe_model
+from encoder.role_tokenizer import RoleTokenizer
 from encoder.settings import EncoderSettings
 from pipelines.actor.forward import Embedded
 from pipelines.actor.prepare import prepare
@@ -39,7 +40,6 @@ from pipelines.corpus.shards import DATA, ShardName
 from pipelines.driver.corpus_plan import plan_corpus
 from pipelines.embed_corpus import embed_corpus
 from pipelines.read_ahead import StageClock
-from pipelines.sampling.tokenizing import tokenizing_encoder
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.source.documents import read_documents
 from pipelines.source.units import WorkUnit
@@ -128,13 +128,14 @@ def _commit_all(settings: EmbedCorpusSettings, storage: Storage) -> None:
     plan = plan_corpus(settings, storage)
     pin = pin_output(storage, plan.pin)
     job = UnitJob(storage.uri, pin, settings.encoder, None, batch_timeout_s=60.0, run_id="resume")
-    encoder = tokenizing_encoder(describe_model(settings.encoder))
+    model = describe_model(settings.encoder)
+    tokenizer = RoleTokenizer.read(model.space, model.files.tokenizer)
     writer = ShardWriter(job, pin.provenance)
     vectors = np.random.default_rng(0).normal(size=(_DOCUMENTS_OF_A_FILE, pin.space.dimension))
 
     def commit(unit: WorkUnit) -> None:
         (documents,) = read_documents(unit, pin.columns)
-        batch = prepare(documents, encoder, job.role, job.long_texts)
+        batch = prepare(documents, tokenizer, job.role, job.long_texts)
         embedded = Embedded(batch, vectors.astype(np.float32), padded_tokens=0, seconds=0.0)
         writer.commit(unit, ShardName(unit.key, 0, last=True), embedded, clock=StageClock())
 

@@ -30,18 +30,17 @@ from benchmarks.endpoint.rounds import Rounds, RoundsProtocol
 from benchmarks.endpoint.servers import Servers, ray_folder
 from benchmarks.endpoint.systems import System, echo, peers, twofold
 from benchmarks.endpoint.traffic import DOCUMENTS_A_REQUEST, TrafficProtocol, measure_traffic
-from benchmarks.lines import Lines
+from benchmarks.lines import Line, Lines
 from benchmarks.machine import describe_machine
 from benchmarks.model_forms import prepare_models
-from benchmarks.paths import REPOSITORY
+from benchmarks.paths import DATA, REPOSITORY
 from benchmarks.queries import generated_queries, read_banking77
-from benchmarks.summary import Result
 from benchmarks.versions import versions_in
 from benchmarks.work_folder import measure_in_folder
 
 __all__ = ["main"]
 
-_BANKING77 = REPOSITORY.parent / "shared/data/banking77"
+_BANKING77 = DATA / "banking77"
 _KEPT = REPOSITORY / ".bench"
 _GENERATED = 10_000
 
@@ -160,7 +159,7 @@ def _run_rounds(arguments: argparse.Namespace, queries: Sequence[str], work: Pat
         # Ended before Ray's folders are removed.
         servers = stack.enter_context(closing(Servers(work, REPOSITORY, queries)))
         rounds = stack.enter_context(
-            closing(Rounds(_protocol(arguments), queries, work=work, folder=REPOSITORY, say=_say))
+            closing(Rounds(_protocol(arguments), queries, work=work, say=_say))
         )
         rounds.start(servers, systems, BareSettings(models.ours, arguments.cpus, arguments.device))
         summary = rounds.run(servers)
@@ -184,7 +183,7 @@ def _flags(arguments: argparse.Namespace) -> list[str]:
     return [*cpus, "--device", arguments.device, *shlex.split(arguments.serve_flags)]
 
 
-def _context(arguments: argparse.Namespace, systems: Sequence[System]) -> Result:
+def _context(arguments: argparse.Namespace, systems: Sequence[System]) -> Line:
     others = {s.label: s.python for s in systems if s.python != sys.executable}
     return {
         "queries": arguments.data.name if arguments.data else "generated",

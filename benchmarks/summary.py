@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from typing import Any
 
-__all__ = ["Result", "check_comparable", "summarize"]
+from benchmarks.lines import Line
 
-Result = dict[str, Any]
-"""What one run prints."""
+__all__ = ["check_comparable", "summarize"]
 
 
-def check_comparable(bare: Result, job: Result) -> None:
+def check_comparable(bare: Line, job: Line) -> None:
     """Check that loop and job did the same work in the same way.
 
     Raises:
@@ -26,9 +24,9 @@ def check_comparable(bare: Result, job: Result) -> None:
             )
 
 
-def summarize(bare: list[Result], jobs: list[Result], large: Result | None) -> Result:
+def summarize(bare: list[Line], jobs: list[Line], large: Line | None) -> Line:
     """Return medians; the ratio is the median of the pairs' ratios, with the least and the most."""
-    summary: Result = {
+    summary: Line = {
         "bare_documents_per_s": _median(bare, lambda r: r["documents_per_s"]),
         "bare_tokens_per_s": _median(bare, lambda r: r["tokens_per_s"]),
         "bare_peak_rss_bytes": _median(bare, lambda r: r["peak_rss_bytes"]),
@@ -56,7 +54,7 @@ def summarize(bare: list[Result], jobs: list[Result], large: Result | None) -> R
     return summary
 
 
-def _median(results: list[Result], value: Callable[[Result], float | None]) -> float | None:
+def _median(results: list[Line], value: Callable[[Line], float | None]) -> float | None:
     """Return the median of what was measured; None where a run had too few windows to say."""
     found = [number for number in map(value, results) if number is not None]
     return statistics.median(found) if found else None

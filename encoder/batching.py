@@ -19,6 +19,7 @@ import numpy.typing as npt
 __all__ = [
     "Batch",
     "Packing",
+    "RowLimits",
     "bucket_length",
     "plan_batches",
     "plan_packings",
@@ -65,6 +66,27 @@ class Packing:
     def padded_tokens(self) -> int:
         """Tokens that the forward computes: rows x tokens of a row."""
         return len(self.rows) * self.row_tokens
+
+
+@dataclass(frozen=True)
+class RowLimits:
+    """Rows that short texts may share, and what forwards of them cost.
+
+    Attributes:
+        row_tokens: Tokens of a row (T).
+        max_texts: Texts that a row may hold.
+        row_counts: Rows that a forward may have, 1 among them.
+        streams: Forwards of equal size that are computed at once.
+        overhead_tokens: Tokens that take as long as starting one more forward.
+        padded_overhead_tokens: The same of padded texts, where both ways are compared.
+    """
+
+    row_tokens: int
+    max_texts: int
+    row_counts: Sequence[int]
+    streams: int = 1
+    overhead_tokens: int = 0
+    padded_overhead_tokens: int = 0
 
 
 def bucket_length(length: int, max_seq_length: int | None = None) -> int:
@@ -122,28 +144,17 @@ def plan_batches(
     return batches
 
 
-def plan_packings(
-    lengths: npt.ArrayLike,
-    *,
-    row_tokens: int,
-    max_texts: int,
-    row_counts: Sequence[int],
-    streams: int = 1,
-) -> list[Packing]:
+def plan_packings(lengths: npt.ArrayLike, limits: RowLimits) -> list[Packing]:
     """Pack texts into rows, each into the fullest row that still has room, longest first.
 
     Args:
-        lengths: Tokens of each text, (N,), none more than `row_tokens`.
-        row_tokens: Tokens of a row.
-        max_texts: Texts that a row may hold.
-        row_counts: Rows that a forward may have, 1 among them.
-        streams: Forwards of equal size that are computed at once; each gets an equal share of the
-            rows, cut into those sizes.
+        lengths: Tokens of each text, (N,), none more than a row has.
+        limits: Of the rows; each stream gets an equal share of them, cut into `row_counts`.
 
     Returns:
         Packings that hold every index exactly once.
     """
-    tokens = np.asarray(lengths, dtype=np.int64)
+    tokens, row_tokens = np.asarray(lengths, dtype=np.int64), limits.row_tokens
     with_room: list[list[list[int]]] = [[] for _ in range(row_tokens + 1)]
     rows: list[list[int]] = []
     for index in np.argsort(-tokens, kind="stable").tolist():
@@ -155,13 +166,13 @@ def plan_packings(
         else:
             row = with_room[room].pop()
         row.append(index)
-        if len(row) < max_texts:
+        if len(row) < limits.max_texts:
             with_room[room - length].append(row)
-    share = max(1, -(-len(rows) // streams))
+    share = max(1, -(-len(rows) // limits.streams))
     return [
         Packing(forward, row_tokens)
         for start in range(0, len(rows), share)
-        for forward in _cut(rows[start : start + share], row_counts)
+        for forward in _cut(rows[start : start + share], limits.row_counts)
     ]
 
 
@@ -175,12 +186,8 @@ def _cut(rows: list[list[int]], row_counts: Sequence[int]) -> Iterator[list[list
 
 def plan_short_texts(
     lengths: npt.ArrayLike,
+    limits: RowLimits,
     *,
-    row_tokens: int,
-    max_texts: int,
-    row_counts: Sequence[int],
-    streams: int = 1,
-    overheads: tuple[int, int] = (0, 0),
     max_batch_tokens: int,
     max_seq_length: int | None = None,
     overhead_tokens: int = 0,
@@ -189,12 +196,7 @@ def plan_short_texts(
 
     Args:
         lengths: Tokens of each text, (N,).
-        row_tokens: As for `plan_packings`, like the next three.
-        max_texts: Texts that a row may hold.
-        row_counts: Rows that a forward of them may have.
-        streams: Forwards of them that are computed at once.
-        overheads: What starting a forward costs, of padded and of packed texts, where the two ways
-            are compared.
+        limits: Of rows that short texts share.
         max_batch_tokens: As for `plan_batches`, like the next two.
         max_seq_length: The model's limit.
         overhead_tokens: As for `plan_batches`.
@@ -217,20 +219,14 @@ def plan_short_texts(
         return sum(forward.padded_tokens + overhead for forward in forwards)
 
     # A text without tokens has no place in a row.
-    is_short = (tokens > 0) & (tokens <= row_tokens)  # (N,)
+    is_short = (tokens > 0) & (tokens <= limits.row_tokens)  # (N,)
     short, long = np.flatnonzero(is_short), np.flatnonzero(~is_short)
     packings = [
-        Packing([short[row].tolist() for row in packing.rows], row_tokens)
-        for packing in plan_packings(
-            tokens[short],
-            row_tokens=row_tokens,
-            max_texts=max_texts,
-            row_counts=row_counts,
-            streams=streams,
-        )
+        Packing([short[row].tolist() for row in packing.rows], limits.row_tokens)
+        for packing in plan_packings(tokens[short], limits)
     ]
     long_batches, all_batches = padded(long), padded(np.arange(len(tokens)))
-    of_padded, of_packed = overheads
+    of_padded, of_packed = limits.padded_overhead_tokens, limits.overhead_tokens
     if cost(long_batches, of_padded) + cost(packings, of_packed) <= cost(all_batches, of_padded):
         return long_batches, packings
     return all_batches, []

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from encoder.backends.base import Backend, PackedBatch, TokenBatch
 from encoder.batching import Batch, Packing, plan_batches, plan_short_texts
 from encoder.errors import BackendError, InvalidInputError, NonFiniteVectorsError
+from encoder.role_tokenizer import RoleTokenizer
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace, Pooling, Role
 from encoder.tokenizer import Tokenized, Tokenizer
@@ -55,7 +56,7 @@ class Encoded:
     padded_tokens: int
 
 
-class Encoder:
+class Encoder(RoleTokenizer):
     """A loaded model and its embedding space. Safe to use from several threads.
 
     Args:
@@ -72,9 +73,8 @@ class Encoder:
         backend: Backend,
         provenance: dict[str, str],
     ) -> None:
-        self.space = space
+        super().__init__(space, tokenizer)
         self.provenance = provenance
-        self._tokenizer = tokenizer
         self._backend = backend
         self._forward_lock = threading.Lock()
         self._pools_cls = {role: space.role(role).pooling is Pooling.CLS for role in Role}
@@ -88,31 +88,6 @@ class Encoder:
     def max_concurrent_tokens(self) -> int:
         """Padded tokens that are computed at once, all streams of the backend together."""
         return self._backend.max_batch_tokens * self._backend.streams
-
-    def tokenize(self, texts: Sequence[str], role: Role, *, keep_end: bool = False) -> Tokenized:
-        """Tokenize texts with the role's prompt in front.
-
-        Args:
-            texts: N texts.
-            role: Whose prompt.
-            keep_end: Keep the end of a text that is too long, not its beginning.
-
-        Raises:
-            InvalidInputError: A text is not a string or not valid Unicode; names its index.
-        """
-        prompt = self.space.role(role).prompt
-        return self._tokenizer.tokenize(texts, prompt, keep_end=keep_end)
-
-    def tokenize_ids(
-        self, id_rows: Sequence[Sequence[int]], role: Role, *, keep_end: bool = False
-    ) -> Tokenized:
-        """Take texts that a client has tokenized, without special tokens; see `Tokenizer`.
-
-        Raises:
-            InvalidInputError: An id is not one of this model's vocabulary; names its index.
-        """
-        prompt = self.space.role(role).prompt
-        return self._tokenizer.tokenize_ids(id_rows, prompt, keep_end=keep_end)
 
     def encode_tokenized(
         self,
@@ -179,10 +154,6 @@ class Encoder:
         """Return the vectors of documents, float32 (N, D)."""
         return self.encode(texts, Role.DOCUMENT).vectors
 
-    def windows(self, text: str, *, overlap: int, role: Role) -> list[tuple[int, int]]:
-        """Cut a long text into character spans that each fit; see `Tokenizer.windows`."""
-        return self._tokenizer.windows(text, overlap=overlap, prompt=self.space.role(role).prompt)
-
     def expect_short_texts(self) -> None:
         """Prepare for short texts, alone and in crowds, as an endpoint's come; it costs memory.
 
@@ -209,22 +180,14 @@ class Encoder:
     def _plan(self, tokenized: Tokenized) -> tuple[list[Batch], list[Packing]]:
         """Return the forwards: of texts that are padded, and of those that share rows."""
         backend = self._backend
-        limits = {
+        budget = {
             "max_batch_tokens": backend.max_batch_tokens,
             "max_seq_length": self.space.max_seq_length,
             "overhead_tokens": backend.overhead_tokens,
         }
         if backend.packed is None or len(tokenized) == 1:
-            return plan_batches(tokenized.n_tokens, **limits), []
-        return plan_short_texts(
-            tokenized.n_tokens,
-            row_tokens=backend.packed.row_tokens,
-            max_texts=backend.packed.max_texts,
-            row_counts=backend.packed.row_counts,
-            streams=backend.packed.streams,
-            overheads=(backend.packed.padded_overhead_tokens, backend.packed.overhead_tokens),
-            **limits,
-        )
+            return plan_batches(tokenized.n_tokens, **budget), []
+        return plan_short_texts(tokenized.n_tokens, backend.packed.limits, **budget)
 
     def _forward(
         self, batches: Sequence[Batch], tokenized: Tokenized, is_cls: npt.NDArray[np.bool_]
@@ -254,7 +217,7 @@ class Encoder:
                 [[tokenized.input_ids[index] for index in row] for row in packing.rows],
                 is_cls[packing.indices],
                 row_tokens=packing.row_tokens,
-                max_texts=packed.max_texts,
+                max_texts=packed.limits.max_texts,
                 pad_token_id=self._backend.pad_token_id,
             )
             for packing in packings

@@ -6,7 +6,6 @@ Imports torch only when a model is loaded.
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from encoder.backends.select import open_backend
 from encoder.batching import plan_batches
 from encoder.encoder import Encoder
 from encoder.errors import ModelLoadError
-from encoder.model.description import describe_model
+from encoder.model.description import ModelDescription, describe_model
 from encoder.model.int8_record import read_int8_record
 from encoder.probe_vectors import PROBE_TEXTS
 from encoder.settings import EncoderSettings
@@ -34,55 +33,39 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "openvino")
 def load(settings: EncoderSettings) -> Encoder:
     """Load the model that the settings name; see `encoder.load_encoder`."""
     model = describe_model(settings)
-    encoder = open_encoder(
-        model.files.folder,
-        model.space,
-        settings,
-        tokenizer=model.files.tokenizer,
-        revision=model.provenance.get("revision"),
-    )
+    encoder = open_encoder(model, settings)
     # The space was read before, and says which weights these are.
     model.files.check_unchanged()
     return encoder
 
 
-def open_encoder(
-    folder: Path,
-    space: EmbeddingSpace,
-    settings: EncoderSettings,
-    *,
-    tokenizer: Path | None = None,
-    revision: str | None = None,
-) -> Encoder:
-    """Open a model folder whose space is known.
+def open_encoder(model: ModelDescription, settings: EncoderSettings) -> Encoder:
+    """Open a model whose space is known.
 
     Args:
-        folder: Holds config.json, safetensors and the tokenizer.
-        space: What the vectors are; its `max_seq_length` and prompts are applied.
+        model: Its files, and what the vectors are: `max_seq_length` and prompts are applied.
         settings: Backend, precision, device, budgets.
-        tokenizer: Path of tokenizer.json, if it is not in `folder`.
-        revision: The model's commit, for the provenance.
 
     Raises:
         ModelLoadError: The model cannot be loaded, or run as asked.
     """
-    path = tokenizer or folder / "tokenizer.json"
-    reader = Tokenizer(path, space.max_seq_length)
-    if not reader.begins_texts and any(space.role(role).pooling is Pooling.CLS for role in Role):
+    files, space = model.files, model.space
+    tokenizer = Tokenizer(files.tokenizer, space.max_seq_length)
+    if not tokenizer.begins_texts and any(space.role(role).pooling is Pooling.CLS for role in Role):
         raise ModelLoadError(
-            f"{path}: expected a token before each text ([CLS]), whose vector is the text's with "
-            "pooling cls, found none; give the file the post_processor that the model was trained "
-            "with (AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) may write it), or "
-            "pool by mean"
+            f"{files.tokenizer}: expected a token before each text ([CLS]), whose vector is the "
+            "text's with pooling cls, found none; give the file the post_processor that the model "
+            "was trained with (AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) may "
+            "write it), or pool by mean"
         )
     backend = open_backend(
-        folder,
+        files.folder,
         settings,
         max_seq_length=space.max_seq_length,
-        probe=_probe(reader, space),
+        probe=_probe(tokenizer, space),
         weights_sha256=space.weights_sha256,
     )
-    return Encoder(space, reader, backend, _provenance(folder, settings, revision, backend))
+    return Encoder(space, tokenizer, backend, _provenance(model, settings, backend))
 
 
 def _probe(tokenizer: Tokenizer, space: EmbeddingSpace) -> list[TokenBatch]:
@@ -117,11 +100,12 @@ def _probe(tokenizer: Tokenizer, space: EmbeddingSpace) -> list[TokenBatch]:
 
 
 def _provenance(
-    folder: Path, settings: EncoderSettings, revision: str | None, backend: Backend
+    model: ModelDescription, settings: EncoderSettings, backend: Backend
 ) -> dict[str, str]:
+    folder = model.files.folder
     found = {
         "model": settings.model,
-        "revision": revision,
+        "revision": model.provenance.get("revision"),
         "backend": backend.name,
         "dtype": backend.dtype,
         "device": backend.device,

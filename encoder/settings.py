@@ -46,7 +46,7 @@ def _device(value: str) -> str:
 class EncoderSettings(BaseModel):
     """Which model encodes, and how."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_enum_values=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(
         DEFAULT_MODEL,

@@ -1,1 +1,1 @@
-"""Ray Data batch jobs over object storage: embed, verify and search a corpus."""
+"""Ray Data batch jobs over object storage: embed, verify, search and evaluate."""

@@ -9,7 +9,7 @@ Every format holds an `embedding_space.json` and was compared with the model whe
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -66,41 +66,20 @@ def main(argv: list[str] | None = None) -> int:
 
 def export_sentence_transformers(argv: Sequence[str] | None = None) -> int:
     """Export a Sentence Transformers folder; return the exit code."""
-    return run_command(lambda: _run(argv, "sentence-transformers", _folder), exit_code)
+    return run_command(lambda: _run(argv, "sentence-transformers"), exit_code)
 
 
 def export_onnx(argv: Sequence[str] | None = None) -> int:
     """Export an ONNX graph; return the exit code."""
-    return run_command(lambda: _run(argv, "onnx", _onnx_graph), exit_code)
+    return run_command(lambda: _run(argv, "onnx"), exit_code)
 
 
 def export_openvino(argv: Sequence[str] | None = None) -> int:
     """Export an OpenVINO graph; return the exit code."""
-    return run_command(lambda: _run(argv, "openvino", _openvino_graph), exit_code)
+    return run_command(lambda: _run(argv, "openvino"), exit_code)
 
 
-# Imported when a model is really exported: they import torch, for which `--help` need not wait.
-
-
-def _folder() -> ExportFormat:
-    from encoder.export.sentence_transformers_format import SentenceTransformersFormat
-
-    return SentenceTransformersFormat()
-
-
-def _onnx_graph() -> ExportFormat:
-    from encoder.export.onnx_format import OnnxFormat
-
-    return OnnxFormat()
-
-
-def _openvino_graph() -> ExportFormat:
-    from encoder.export.openvino_format import OpenVinoFormat
-
-    return OpenVinoFormat()
-
-
-def _run(argv: Sequence[str] | None, name: str, load_format: Callable[[], ExportFormat]) -> int:
+def _run(argv: Sequence[str] | None, name: str) -> int:
     settings = parse_settings(
         ExportSettings,
         argv,
@@ -109,9 +88,19 @@ def _run(argv: Sequence[str] | None, name: str, load_format: Callable[[], Export
         "compared with the model in float32 and written only if it passes. What only runs a model "
         "(backend, dtype, device, batches) has no effect.",
     )
+    # Imported when a model is really exported: torch comes with them, for which `--help` need not
+    # wait.
     from encoder.export.export import export_model
+    from encoder.export.onnx_format import OnnxFormat
+    from encoder.export.openvino_format import OpenVinoFormat
+    from encoder.export.sentence_transformers_format import SentenceTransformersFormat
 
-    exported = export_model(settings.encoder, settings.output, load_format())
+    formats: dict[str, ExportFormat] = {
+        "sentence-transformers": SentenceTransformersFormat(),
+        "onnx": OnnxFormat(),
+        "openvino": OpenVinoFormat(),
+    }
+    exported = export_model(settings.encoder, settings.output, formats[name])
     sys.stdout.write(_summary(exported, settings.output) + "\n")
     return 0
 

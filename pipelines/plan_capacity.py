@@ -21,6 +21,7 @@ from rich.text import Text
 from command_line.boundary import run_command
 from command_line.parse import parse_settings
 from encoder.model.description import describe_model
+from encoder.role_tokenizer import RoleTokenizer
 from encoder.tokenizer import Tokenized
 from pipelines.actor.prepare import LongTexts
 from pipelines.capacity.account import CapacityPlan
@@ -34,7 +35,6 @@ from pipelines.driver.inputs import look_at_inputs
 from pipelines.errors import exit_code
 from pipelines.sampling.sample import CorpusSample, sample_corpus
 from pipelines.sampling.strata import mean_context
-from pipelines.sampling.tokenizing import tokenizing_encoder
 from pipelines.source.plan import plan_units
 from pipelines.source.units import Format
 from pipelines.storage import store_errors
@@ -63,7 +63,7 @@ def plan_capacity(settings: PlanSettings) -> CapacityPlan:
         sample = sample_corpus(
             units,
             columns,
-            tokenizing_encoder(model),
+            RoleTokenizer.read(model.space, model.files.tokenizer),
             role=settings.role,
             long_texts=LongTexts(settings.on_long, settings.chunk_overlap),
             sample_bytes=settings.sample_bytes,

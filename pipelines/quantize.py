@@ -20,6 +20,7 @@ from command_line.boundary import run_command
 from command_line.fields import Location, Locations
 from command_line.parse import parse_settings
 from encoder.model.description import describe_model
+from encoder.role_tokenizer import RoleTokenizer
 from encoder.settings import DtypeName, EncoderSettings
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
@@ -27,7 +28,6 @@ from pipelines.actor.prepare import LongTexts
 from pipelines.driver.inputs import look_at_inputs
 from pipelines.errors import exit_code
 from pipelines.sampling.sample import sample_corpus
-from pipelines.sampling.tokenizing import tokenizing_encoder
 from pipelines.settings import DEFAULT_UNIT_BYTES, InputSettings, OnLong
 from pipelines.source.plan import plan_units
 from pipelines.storage import store_errors
@@ -82,12 +82,13 @@ def quantize(settings: QuantizeSettings) -> QuantizedModel:
 
 def _sample(settings: QuantizeSettings, encoder: EncoderSettings) -> Tokenized:
     sources, columns = look_at_inputs(settings)
+    model = describe_model(encoder)
     with store_errors("read the inputs"):
         units = plan_units(sources, unit_bytes=DEFAULT_UNIT_BYTES, tolerate_unreadable=False)
         sample = sample_corpus(
             units,
             columns,
-            tokenizing_encoder(describe_model(encoder)),
+            RoleTokenizer.read(model.space, model.files.tokenizer),
             role=settings.role,
             long_texts=LongTexts(OnLong.TRUNCATE),
             sample_bytes=settings.sample_bytes,

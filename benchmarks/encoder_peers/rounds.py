@@ -17,10 +17,12 @@ import numpy.typing as npt
 from benchmarks.encoder_peers.models import BenchmarkModel
 from benchmarks.encoder_peers.systems import CARD, System, offline
 from benchmarks.encoder_peers.texts import TextSet
-from benchmarks.encoder_peers.worker import CannotRunError, Worker
+from benchmarks.encoder_peers.worker import Worker
 from benchmarks.errors import BenchmarkError
 from benchmarks.flops import ModelShape
 from benchmarks.lines import Line, Lines
+from benchmarks.ordered_process import CannotRunError
+from encoder.backends.fidelity import lowest_cosine
 
 __all__ = ["Protocol", "least_cosine", "run_rounds"]
 
@@ -251,10 +253,7 @@ def least_cosine(reference: npt.NDArray[np.float32], vectors: npt.NDArray[np.flo
         raise ValueError(
             f"expected vectors for a reference of shape {reference.shape}, found {vectors.shape}"
         )
-    first: npt.NDArray[Any] = vectors[: len(reference)].astype(np.float64)
-    other = reference.astype(np.float64)
-    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(other, axis=1)
-    return round(float(((first * other).sum(axis=1) / norms).min()), 7)
+    return round(lowest_cosine(vectors[: len(reference)], reference), 7)
 
 
 def _file(protocol: Protocol, texts: TextSet) -> Path:

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from benchmarks.errors import BenchmarkError
-from benchmarks.paths import REPOSITORY
-from benchmarks.peers.encode_worker import CANNOT_RUN
+from benchmarks.ordered_process import OrderedProcess
 
-__all__ = ["CannotRunError", "Worker"]
-
-_END_S = 20.0
-_SHOWN = 1_500
+__all__ = ["Worker"]
 
 
-class CannotRunError(BenchmarkError):
-    """A system says that it does not run on this machine."""
-
-
-class Worker:
+class Worker(OrderedProcess):
     """One process with one system and one model in it. It is stopped between orders.
 
     Args:
@@ -39,18 +26,7 @@ class Worker:
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-        self._command = list(command)
-        self._log = log
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                command,
-                cwd=REPOSITORY,
-                env={**os.environ, **environment},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-            )
-        self._answer()  # it is loaded
+        super().__init__(command, environment, log)
         self._process.send_signal(signal.SIGSTOP)
 
     def encode(
@@ -87,43 +63,11 @@ class Worker:
         # Libraries have threads that look for work, which others would feel.
         self._process.send_signal(signal.SIGCONT)
         try:
-            _pipe(self._process.stdin).write(json.dumps(order).encode() + b"\n")
-            _pipe(self._process.stdin).flush()
-            return self._answer()
-        except BrokenPipeError as error:
-            raise self._ended() from error
+            return self.order(order)
         finally:
             self._process.send_signal(signal.SIGSTOP)
 
     def end(self) -> None:
         """End the process, by force where it does not."""
         self._process.send_signal(signal.SIGCONT)
-        _pipe(self._process.stdin).close()
-        try:
-            self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        _pipe(self._process.stdout).close()
-
-    def _answer(self) -> dict[str, Any]:
-        line = _pipe(self._process.stdout).readline()
-        if not line:
-            raise self._ended()
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def _ended(self) -> BenchmarkError:
-        code = self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(BrokenPipeError):
-                _pipe(pipe).close()
-        said = self._log.read_text(errors="replace")[-_SHOWN:].strip()
-        kind = CannotRunError if code == CANNOT_RUN else BenchmarkError
-        return kind(f"{' '.join(self._command)} ended with {code}: {said}")
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    if pipe is None:
-        raise BenchmarkError("expected a pipe to the process, found none")
-    return pipe
+        super().end()

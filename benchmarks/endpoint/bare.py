@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from benchmarks.endpoint.samples import OK, Load, Sample, describe
-from benchmarks.errors import BenchmarkError
-from benchmarks.summary import Result
+from benchmarks.lines import Line
+from benchmarks.ordered_process import OrderedProcess
 
 __all__ = ["BareEncoder", "BareSettings", "main"]
 
-_END_S = 10.0
 _WARM_UP_CALLS = (1, 16, 64)
 _WARM_UP_S = 1.5
 
@@ -45,31 +42,22 @@ class BareSettings:
     device: str
 
 
-class BareEncoder:
+class BareEncoder(OrderedProcess):
     """The process that does it.
 
     Args:
         settings: Of the encoder.
         queries: A JSON list of texts.
-        folder: The repository.
         log: Takes what it says.
     """
 
-    def __init__(self, settings: BareSettings, queries: Path, folder: Path, log: Path) -> None:
+    def __init__(self, settings: BareSettings, queries: Path, log: Path) -> None:
         threads = [] if settings.threads is None else [str(settings.threads)]
         arguments = [str(queries), str(settings.model), settings.device, *threads]
-        self._log = log
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.endpoint.bare", *arguments],
-                cwd=folder,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-            )
-        self.provenance: Result = self._answer()
+        command = [sys.executable, "-m", "benchmarks.endpoint.bare", *arguments]
+        super().__init__(command, {}, log)
 
-    def measure(self, texts: int, seconds: float, warm_up_s: float, first: int) -> Result:
+    def measure(self, texts: int, seconds: float, warm_up_s: float, first: int) -> Line:
         """Encode queries, `texts` a call.
 
         Args:
@@ -81,32 +69,9 @@ class BareEncoder:
         Raises:
             BenchmarkError: The process has ended.
         """
-        order = {"texts": texts, "seconds": seconds, "warm_up_s": warm_up_s, "first": first}
-        _pipe(self._process.stdin).write(json.dumps(order).encode() + b"\n")
-        _pipe(self._process.stdin).flush()
-        return self._answer()
-
-    def end(self) -> None:
-        """End the process."""
-        self._process.terminate()
-        try:
-            self._process.communicate(timeout=_END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
-
-    def _answer(self) -> Result:
-        line = _pipe(self._process.stdout).readline()
-        if not line:
-            said = self._log.read_text(errors="replace")[-3000:]
-            raise BenchmarkError(f"the bare encoder has ended:\n{said}")
-        answer: Result = json.loads(line)
-        return answer
-
-
-def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None
-    return stream
+        return self.order(
+            {"texts": texts, "seconds": seconds, "warm_up_s": warm_up_s, "first": first}
+        )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -165,7 +130,7 @@ class _Calls:
         return Load(samples, time.perf_counter() - began)
 
 
-def _say(result: Result) -> None:
+def _say(result: Line) -> None:
     sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()
 

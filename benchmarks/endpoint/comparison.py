@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.summary import Result
+from benchmarks.lines import Line
 
 __all__ = ["MANY_TEXTS", "Cell", "Cells", "compare", "harmonic_bound"]
 
@@ -36,7 +36,7 @@ class Cell:
     system: str
     round: int
     at: float
-    figures: Result
+    figures: Line
 
 
 class Cells:
@@ -59,12 +59,12 @@ class Cells:
         found: float | None = self._by_key.get((system, at, round_), {}).get(name)
         return found
 
-    def medians(self) -> Result:
+    def medians(self) -> Line:
         """Return the medians over the rounds: system -> at -> figure -> number.
 
         `errors` are those of all rounds together.
         """
-        medians: Result = {}
+        medians: Line = {}
         for system, at in dict.fromkeys((s, at) for s, at, _ in sorted(self._by_key)):
             medians.setdefault(system, {})[f"{at:g}"] = {
                 name: self._median(system, at, name)
@@ -85,7 +85,7 @@ def harmonic_bound(echo_per_s: float, bare_per_s: float) -> float:
     return 1 / (1 / echo_per_s + 1 / bare_per_s)
 
 
-def compare(closed: Sequence[Cell], opened: Sequence[Cell]) -> Result:
+def compare(closed: Sequence[Cell], opened: Sequence[Cell]) -> Line:
     """Return medians and ratios; a ratio is left out where one of its parts was not measured.
 
     Each ratio has its `median`, the `range` over the `rounds` that have one and, where the endpoint
@@ -96,7 +96,7 @@ def compare(closed: Sequence[Cell], opened: Sequence[Cell]) -> Result:
         opened: Open loops.
     """
     table = Cells(closed)
-    ratios: Result = {}
+    ratios: Line = {}
 
     def add(name: str, of_round: Callable[[int], float | None], target: str | None = None) -> None:
         found = [ratio for ratio in map(of_round, table.rounds) if ratio is not None]
@@ -145,9 +145,9 @@ def _share(table: Cells, bare_texts: int, round_: int) -> float | None:
     return ours / harmonic_bound(echo, bare)
 
 
-def _ratio(values: Sequence[float], target: str | None, *, of: int) -> Result:
+def _ratio(values: Sequence[float], target: str | None, *, of: int) -> Line:
     median = statistics.median(values)
-    ratio: Result = {
+    ratio: Line = {
         "median": round(median, 4),
         "range": [round(min(values), 4), round(max(values), 4)],
         "rounds": len(values),

@@ -11,7 +11,7 @@ import uvloop
 from benchmarks.endpoint.load import closed_loop
 from benchmarks.endpoint.load_loops import Target
 from benchmarks.endpoint.samples import Load, describe
-from benchmarks.summary import Result
+from benchmarks.lines import Line
 
 __all__ = ["KneeProtocol", "climb", "closed", "find_knee", "most_requests"]
 
@@ -40,8 +40,8 @@ class KneeProtocol:
 
 
 def climb(
-    target: Target, protocol: KneeProtocol, say: Callable[[str, Result], None]
-) -> tuple[int, Result]:
+    target: Target, protocol: KneeProtocol, say: Callable[[str, Line], None]
+) -> tuple[int, Line]:
     """Find a server's knee; return its connections and the figures there.
 
     Connections double until more than 1% of the requests fail, or throughput is below nine tenths

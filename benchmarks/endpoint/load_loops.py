@@ -168,7 +168,7 @@ class ClosedLoop(_Loop):
 
         Nothing wakes the client meanwhile but replies: it shares the cores with the server.
         """
-        with contextlib.suppress(asyncio.TimeoutError):
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._is_enough.wait(), max(0.0, at - time.perf_counter()))
         return self._is_enough.is_set()
 

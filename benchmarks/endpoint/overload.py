@@ -17,7 +17,7 @@ from benchmarks.endpoint.knee import KneeProtocol, climb, closed, most_requests
 from benchmarks.endpoint.load import open_loop
 from benchmarks.endpoint.load_loops import Target
 from benchmarks.endpoint.samples import OK, Load, Sample, describe
-from benchmarks.summary import Result
+from benchmarks.lines import Line
 
 __all__ = ["OverloadProtocol", "measure_overload", "recovery_s"]
 
@@ -69,8 +69,8 @@ def recovery_s(samples: Sequence[Sample], full_per_s: float, seconds: float) -> 
 
 
 def measure_overload(
-    target: Target, protocol: OverloadProtocol, say: Callable[[str, Result], None]
-) -> Result:
+    target: Target, protocol: OverloadProtocol, say: Callable[[str, Line], None]
+) -> Line:
     """Measure knee, overloads and recoveries of a server that runs; return the summary.
 
     Args:
@@ -79,9 +79,9 @@ def measure_overload(
         say: Takes what a line measures, and the line.
     """
     knee, at_knee = climb(target, protocol, say)
-    summary: Result = {"knee_connections": knee, "knee": at_knee}
+    summary: Line = {"knee_connections": knee, "knee": at_knee}
     rate = round(_FACTOR * at_knee["requests_per_s"], 2)
-    overloads: dict[str, tuple[Result, Callable[[], Load]]] = {
+    overloads: dict[str, tuple[Line, Callable[[], Load]]] = {
         "closed loop": (
             {"connections": _FACTOR * knee},
             lambda: closed(target, _FACTOR * knee, protocol.overload_s, 0.0),
@@ -105,7 +105,7 @@ def measure_overload(
     return summary
 
 
-def _verdict(at_knee: Result, overloaded: Result, back_s: float | None) -> Result:
+def _verdict(at_knee: Line, overloaded: Line, back_s: float | None) -> Line:
     p99 = overloaded["p99_ms"]
     ratio = p99 / at_knee["p99_ms"] if p99 else None
     return {

@@ -19,7 +19,7 @@ from benchmarks.endpoint.samples import describe
 from benchmarks.endpoint.server import Server
 from benchmarks.endpoint.servers import Servers
 from benchmarks.endpoint.systems import System
-from benchmarks.summary import Result
+from benchmarks.lines import Line
 
 __all__ = ["Rounds", "RoundsProtocol"]
 
@@ -61,7 +61,6 @@ class Rounds:
         protocol: What is measured.
         queries: One a request, in turn.
         work: For the bare encoder's queries and log.
-        folder: The repository.
         say: Takes what a line measures, and the line.
     """
 
@@ -71,13 +70,11 @@ class Rounds:
         queries: Sequence[str],
         *,
         work: Path,
-        folder: Path,
-        say: Callable[[str, Result], None],
+        say: Callable[[str, Line], None],
     ) -> None:
         self._protocol = protocol
         self._queries = queries
         self._work = work
-        self._folder = folder
         self._say = say
         self._closed: list[Cell] = []
         self._opened: list[Cell] = []
@@ -116,12 +113,12 @@ class Rounds:
             self._say("start", {"system": system.name, "engine": engine, **went})
         file = self._work / "queries.json"
         file.write_text(json.dumps(self._queries))
-        self._bare = BareEncoder(bare, file, self._folder, self._work / "bare.log")
-        provenance = self._bare.provenance
+        self._bare = BareEncoder(bare, file, self._work / "bare.log")
+        provenance = self._bare.loaded
         self._engines["bare"] = f"{provenance['backend']} {provenance['dtype']}"
         self._say("start", {"system": "bare", "engine": self._engines["bare"], **provenance})
 
-    def run(self, servers: Servers) -> Result:
+    def run(self, servers: Servers) -> Line:
         """Run all rounds; return the summary."""
         for round_ in range(1, self._protocol.rounds + 1):
             for server in self._servers:
@@ -183,6 +180,6 @@ class Rounds:
             which = {"system": "bare", "engine": self._engines["bare"], "texts_a_call": count}
             self._say("bare encoder", {"round": round_, **which, **figures})
 
-    def _line(self, measures: str, system: System, round_: int, figures: Result) -> None:
+    def _line(self, measures: str, system: System, round_: int, figures: Line) -> None:
         which = {"system": system.name, "engine": self._engines[system.label] or None}
         self._say(measures, {"round": round_, **which, **figures})

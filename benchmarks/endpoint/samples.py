@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from benchmarks.summary import Result
+from benchmarks.lines import Line
 
 __all__ = ["NO_REPLY", "OK", "Load", "Sample", "describe", "percentile"]
 
@@ -75,11 +75,11 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[math.ceil(round(share * len(values), 9)) - 1]
 
 
-def describe(load: Load) -> Result:
+def describe(load: Load) -> Line:
     """Return a load's figures; latencies and rate are those of the requests that succeeded."""
     latencies = load.latencies_s
     statuses = Counter(sample.status for sample in load.samples if sample.status != OK)
-    figures: Result = {
+    figures: Line = {
         "requests": len(load.samples),
         "requests_per_s": round(len(latencies) / load.seconds, 2) if load.seconds else None,
         "p50_ms": round(percentile(latencies, 0.5) * 1e3, 3) if latencies else None,

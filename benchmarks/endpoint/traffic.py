@@ -13,7 +13,7 @@ from benchmarks.endpoint.knee import KneeProtocol, climb, most_requests
 from benchmarks.endpoint.load import closed_loop, open_loop
 from benchmarks.endpoint.load_loops import Target
 from benchmarks.endpoint.samples import Load, describe
-from benchmarks.summary import Result
+from benchmarks.lines import Line
 
 __all__ = ["DOCUMENTS_A_REQUEST", "TrafficProtocol", "measure_traffic"]
 
@@ -44,8 +44,8 @@ def measure_traffic(
     queries: Target,
     documents: Target,
     protocol: TrafficProtocol,
-    say: Callable[[str, Result], None],
-) -> Result:
+    say: Callable[[str, Line], None],
+) -> Line:
     """Measure queries at several rates, alone and beside documents; return what the knee was.
 
     Queries come in an open loop, one a request. Documents come in a closed loop, so that each of
@@ -89,11 +89,11 @@ async def _cell(
     return load, beside
 
 
-def _at(rate: float) -> Result:
+def _at(rate: float) -> Line:
     return {"rate": round(rate, 2)}
 
 
-def _of_documents(load: Load | None) -> Result | None:
+def _of_documents(load: Load | None) -> Line | None:
     if load is None:
         return None
     figures = describe(load)

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from encoder.batching import RowLimits
+
 __all__ = ["Backend", "PackedBatch", "PackedTexts", "TokenBatch"]
 
 
@@ -161,20 +163,10 @@ class PackedTexts(Protocol):
     """The part of a backend that computes rows of several texts.
 
     Attributes:
-        row_tokens: Tokens of a row (T).
-        max_texts: Texts that a row may hold.
-        row_counts: Rows that a forward may have, 1 among them.
-        streams: Forwards that are computed at once.
-        overhead_tokens: Tokens that take as long as starting one more forward.
-        padded_overhead_tokens: The same of padded texts, where both ways are compared.
+        limits: Of the rows.
     """
 
-    row_tokens: int
-    max_texts: int
-    row_counts: Sequence[int]
-    streams: int
-    overhead_tokens: int
-    padded_overhead_tokens: int
+    limits: RowLimits
 
     def forward(
         self, batches: Iterable[PackedBatch]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from encoder.backends.base import PackedBatch, TokenBatch
 from encoder.backends.fidelity import MIN_REDUCED_COSINE, lowest_cosine, proof_ids
 from encoder.backends.openvino_graph import CompiledGraph
+from encoder.batching import RowLimits
 
 __all__ = ["PackedGraphs", "lone_batch", "packed_shapes", "proven"]
 
@@ -44,15 +45,16 @@ class PackedGraphs:
         streams: Forwards that each of them computes at once.
     """
 
-    row_tokens = _ROW_TOKENS
-    max_texts = _MAX_TEXTS
-    overhead_tokens = _OVERHEAD_TOKENS
-    padded_overhead_tokens = _PADDED_OVERHEAD_TOKENS
-
     def __init__(self, graphs: Mapping[int, CompiledGraph], *, streams: int) -> None:
         self._graphs = graphs
-        self.row_counts: Sequence[int] = sorted(graphs)
-        self.streams = streams
+        self.limits = RowLimits(
+            row_tokens=_ROW_TOKENS,
+            max_texts=_MAX_TEXTS,
+            row_counts=sorted(graphs),
+            streams=streams,
+            overhead_tokens=_OVERHEAD_TOKENS,
+            padded_overhead_tokens=_PADDED_OVERHEAD_TOKENS,
+        )
 
     def forward(self, batches: Iterable[PackedBatch]) -> Iterator[tuple[int, _Vectors]]:
         """Yield (position, vectors (S, H)), shape after shape; all batches are drawn first."""
@@ -91,9 +93,9 @@ def proven(
         ]
     )  # (texts, H)
     lowest = 1.0
-    for count in packed.row_counts:
+    for count in packed.limits.row_counts:
         # Every kind of row comes first once, and every stream has something to do.
-        rotations = range(max(len(_PROOF_ROWS), 2 * packed.streams))
+        rotations = range(max(len(_PROOF_ROWS), 2 * packed.limits.streams))
         rows_of = [
             [_PROOF_ROWS[(start + row) % len(_PROOF_ROWS)] for row in range(count)]
             for start in rotations

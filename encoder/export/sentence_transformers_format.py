@@ -158,4 +158,4 @@ def _float32_encoder(model: ModelDescription) -> Encoder:
         dtype=DtypeName.FLOAT32,
         device="cpu",
     )
-    return open_encoder(model.files.folder, model.space, settings, tokenizer=model.files.tokenizer)
+    return open_encoder(model, settings)

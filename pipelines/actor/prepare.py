@@ -14,8 +14,8 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
-from encoder.encoder import Encoder
 from encoder.errors import InvalidInputError
+from encoder.role_tokenizer import RoleTokenizer
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
 from pipelines.columns import TEXT_HASH_BYTES
@@ -122,27 +122,27 @@ def text_hash(text: str) -> bytes:
 
 
 def prepare(
-    batch: DocumentBatch, encoder: Encoder, role: Role, long_texts: LongTexts
+    batch: DocumentBatch, tokenizer: RoleTokenizer, role: Role, long_texts: LongTexts
 ) -> PreparedBatch:
     """Tokenize a batch of documents, with long ones truncated, cut into chunks or rejected.
 
     Raises:
         InvalidInputError: The overlap leaves no room for text in a chunk.
     """
-    prompt = encoder.space.role(role).prompt
-    tokenized = encoder.tokenize(batch.texts, role)
+    prompt = tokenizer.space.role(role).prompt
+    tokenized = tokenizer.tokenize(batch.texts, role)
     rejects = list(batch.rejects)
     spans = [[(0, len(text))] for text in batch.texts]
     if long_texts.policy is not OnLong.TRUNCATE:
         for i in map(int, np.flatnonzero(tokenized.truncated)):
             if long_texts.policy is OnLong.CHUNK:
-                spans[i] = encoder.windows(batch.texts[i], overlap=long_texts.overlap, role=role)
+                spans[i] = tokenizer.windows(batch.texts[i], overlap=long_texts.overlap, role=role)
             else:
                 spans[i] = []
-                rejects.append(_too_long(batch, i, encoder.space.max_seq_length))
+                rejects.append(_too_long(batch, i, tokenizer.space.max_seq_length))
     texts = [[t[start:end] for start, end in s] for t, s in zip(batch.texts, spans, strict=True)]
     if long_texts.policy is not OnLong.TRUNCATE:
-        tokenized = _with_parts(tokenized, texts, encoder, role)
+        tokenized = _with_parts(tokenized, texts, tokenizer, role)
     counts = [len(parts) for parts in texts]
     source = np.repeat(np.arange(len(texts)), counts)
     flat = list(chain.from_iterable(spans))
@@ -161,7 +161,7 @@ def prepare(
 
 
 def _with_parts(
-    tokenized: Tokenized, texts: list[list[str]], encoder: Encoder, role: Role
+    tokenized: Tokenized, texts: list[list[str]], tokenizer: RoleTokenizer, role: Role
 ) -> Tokenized:
     """Put the tokens of their parts, of which there may be none, in the place of long texts."""
     pieces: list[Tokenized] = []
@@ -169,7 +169,7 @@ def _with_parts(
     for i in [*map(int, np.flatnonzero(tokenized.truncated)), len(texts)]:
         pieces.append(tokenized.take(range(position, i)))
         if i < len(texts):
-            pieces.append(encoder.tokenize(texts[i], role))
+            pieces.append(tokenizer.tokenize(texts[i], role))
         position = i + 1
     return Tokenized.join(pieces)
 

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-import fsspec
-
 from encoder.errors import InvalidInputError, one_line
 from pipelines.errors import UnreadableSourceError
+from pipelines.source.listing import open_filesystem
 from pipelines.source.readers.raw_row import MAX_LINE_BYTES
 from pipelines.storage import STORE_ERRORS
 
@@ -60,14 +59,13 @@ def read_columns(
 
     Raises:
         InvalidInputError: A column is missing, a line has another number of columns than the
-            header (or, without one, too few), or there is no row.
+            header (or, without one, too few), there is no row, or the protocol is unknown.
         UnreadableSourceError: The file cannot be read to its end as UTF-8.
     """
+    fs, path = open_filesystem(uri)
     csv.field_size_limit(MAX_LINE_BYTES)  # 128 KiB unless told
     try:
-        with fsspec.open(
-            uri, "rt", encoding="utf-8-sig", newline="", compression="infer"
-        ) as stream:
+        with fs.open(path, "rt", encoding="utf-8-sig", newline="", compression="infer") as stream:
             reader = csv.reader(
                 stream,
                 delimiter=separator.character,

@@ -34,9 +34,10 @@ class MtebEncoder(AbsEncoder):
     """What mteb calls. Similarity is the cosine, also of vectors that are not of unit length.
 
     mteb files results under the name and revision of `mteb_model_meta`. The revision here is the
-    embedding space and the precision, so results of different vectors never meet in a folder.
+    embedding space and the precision; that nothing else changed the vectors, `mteb_run` checks.
 
     Attributes:
+        encoder: What encodes.
         texts: Number of texts encoded so far.
         truncated: How many of them were longer than `max_seq_length`.
     """
@@ -45,7 +46,7 @@ class MtebEncoder(AbsEncoder):
 
     def __init__(self, encoder: Encoder) -> None:
         """Wrap a loaded encoder."""
-        self._encoder = encoder
+        self.encoder = encoder
         self.texts = 0
         self.truncated = 0
         # Of int8 also the graph: two calibrations give different vectors.
@@ -88,7 +89,7 @@ class MtebEncoder(AbsEncoder):
         """
         texts = [text for batch in inputs for text in batch["text"]]
         role = Role.QUERY if prompt_type == PromptType.query else Role.DOCUMENT
-        encoded = self._encoder.encode(texts, role)
+        encoded = self.encoder.encode(texts, role)
         self.texts += len(texts)
         self.truncated += int(encoded.truncated.sum())
         return encoded.vectors

@@ -19,14 +19,18 @@ from mteb.abstasks import AbsTask
 from mteb.results import TaskResult
 
 from encoder.errors import InvalidInputError, one_line
+from pipelines.corpus.probe_vectors import agree_on_probe_vectors
 from pipelines.errors import UnitFailedError
 from pipelines.evaluation.mteb_encoder import MtebEncoder
+from pipelines.storage import Storage
 
 if TYPE_CHECKING:
     from mteb.types import EncodeKwargs
 
 __all__ = ["TaskOutcome", "find_task", "require_done", "run_tasks"]
 
+_ENCODER = "encoder"
+"""Folder for what tells the encoder, beside its results: mteb takes every file there for one."""
 _DATALOADER_BATCH = 512
 """Texts that mteb hands over at once; they are put together again before they are encoded."""
 
@@ -110,8 +114,13 @@ def run_tasks(
         model: Encodes the texts.
         output: Folder for `results/<model>/<revision>/<task>.json`.
         started: Called with a task's name before it runs.
+
+    Raises:
+        SpaceMismatchError: The model computes other vectors than the one whose results are kept.
     """
     cache = mteb.ResultCache(output)
+    results = cache.get_task_result_path("any", model.mteb_model_meta).parent
+    agree_on_probe_vectors(Storage(str(results / _ENCODER)), model.encoder)
     for task in tasks:
         started(task.metadata.name)
         yield _outcome(task, model, cache)

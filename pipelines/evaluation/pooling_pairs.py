@@ -18,6 +18,7 @@ from encoder.encoder import load_encoder
 from encoder.model.description import describe_model
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace, Pooling, Role
+from pipelines.corpus.probe_vectors import check_probe_vectors
 from pipelines.evaluation.beir_folder import BeirFolder
 from pipelines.evaluation.dataset_corpus import DatasetCorpus, embed_dataset
 from pipelines.evaluation.measurement import ModelIdentity
@@ -76,7 +77,7 @@ def retrieve(dataset: BeirFolder, settings: RetrievalSettings) -> Retrieval:
     """Embed a dataset and judge what its queries find.
 
     Raises:
-        TwofoldError: See `embed_corpus` and `load_encoder`.
+        TwofoldError: See `embed_corpus` and `encode_queries`.
     """
     own = PoolingPair.of(describe_model(settings.encoder).space)
     query_poolings = list(Pooling) if settings.ablation else [own.query]
@@ -91,11 +92,16 @@ def retrieve(dataset: BeirFolder, settings: RetrievalSettings) -> Retrieval:
         )
         for pooling in document_poolings
     }
+    spaces = [PoolingPair(own.query, pooling) for pooling in document_poolings]
+    spaces += [PoolingPair(pooling, own.document) for pooling in query_poolings]
+    # Also once for each document pooling: kept vectors are held against an encoder of their space.
     queries = {
-        pooling: encode_queries(
-            dataset, _pooled(settings.encoder, PoolingPair(pooling, own.document))
+        pair.query: encode_queries(
+            dataset,
+            _pooled(settings.encoder, pair),
+            corpora[pair.document] if pair.query is own.query else None,
         )
-        for pooling in query_poolings
+        for pair in dict.fromkeys(spaces)
     }
     metrics: dict[PoolingPair, dict[str, dict[str, float]]] = {}
     for document in document_poolings:
@@ -110,19 +116,26 @@ def retrieve(dataset: BeirFolder, settings: RetrievalSettings) -> Retrieval:
     return Retrieval(own, metrics, queries[own.query], corpora[own.document])
 
 
-def encode_queries(dataset: BeirFolder, settings: EncoderSettings) -> DatasetQueries:
+def encode_queries(
+    dataset: BeirFolder, settings: EncoderSettings, corpus: DatasetCorpus | None
+) -> DatasetQueries:
     """Encode the judged queries as queries.
 
     Args:
         dataset: Where they are from.
         settings: The model and how to run it.
+        corpus: Documents of the same space, which the encoder must compute alike: they may be of
+            an earlier run, of another version; None where there are none.
 
     Raises:
+        SpaceMismatchError: The encoder computes other vectors than those that were kept.
         ModelLoadError: The model cannot be loaded.
         BackendError: The forward failed.
     """
     encoder = load_encoder(settings)
     try:
+        if corpus is not None:
+            check_probe_vectors(corpus.storage, encoder)
         encoded = encoder.encode(list(dataset.queries.values()), Role.QUERY)
         return DatasetQueries(
             encoded.vectors, int(encoded.truncated.sum()), ModelIdentity.of(encoder)

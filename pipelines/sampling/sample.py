@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from encoder.encoder import Encoder
 from encoder.errors import InvalidInputError
+from encoder.role_tokenizer import RoleTokenizer
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
 from pipelines.actor.prepare import LongTexts, PreparedBatch, prepare
@@ -68,7 +68,7 @@ class CorpusSample:
 def sample_corpus(
     units: Sequence[WorkUnit],
     columns: CorpusColumns,
-    encoder: Encoder,
+    tokenizer: RoleTokenizer,
     *,
     role: Role,
     long_texts: LongTexts,
@@ -80,7 +80,7 @@ def sample_corpus(
     Args:
         units: The plan's.
         columns: What is read of every row.
-        encoder: Tokenizes; its forward is not used.
+        tokenizer: The model's.
         role: Role of the rows.
         long_texts: Treatment of long texts.
         sample_bytes: Stored bytes that may be read.
@@ -102,7 +102,7 @@ def sample_corpus(
         chosen = min(share, documents)
         start = time.process_time()
         prepared = [
-            prepare(part, encoder, role, long_texts) for part in _choose(batches, chosen, chooser)
+            prepare(part, tokenizer, role, long_texts) for part in _choose(batches, chosen, chooser)
         ]
         sample.tokenize_cpu_s += time.process_time() - start
         sample.prepared += prepared

@@ -14,7 +14,8 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from encoder.encoder import Encoded
-from encoder.errors import InvalidInputError
+from encoder.errors import InvalidInputError, SpaceMismatchError
+from encoder.probe_vectors import PROBE_TEXTS
 from encoder.space import Role
 from pipelines.errors import UnitFailedError
 from pipelines.evaluation import card, classification, mteb_tasks, sts
@@ -41,6 +42,8 @@ class RecordingEncoder(FakeEncoder):
         self.seen: list[tuple[Role, str]] = []
 
     def encode(self, texts: Sequence[str], role: Role) -> Encoded:
+        if set(texts) <= set(PROBE_TEXTS):
+            return super().encode(texts, role)
         self.seen += [(role, text) for text in texts]
         return super().encode(texts, role)
 
@@ -126,6 +129,22 @@ def test_results_of_another_space_do_not_count(local_data, tmp_path):
         )
         assert outcome.error is None
     assert len(loads) == 2
+
+
+def test_results_of_an_encoder_that_computed_other_vectors_are_refused(local_data, tmp_path):
+    local_data("STSBenchmark", pairs())
+    list(run_tasks([find_task("STSBenchmark")], MtebEncoder(FakeEncoder()), tmp_path))
+    broken = FakeEncoder()
+    broken.is_broken = True
+    with pytest.raises(SpaceMismatchError, match=f"that wrote {tmp_path}"):
+        list(run_tasks([find_task("STSBenchmark")], MtebEncoder(broken), tmp_path))
+
+
+def test_mteb_reads_the_folder_of_results(local_data, tmp_path):
+    local_data("STSBenchmark", pairs())
+    list(run_tasks([find_task("STSBenchmark")], MtebEncoder(FakeEncoder()), tmp_path))
+    (found,) = mteb.ResultCache(tmp_path).load_results(require_model_meta=False).model_results
+    assert found.task_names == ["STSBenchmark"]
 
 
 def test_a_task_that_fails_does_not_stop_the_others(local_data, tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from encoder.batching import (
     Batch,
     Packing,
+    RowLimits,
     bucket_length,
     plan_batches,
     plan_packings,
@@ -146,13 +148,13 @@ def test_many_texts_fill_the_budget() -> None:
 
 
 ROW_COUNTS = (1, 2, 3, 4, 8)
-ROWS = {"row_tokens": 64, "max_texts": 8, "row_counts": ROW_COUNTS}
+ROWS = RowLimits(row_tokens=64, max_texts=8, row_counts=ROW_COUNTS, overhead_tokens=16)
 
 
 @settings(deadline=None)
 @given(lengths=st.lists(st.integers(0, 64), max_size=300))
 def test_every_short_text_is_in_one_row_that_has_room_for_it(lengths: list[int]) -> None:
-    packings = plan_packings(lengths, **ROWS)
+    packings = plan_packings(lengths, ROWS)
 
     rows = [row for packing in packings for row in packing.rows]
     assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
@@ -176,7 +178,8 @@ def test_every_short_text_is_in_one_row_that_has_room_for_it(lengths: list[int])
 def test_texts_share_rows_only_where_it_costs_no_more(lengths: list[int], overhead: int) -> None:
     limits = {"max_batch_tokens": 1024, "max_seq_length": 512, "overhead_tokens": overhead}
 
-    batches, packings = plan_short_texts(lengths, **ROWS, overheads=(overhead, 16), **limits)
+    rows = replace(ROWS, padded_overhead_tokens=overhead)
+    batches, packings = plan_short_texts(lengths, rows, **limits)
 
     forwards: list[Batch | Packing] = [*batches, *packings]
     indices = [int(index) for forward in forwards for index in forward.indices]
@@ -187,11 +190,12 @@ def test_texts_share_rows_only_where_it_costs_no_more(lengths: list[int], overhe
 
 
 def test_queries_share_rows_and_texts_that_fill_half_a_row_do_not() -> None:
-    limits = {"max_batch_tokens": 1024, "overheads": (96, 16), "overhead_tokens": 48}
+    limits = {"max_batch_tokens": 1024, "overhead_tokens": 48}
+    rows = replace(ROWS, padded_overhead_tokens=96)
 
-    _, crowd = plan_short_texts([5, 9, 12, 14, 17, 21, 30, 38] * 8, **ROWS, **limits)
-    _, two = plan_short_texts([12, 14], **ROWS, **limits)
-    _, alike = plan_short_texts([36] * 8, **ROWS, **limits)
+    _, crowd = plan_short_texts([5, 9, 12, 14, 17, 21, 30, 38] * 8, rows, **limits)
+    _, two = plan_short_texts([12, 14], rows, **limits)
+    _, alike = plan_short_texts([36] * 8, rows, **limits)
 
     assert padding_waste([5, 9, 12, 14, 17, 21, 30, 38] * 8, crowd) < 0.12
     assert [packing.rows for packing in two] == [[[1, 0]]]
@@ -212,6 +216,6 @@ def test_queries_share_rows_and_texts_that_fill_half_a_row_do_not() -> None:
 def test_rows_are_shared_out_among_streams_and_cut_into_sizes_that_are_compiled(
     rows: int, streams: int, expected: list[int]
 ) -> None:
-    packings = plan_packings([64] * rows, **ROWS, streams=streams)
+    packings = plan_packings([64] * rows, replace(ROWS, streams=streams))
 
     assert [len(packing.rows) for packing in packings] == expected

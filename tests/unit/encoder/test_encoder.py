@@ -16,6 +16,7 @@ import pytest
 import encoder
 from encoder import loading
 from encoder.backends.base import PackedBatch, TokenBatch
+from encoder.batching import RowLimits
 from encoder.encoder import EncodedVectors, Encoder, finish_vectors, load_encoder
 from encoder.errors import (
     BackendError,
@@ -82,8 +83,13 @@ class FakeBackend:
 class FakePackedTexts:
     """Rows of several texts; vectors as those of `FakeBackend`."""
 
-    row_tokens, max_texts, row_counts, streams = 24, 3, (1, 4), 1
-    overhead_tokens, padded_overhead_tokens = 16, 16
+    limits = RowLimits(
+        row_tokens=24,
+        max_texts=3,
+        row_counts=(1, 4),
+        overhead_tokens=16,
+        padded_overhead_tokens=16,
+    )
 
     def __init__(self) -> None:
         self.rows: list[int] = []

@@ -254,7 +254,7 @@ def test_a_larger_model_holds_its_weights_fewer_times(
     for small in (150_000_000, 1_000):
         monkeypatch.setattr("encoder.backends.openvino_backend._SMALL_BYTES", small)
         backend = ready_for_short_texts(tiny_model)
-        counts.append(backend.packed.row_counts)
+        counts.append(backend.packed.limits.row_counts)
         backend.close()
 
     assert counts == [[1, 2, 3, 4, 8], [1, 4]]
@@ -267,7 +267,7 @@ def test_with_many_threads_parts_are_computed_at_once(tiny_model: Path) -> None:
 
     found = dict(backend.packed.forward([packed for packed, _ in calls]))
 
-    assert backend.packed.streams == 2
+    assert backend.packed.limits.streams == 2
     for position, (_, texts) in enumerate(calls):
         alone = [
             TokenBatch.pad([text], np.array([is_cls]), padded_length=len(text), pad_token_id=0)

@@ -10,12 +10,13 @@ from encoder.errors import InvalidInputError
 from encoder.space import Role
 from pipelines.evaluation import classification
 from pipelines.evaluation.classification import (
+    METRICS,
     ClassificationSettings,
     LabelledTexts,
+    Protocol,
     measure_classification,
     read_labelled,
 )
-from pipelines.evaluation.linear_probe import METRICS, Protocol, draws_of
 from support.fake_encoder import FakeEncoder
 
 DATA = ("train.csv", "test.csv")
@@ -68,19 +69,17 @@ def test_figures_are_those_of_mtebs_own_task(labels):
     )
 
 
-def test_every_draw_has_as_many_texts_of_each_label_and_no_draw_is_like_another():
-    labels = [index % 3 for index in range(90)]
-    draws = list(draws_of(labels, Protocol(samples_per_label=4, experiments=5)))
-    assert [sorted(labels[index] for index in draw) for draw in draws] == [
-        [0] * 4 + [1] * 4 + [2] * 4
-    ] * 5
-    assert len({tuple(sorted(draw)) for draw in draws}) == 5
+def test_the_protocol_says_how_many_texts_are_drawn_how_often_and_which():
+    train, test = labelled(200, 3, "word"), labelled(60, 3, "word")
 
+    def measured(**protocol):
+        return measure_classification(train, test, FakeEncoder(), Protocol(**protocol), DATA)
 
-def test_another_seed_draws_other_texts():
-    labels = [index % 3 for index in range(90)]
-    first, second = (next(draws_of(labels, Protocol(seed=seed))) for seed in (42, 43))
-    assert first != second
+    found = measured(samples_per_label=4, experiments=2)
+    assert len(found.details) == 2
+    assert measured(samples_per_label=4, experiments=1).counts["training texts drawn"] == 3 * 4
+    assert measured(samples_per_label=4, experiments=2).details == found.details
+    assert measured(samples_per_label=4, experiments=2, seed=7).details != found.details
 
 
 def test_texts_are_documents():
@@ -96,9 +95,14 @@ def test_texts_are_documents():
     assert set(roles) == {Role.DOCUMENT}
 
 
-def test_labels_with_too_few_texts_and_fits_that_did_not_converge_are_counted():
+def test_labels_with_too_few_texts_and_fits_that_did_not_converge_are_counted(monkeypatch):
+    from sklearn.linear_model import LogisticRegression
+
+    from pipelines.evaluation.local_tasks import LabelledTextsTask
+
+    monkeypatch.setattr(LabelledTextsTask, "evaluator_model", LogisticRegression(max_iter=1))
     train = LabelledTexts(["a", "b", "c", "d"], ["x", "x", "x", "y"])
-    protocol = Protocol(samples_per_label=2, experiments=3, max_iterations=1)
+    protocol = Protocol(samples_per_label=2, experiments=3)
     counts = measure_classification(train, train, FakeEncoder(), protocol, DATA).counts
     assert counts["labels with too few training texts"] == 1
     assert counts["fits stopped before converging"] == 3

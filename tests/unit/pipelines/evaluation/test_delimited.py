@@ -55,6 +55,18 @@ def test_a_compressed_file_is_read(tmp_path):
     assert read(file, "text")[0].values == ("hello",)
 
 
+def test_two_colons_are_part_of_a_name(tmp_path):
+    # fsspec reads what stands behind them as another file system.
+    file = tmp_path / "a::b.csv"
+    file.write_text("text\nhello\n")
+    assert read(file, "text")[0].values == ("hello",)
+
+
+def test_a_protocol_that_nobody_knows_is_refused_in_one_line():
+    with pytest.raises(InvalidInputError, match=r"input no://rows\.csv: .*no"):
+        read_columns("no://rows.csv", ["text"], separator=Separator.COMMA, quoted=True)
+
+
 def test_without_a_header_lines_may_have_more_columns_than_are_read(tmp_path):
     # As the STS Benchmark's have, whose last columns are links.
     file = written(tmp_path, "a,b\nc,d,link,link\n")

@@ -12,8 +12,8 @@ from pipelines.evaluation import card, classification, mteb_tasks, sts
 @pytest.mark.parametrize(
     ("command", "arguments", "package"),
     [
-        (sts, ["--pairs", "x"], "scipy"),
-        (classification, ["--train", "x", "--test", "x"], "sklearn"),
+        (sts, ["--pairs", "x"], "mteb"),
+        (classification, ["--train", "x", "--test", "x"], "mteb"),
         (mteb_tasks, ["--tasks", "STS12"], "mteb"),
         (card, [], "mteb"),
     ],
