@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pipelines.columns import CHUNK_INDEX
 from pipelines.corpus.shard_file import damage_explained
 from pipelines.corpus.shards import DATA, ShardName
+from pipelines.source.arrow_values import runs_code
 from pipelines.storage import Storage
 
 __all__ = ["DuplicateId", "find_duplicate_ids"]
@@ -124,6 +125,11 @@ def _keys(storage: Storage, name: ShardName, id_column: str) -> Iterator[tuple[s
         storage.open(relative, read_ahead_bytes=_READ_AHEAD_BYTES) as file,
     ):
         table: pa.Table = pq.read_table(file, columns=[id_column, CHUNK_INDEX])
+        if runs_code(table.field(id_column).type):
+            raise ValueError(
+                f"expected plain values in column {id_column!r}, found "
+                f"{table.field(id_column).type}, which runs code to read a value"
+            )
         ids, chunks = (table[name].to_pylist() for name in (id_column, CHUNK_INDEX))
     for identity, chunk in zip(ids, chunks, strict=True):
         yield str(identity), chunk

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from encoder.errors import InvalidInputError
 from pipelines.errors import SourceChangedError, UnreadableSourceError
+from pipelines.source.arrow_values import runs_code
 from pipelines.source.corpus_columns import CorpusColumns, plain_type, same_type
 from pipelines.source.readers.files import open_parquet
 from pipelines.source.units import Source, WorkUnit
@@ -57,16 +58,22 @@ def read_parquet(
 
 
 def field_of(source: Source, schema: pa.Schema, name: str) -> pa.Field:
-    """Return a column's field.
+    """Return the field of a column that is to be read.
 
     Raises:
-        InvalidInputError: The file has no such column, or two.
+        InvalidInputError: The file has no such column, or two, or its type runs code.
     """
     indices = schema.get_all_field_indices(name)
     if len(indices) != 1:
         found = "it twice" if indices else ", ".join(map(repr, schema.names)) or "no columns"
         raise InvalidInputError(f"{source.uri}: expected a column {name!r}, found {found}")
-    return schema.field(indices[0])
+    field = schema.field(indices[0])
+    if runs_code(field.type):
+        raise InvalidInputError(
+            f"{source.uri}: expected plain values in column {name!r}, found {field.type}, which"
+            " runs code to read a value: convert the file, or leave the column out"
+        )
+    return field
 
 
 def check_text_type(source: Source, field: pa.Field) -> None:
