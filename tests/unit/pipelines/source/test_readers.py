@@ -25,7 +25,7 @@ from pipelines.source.readers import lines
 from pipelines.source.readers.csv_rows import read_csv, read_csv_header
 from pipelines.source.readers.files import guarded, open_stream, translated
 from pipelines.source.readers.lines import read_jsonl, read_lines, read_text
-from pipelines.source.readers.parquet import read_parquet
+from pipelines.source.readers.parquet import BATCH_BYTES, read_parquet
 from pipelines.source.readers.raw_row import RawRow
 from pipelines.source.sources import list_sources
 from pipelines.source.units import Format, RangeKind, Source, WorkUnit
@@ -392,6 +392,29 @@ def test_a_file_with_fewer_row_groups_than_planned_was_changed(tmp_path):
     pq.write_table(table_of(10), tmp_path / "a.parquet")
     with pytest.raises(SourceChangedError, match="row groups"):
         list(read_parquet(unit, COLUMNS, 0))
+
+
+def test_small_rows_come_1024_at_a_time(tmp_path):
+    unit = parquet_unit(tmp_path / "a.parquet", table_of(2500), row_group_size=1500)
+    assert [batch.num_rows for batch in read_parquet(unit, COLUMNS, 0)] == [1024, 1024, 452]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"use_dictionary": True},
+        {"use_dictionary": False, "column_encoding": {"id": "PLAIN", "text": "DELTA_BYTE_ARRAY"}},
+    ],
+    ids=["dictionary", "prefixes"],
+)
+def test_a_text_that_is_stored_once_for_all_rows_makes_small_batches(tmp_path, stored):
+    table = pa.table({"id": range(1024), "text": ["word " * 20_000] * 1024})
+    path = tmp_path / "a.parquet"
+    unit = parquet_unit(path, table, compression="zstd", **stored)
+    assert path.stat().st_size < 100_000
+    batches = list(read_parquet(unit, COLUMNS, 0))
+    assert sum(batch.num_rows for batch in batches) == 1024
+    assert max(batch.nbytes for batch in batches) <= BATCH_BYTES
 
 
 # Whose fault an error is
