@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from encoder.errors import InvalidInputError
 from pipelines.errors import SourceChangedError, UnreadableSourceError
 from pipelines.source.arrow_values import runs_code
-from pipelines.source.corpus_columns import CorpusColumns, plain_type, same_type
+from pipelines.source.corpus_columns import CorpusColumns, plain_type, same_type, shown_names
 from pipelines.source.readers.files import open_parquet
 from pipelines.source.units import Source, WorkUnit
 
@@ -69,7 +69,7 @@ def field_of(source: Source, schema: pa.Schema, name: str) -> pa.Field:
     """
     indices = schema.get_all_field_indices(name)
     if len(indices) != 1:
-        found = "it twice" if indices else ", ".join(map(repr, schema.names)) or "no columns"
+        found = "it twice" if indices else shown_names(schema.names)
         raise InvalidInputError(f"{source.uri}: expected a column {name!r}, found {found}")
     field = schema.field(indices[0])
     if runs_code(field.type):

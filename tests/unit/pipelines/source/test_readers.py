@@ -21,6 +21,7 @@ from encoder.errors import InvalidInputError
 from pipelines.errors import SourceChangedError, UnreadableSourceError
 from pipelines.source.corpus_columns import CorpusColumns
 from pipelines.source.plan import plan_units
+from pipelines.source.readers import csv_rows as csv_rows_module
 from pipelines.source.readers import lines
 from pipelines.source.readers.csv_rows import read_csv, read_csv_header
 from pipelines.source.readers.files import guarded, open_stream, translated
@@ -271,6 +272,24 @@ def test_a_quote_that_is_never_closed_names_its_line(tmp_path):
     assert next(rows).values["id"] == "1"
     with pytest.raises(UnreadableSourceError, match="line 3 has a quote that is not closed"):
         next(rows)
+
+
+def test_a_csv_row_is_no_longer_than_a_line_may_be_however_many_lines_it_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_rows_module, "MAX_LINE_BYTES", 100)
+    lines_of_one_row = b'"' + b'field\n","' * 12 + b'"\n'
+    source = source_of(tmp_path / "a.csv", b"id,text\n1,a\n" + lines_of_one_row + b"2,b\n")
+    rows = read_csv(source, ["id", "text"])
+    assert next(rows).values == {"id": "1", "text": "a"}
+    with pytest.raises(UnreadableSourceError, match=r"a\.csv: the row on line 14 is longer than"):
+        next(rows)
+
+
+def test_a_long_csv_line_is_no_row_and_many_short_ones_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_rows_module, "MAX_LINE_BYTES", 100)
+    assert len(csv_rows(tmp_path, b"id,text\n" + b'1,"two\nlines"\n' * 50)) == 50
+    assert len(csv_rows(tmp_path, b"id,text\n1," + b"x" * 98)) == 1
+    with pytest.raises(UnreadableSourceError, match="the row on line 2 is longer than"):
+        csv_rows(tmp_path, b"id,text\n1," + b"x" * 99)
 
 
 def test_an_empty_csv_has_no_rows_and_no_header(tmp_path):
