@@ -36,8 +36,10 @@ _MOST_SUSPECTS = 10_000
 """Hashes that are looked up again: where a whole corpus is there twice, a few show it. So many
 collisions of 64 bits, behind which a real duplicate could hide, take 600 billion rows."""
 
+_SHOWN_CHARACTERS = 200
+
 DuplicateId = tuple[str, int, list[str]]
-"""(id, chunk_index, names of the shards in which it occurs)."""
+"""(id up to its 200th character, chunk_index, names of the shards in which it occurs)."""
 
 
 def find_duplicate_ids(
@@ -152,4 +154,4 @@ def _look_up(
                 if str(name) not in where[key][-1:]:
                     where[key].append(str(name))
     doubled = [key for key, count in counts.items() if count > 1]
-    return [(key[0], key[1], where[key]) for key in doubled[:most]]
+    return [(key[0][:_SHOWN_CHARACTERS], key[1], where[key]) for key in doubled[:most]]
