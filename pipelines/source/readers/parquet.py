@@ -126,8 +126,8 @@ def _skip_groups(
 def _rows_at_once(metadata: pq.FileMetaData, groups: Sequence[int]) -> int:
     """Return the rows of a piece of `BATCH_BYTES` at most, by the mean size of a stored row."""
     found = [metadata.row_group(group) for group in groups]
-    size = sum(group.total_byte_size for group in found)
-    rows = sum(group.num_rows for group in found)
+    size: int = sum(group.total_byte_size for group in found)
+    rows: int = sum(group.num_rows for group in found)
     return max(1, min(_ROWS_AT_ONCE, BATCH_BYTES * rows // max(size, 1)))
 
 
