@@ -17,7 +17,7 @@ from typing import Any
 
 from encoder.errors import TwofoldError
 
-__all__ = ["interruptible", "keeping_sigterm", "run_command"]
+__all__ = ["interruptible", "keeping_sigterm", "run_command", "shown"]
 
 _PACKAGES = ("command_line", "encoder", "pipelines", "serving")
 """Whose progress is shown; of other packages' lines those alone that warn."""
@@ -41,10 +41,20 @@ def run_command(function: Callable[[], int], exit_code: Callable[[TwofoldError],
             with _logging():
                 return function()
         except TwofoldError as error:
-            sys.stderr.write(f"twofold: error: {error}\n")
+            sys.stderr.write(f"twofold: error: {shown(str(error))}\n")
             return exit_code(error)
 
     return interruptible(run)
+
+
+def shown(text: str) -> str:
+    """Return a message as a terminal and a log may have it, whatever a file in it calls itself.
+
+    What is not printable is escaped: names may hold a terminal's commands. Lines after the first
+    are indented, so that none passes for a message of its own.
+    """
+    kept = (c if c.isprintable() or c in "\t\n" else ascii(c)[1:-1] for c in text)
+    return "".join(kept).replace("\n", "\n    ")
 
 
 def interruptible(function: Callable[[], int]) -> int:
@@ -62,11 +72,16 @@ def interruptible(function: Callable[[], int]) -> int:
             return _stopped("interrupted", signal.SIGINT)
 
 
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
+
+
 @contextlib.contextmanager
 def _logging() -> Iterator[None]:
     """Log to stderr, a line with its time, while a command runs."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.setFormatter(_Formatter("%(asctime)s %(message)s"))
     handler.addFilter(_is_told_by_nobody_else)
     root, ours = logging.getLogger(), [logging.getLogger(name) for name in _PACKAGES]
     levels = [logger.level for logger in ours]

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
-from command_line.boundary import run_command
+from command_line.boundary import run_command, shown
 from command_line.fields import AUTO_IS_UNSET, Location
 from command_line.parse import parse_settings
 from encoder.errors import SpaceMismatchError
@@ -249,7 +249,7 @@ def _run(argv: Sequence[str] | None) -> int:
     report = verify(settings)
     Console().print(report.table())
     for finding in report.findings:
-        sys.stdout.write(f"{finding}\n")
+        sys.stdout.write(f"{shown(finding)}\n")
     if report.findings:
         raise VerificationError(
             f"expected a corpus without findings, found {len(report.findings)} in "

@@ -42,6 +42,8 @@ __all__ = ["UnitEmbedder"]
 _LOG = logging.getLogger(__name__)
 _READ_AHEAD_BATCHES = 8
 """Batches of at most 1,024 rows and 8 MB of text; a shard of the default size is ten of them."""
+_MESSAGE_CHARACTERS = 2000
+"""Errors may quote what a file says of itself; messages travel through Ray into the report."""
 
 
 class UnitEmbedder:
@@ -232,7 +234,7 @@ class _WriteBehind:
 
 
 def _ending(unit: WorkUnit, error: Exception) -> UnitEvent:
-    message = " ".join(str(error).split())
+    message = " ".join(str(error).split())[:_MESSAGE_CHARACTERS]
     if isinstance(error, SourceChangedError):
         return UnitEvent(unit.key, Ending.CHANGED, message)
     if isinstance(error, SpaceMismatchError):

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pipelines.columns import CHUNK_INDEX
 from pipelines.corpus.shard_file import damage_explained
 from pipelines.corpus.shards import DATA, ShardName
+from pipelines.source.arrow_values import runs_code
 from pipelines.storage import Storage
 
 __all__ = ["DuplicateId", "find_duplicate_ids"]
@@ -35,8 +36,10 @@ _MOST_SUSPECTS = 10_000
 """Hashes that are looked up again: where a whole corpus is there twice, a few show it. So many
 collisions of 64 bits, behind which a real duplicate could hide, take 600 billion rows."""
 
+_SHOWN_CHARACTERS = 200
+
 DuplicateId = tuple[str, int, list[str]]
-"""(id, chunk_index, names of the shards in which it occurs)."""
+"""(id up to its 200th character, chunk_index, names of the shards in which it occurs)."""
 
 
 def find_duplicate_ids(
@@ -124,6 +127,11 @@ def _keys(storage: Storage, name: ShardName, id_column: str) -> Iterator[tuple[s
         storage.open(relative, read_ahead_bytes=_READ_AHEAD_BYTES) as file,
     ):
         table: pa.Table = pq.read_table(file, columns=[id_column, CHUNK_INDEX])
+        if runs_code(table.field(id_column).type):
+            raise ValueError(
+                f"expected plain values in column {id_column!r}, found "
+                f"{table.field(id_column).type}, which runs code to read a value"
+            )
         ids, chunks = (table[name].to_pylist() for name in (id_column, CHUNK_INDEX))
     for identity, chunk in zip(ids, chunks, strict=True):
         yield str(identity), chunk
@@ -146,4 +154,4 @@ def _look_up(
                 if str(name) not in where[key][-1:]:
                     where[key].append(str(name))
     doubled = [key for key, count in counts.items() if count > 1]
-    return [(key[0], key[1], where[key]) for key in doubled[:most]]
+    return [(key[0][:_SHOWN_CHARACTERS], key[1], where[key]) for key in doubled[:most]]

@@ -18,6 +18,7 @@ from encoder.errors import one_line
 from encoder.space import EmbeddingSpace
 from pipelines.corpus.shards import DATA, ShardFooter, ShardName, footer_of
 from pipelines.errors import CorpusError, StorageError
+from pipelines.source.arrow_values import runs_code
 from pipelines.storage import OUTAGES, Storage
 
 __all__ = ["ShardFile", "damage_explained"]
@@ -88,7 +89,8 @@ class ShardFile:
             batch_rows: Rows of a batch at most.
 
         Raises:
-            CorpusError: The rest of the file cannot be read, or has not these columns.
+            CorpusError: The rest of the file cannot be read, or has not these columns, or one is
+                of a type that runs code.
         """
         # Arrow passes over columns that are not there, and gives both where there are two.
         names = self.schema.names
@@ -98,6 +100,12 @@ class ShardFile:
                 f"{self.where} is not readable: expected one column {missing[0]!r}, found "
                 f"{', '.join(map(ascii, names))}"
             )
+        for name, data_type in zip(names, self.schema.types, strict=True):
+            if name in (columns or names) and runs_code(data_type):
+                raise CorpusError(
+                    f"{self.where} is not readable: expected plain values in column {name!r}, "
+                    f"found {data_type}, which runs code to read a value"
+                )
         with self._explained():
             batches = self._file.iter_batches(batch_rows, columns=columns, use_threads=False)
         while True:

@@ -2,7 +2,7 @@
 
 `pyarrow.array` alone is too kind: it writes 1.5 into an int64 column as 1, true into a double
 column as 1.0, and drops the keys of an object that a struct does not have. And strings that come
-from Parquet may hold any bytes.
+from Parquet may hold any bytes, its columns be of types that run code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipelines.source.corpus_columns import plain_type
 
-__all__ = ["decoded", "fits", "scalar_value", "to_array", "undecodable"]
+__all__ = ["decoded", "fits", "runs_code", "scalar_value", "to_array", "undecodable"]
 
 _SHOWN_CHARACTERS = 40
 
@@ -41,6 +41,27 @@ def _nested_fits(value: object, data_type: pa.DataType) -> bool:
     if isinstance(value, dict) and pa.types.is_struct(data_type):
         fields = {field.name: field.type for field in data_type}
         return all(name in fields and fits(item, fields[name]) for name, item in value.items())
+    return False
+
+
+def runs_code(data_type: pa.DataType) -> bool:
+    """Return whether code registered with Arrow makes values of a type, or of one inside it.
+
+    A file names the type, whatever is imported registers the code: to look at a value of Ray
+    Data's `ray.data.arrow_pickled_object` is to unpickle it. Arrow's own extension types (UUID,
+    JSON, tensors) are not meant.
+    """
+    found = [data_type]
+    while found:
+        one = found.pop()
+        if isinstance(one, pa.ExtensionType):
+            return True
+        if isinstance(one, pa.BaseExtensionType):
+            found.append(one.storage_type)
+        elif pa.types.is_dictionary(one):
+            found.append(one.value_type)
+        else:
+            found += (one.field(number).type for number in range(one.num_fields))
     return False
 
 

@@ -6,7 +6,6 @@ Parquet says them, JSON lines are inferred from their first rows, CSV and text h
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -15,8 +14,8 @@ import pyarrow as pa
 from encoder.errors import InvalidInputError
 from pipelines.columns import RESERVED
 from pipelines.errors import UnreadableSourceError
-from pipelines.source.arrow_values import to_array
-from pipelines.source.corpus_columns import CorpusColumns, plain_type
+from pipelines.source.corpus_columns import CorpusColumns, plain_type, shown_names
+from pipelines.source.json_types import WITHOUT_TYPE, json_field
 from pipelines.source.readers.csv_rows import read_csv_header
 from pipelines.source.readers.files import guarded, open_parquet
 from pipelines.source.readers.lines import read_jsonl
@@ -28,12 +27,10 @@ __all__ = ["infer_columns"]
 
 _LOG = logging.getLogger(__name__)
 _SAMPLED_ROWS = 1000
+_SAMPLED_BYTES = 16 * 2**20
+"""Of lines, from which on no more are read: each may have 64 MiB, of which a zstd file has many."""
 _MOST_LOOKS = 32
 """Files of a format that are looked at for a column of which those before hold only null."""
-_SHOWN_CHARACTERS = 40
-_WITHOUT_TYPE = b"without_type"
-_KINDS = {str: "string", bool: "bool", int: "number", float: "number", list: "list", dict: "object"}
-"""What json.loads makes; int64 and double are one kind, so a column of both is double."""
 
 
 def infer_columns(
@@ -84,7 +81,7 @@ def infer_columns(
     for name in partition:
         schema = schema.append(pa.field(name, pa.string()))
     without_type = {
-        field.name: f"{source.uri}: {field.metadata[_WITHOUT_TYPE].decode()}"
+        field.name: f"{source.uri}: {field.metadata[WITHOUT_TYPE].decode()}"
         for source, of_source in found
         for field in of_source
         if field.name not in said and field.metadata
@@ -162,66 +159,31 @@ def _stored_type(data_type: pa.DataType) -> pa.DataType:
 def _jsonl_schema(
     source: Source, carried: Sequence[str], text_columns: Sequence[str]
 ) -> pa.Schema | None:
-    rows = list(_sample(source))
-    if not rows:
+    names: dict[str, None] = {}
+    values: dict[str, list[object]] = {name: [] for name in carried}
+    for row in _sample(source):
+        names.update(dict.fromkeys(row.values))
+        for name, seen in values.items():
+            seen.append(row.values.get(name))
+    if not values[carried[0]]:
         return None
-    names = dict.fromkeys(name for row in rows for name in row.values)
     _check_names(source, names, [*carried, *text_columns])
-    return pa.schema(
-        [_json_field(name, [row.values.get(name) for row in rows]) for name in carried]
-    )
+    return pa.schema([json_field(name, seen) for name, seen in values.items()])
 
 
 def _sample(source: Source) -> Iterator[RawRow]:
     """Yield the objects among the first rows of a file, up to where it breaks."""
     rows = guarded(read_jsonl(source), source.uri, rows_of=lambda row: 1)
+    size = 0
     try:
-        yield from (row for row in islice(rows, _SAMPLED_ROWS) if not row.problem)
+        for row in islice(rows, _SAMPLED_ROWS):
+            if not row.problem:
+                yield row
+            size += row.size_bytes
+            if size >= _SAMPLED_BYTES:
+                return
     except UnreadableSourceError:
         return
-
-
-def _json_field(name: str, values: Sequence[object]) -> pa.Field:
-    """Return a JSON column's type; of values of several kinds the most frequent decides.
-
-    Null where the values say nothing, with the reason where no type holds most of them.
-    """
-    present = [value for value in values if value is not None]
-    if not present:
-        return pa.field(name, pa.null())
-    kinds = Counter(_KINDS[type(value)] for value in present)
-    kind = kinds.most_common(1)[0][0]
-    alike = [value for value in present if _KINDS[type(value)] == kind]
-    try:
-        inferred = _without_nulls(pa.infer_type(alike))
-    except (pa.ArrowException, OverflowError):
-        inferred = _without_nulls(pa.infer_type(alike[:1]))
-    # Arrow infers int64 of hashes of 64 bits, too, half of which are larger.
-    choices = [inferred, pa.uint64()] if pa.types.is_integer(inferred) else [inferred]
-    misfits = [len(to_array(alike, pa.field(name, choice))[1]) for choice in choices]
-    if min(misfits) < len(alike):
-        return pa.field(name, choices[misfits.index(min(misfits))])
-    if 2 * len(alike) < len(values):
-        return pa.field(name, pa.null())
-    shown = ascii(alike[0])[:_SHOWN_CHARACTERS]
-    reason = (
-        f"expected values of one type in column {name!r}, found {shown} and {len(alike) - 1} more, "
-        "for which there is none (an object without fields, a number beyond 64 bits): leave the "
-        "column out, or make them strings"
-    )
-    return pa.field(name, pa.null(), metadata={_WITHOUT_TYPE: reason.encode()})
-
-
-def _without_nulls(data_type: pa.DataType) -> pa.DataType:
-    """Return the type with string where nothing was seen but null, [] or {}."""
-    if pa.types.is_null(data_type):
-        return pa.string()
-    if pa.types.is_list(data_type):
-        return pa.list_(_without_nulls(data_type.value_type))
-    if pa.types.is_struct(data_type):
-        fields = [(field.name, _without_nulls(field.type)) for field in data_type]
-        return pa.struct(fields) if fields else pa.string()
-    return data_type
 
 
 def _csv_schema(
@@ -262,7 +224,7 @@ def _check_names(source: Source, found: Iterable[str], wanted: Sequence[str]) ->
     for name in wanted:
         if name not in names:
             raise InvalidInputError(
-                f"{source.uri}: expected a column {name!r}, found {', '.join(map(ascii, names))}"
+                f"{source.uri}: expected a column {name!r}, found {shown_names(names)}"
             )
 
 

@@ -5,14 +5,17 @@ Knows no file: `pipelines.source.column_inference` finds the types, the readers 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from encoder.errors import InvalidInputError
 
-__all__ = ["CorpusColumns", "kind_of", "plain_type", "same_type"]
+__all__ = ["CorpusColumns", "kind_of", "plain_type", "same_type", "shown_names"]
+
+_SHOWN_NAMES = 20
+_SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
@@ -81,3 +84,13 @@ def kind_of(data_type: pa.DataType) -> str:
     if types.is_temporal(plain):
         return "time"
     return "object" if types.is_struct(plain) or types.is_map(plain) else str(plain)
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """Return a file's column names for a message, which is not as large as the file wants."""
+    shown = [
+        repr(name[:_SHOWN_CHARACTERS]) + ("..." if len(name) > _SHOWN_CHARACTERS else "")
+        for name in names[:_SHOWN_NAMES]
+    ]
+    more = f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else ""
+    return ", ".join(shown) + more or "no columns"

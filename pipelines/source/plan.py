@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import pyarrow.parquet as pq
-
 from pipelines.errors import UnreadableSourceError
-from pipelines.source.readers.files import open_parquet
+from pipelines.source.readers.row_groups import row_group_sizes
 from pipelines.source.units import Format, RangeKind, Source, WorkUnit
 
 __all__ = ["plan_units"]
@@ -62,8 +60,7 @@ def _units_of(source: Source, unit_bytes: int) -> Iterator[WorkUnit]:
 
 def _row_group_units(source: Source, unit_bytes: int) -> Iterator[WorkUnit]:
     """Yield units of consecutive row groups, at least one each, up to `unit_bytes`."""
-    with open_parquet(source) as file:
-        groups = [_row_group_size(file.metadata, index) for index in range(file.num_row_groups)]
+    groups = row_group_sizes(source)
     start = first_row = rows = size = 0
     for index, (group_rows, group_bytes) in enumerate(groups):
         if index > start and size + group_bytes > unit_bytes:
@@ -72,13 +69,6 @@ def _row_group_units(source: Source, unit_bytes: int) -> Iterator[WorkUnit]:
         rows += group_rows
         size += group_bytes
     yield _row_group_unit(source, start, len(groups), rows, first_row, size)
-
-
-def _row_group_size(metadata: pq.FileMetaData, index: int) -> tuple[int, int]:
-    """Return (rows, compressed bytes) of a row group."""
-    group = metadata.row_group(index)
-    columns = (group.column(number) for number in range(group.num_columns))
-    return group.num_rows, sum(column.total_compressed_size for column in columns)
 
 
 def _row_group_unit(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line.boundary import run_command
+from command_line.boundary import run_command, shown
 from encoder.errors import SpaceMismatchError
 from pipelines.errors import UnitFailedError, exit_code
 
@@ -25,6 +25,29 @@ def test_an_error_of_ours_becomes_one_line_and_its_exit_code(capsys: pytest.Capt
 
     assert run_command(fail, exit_code) == 3
     assert capsys.readouterr().err == "twofold: error: expected a, found b; choose one\n"
+
+
+HOSTILE = "e\x1b[31mvil\r\n2026-11-28 00:00:00,000 all is well\x9b2J\u202e\udcff.jsonl"
+"""A file's name: an object store and a disk take any."""
+SHOWN = (
+    r"e\x1b[31mvil\r" + "\n    2026-11-28 00:00:00,000 all is well" + r"\x9b2J\u202e\udcff.jsonl"
+)
+
+
+def test_a_files_name_commands_no_terminal_and_forges_no_line(capsys: pytest.CaptureFixture[str]):
+    def fail() -> int:
+        logging.getLogger("pipelines.x").warning("%s: left out", HOSTILE)
+        raise UnitFailedError(f"{HOSTILE}: lost")
+
+    assert run_command(fail, exit_code) == 6
+    said = capsys.readouterr().err
+    assert re.sub(r"(?m)^\d{4}-\S+ \S+ ", "TIME ", said) == (
+        f"TIME {SHOWN}: left out\ntwofold: error: {SHOWN}: lost\n"
+    )
+
+
+def test_what_is_printable_is_shown_as_it_is():
+    assert shown("Zürich\t漢字 😀 'a' \\x1b") == "Zürich\t漢字 😀 'a' \\x1b"
 
 
 def test_the_exit_code_follows_the_error_and_success_passes_through():

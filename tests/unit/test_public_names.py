@@ -19,7 +19,7 @@ MODULES = [*PACKAGED, "twofold"]
 
 PINNED = {
     "command_line.fields": "AUTO_IS_UNSET CommaSeparated Location Locations OneOrMore",
-    "command_line.boundary": "interruptible keeping_sigterm run_command",
+    "command_line.boundary": "interruptible keeping_sigterm run_command shown",
     "command_line.parse": "parse_settings",
     "encoder": """BackendError BackendName DtypeName EmbeddingSpace Encoded EncodedVectors Encoder
         EncoderSettings InvalidInputError ModelLoadError NonFiniteVectorsError Pooling

@@ -6,17 +6,14 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from encoder.errors import InvalidInputError
 from pipelines.errors import UnreadableSourceError
+from pipelines.source.corpus_columns import shown_names
 from pipelines.source.readers.files import open_stream
 from pipelines.source.readers.raw_row import MAX_LINE_BYTES, RawRow
 from pipelines.source.text_rules import has_surrogate
 from pipelines.source.units import Source
-
-if TYPE_CHECKING:
-    from _csv import Reader
 
 __all__ = ["read_csv", "read_csv_header"]
 
@@ -30,8 +27,8 @@ def read_csv_header(source: Source) -> list[str] | None:
     Raises:
         InvalidInputError: The first line is no header.
     """
-    with _open_reader(source) as reader:
-        return _header(reader, source)
+    with _open_rows(source) as rows:
+        return _header(rows, source)
 
 
 def read_csv(source: Source, names: Sequence[str]) -> Iterator[RawRow]:
@@ -43,17 +40,18 @@ def read_csv(source: Source, names: Sequence[str]) -> Iterator[RawRow]:
 
     Raises:
         InvalidInputError: The header lacks a column, or holds it twice.
-        UnreadableSourceError: A quote is not closed before the end of the file.
+        UnreadableSourceError: A quote is not closed before the end of the file, or a row is longer
+            than `MAX_LINE_BYTES`.
     """
-    with _open_reader(source) as reader:
-        header = _header(reader, source)
+    with _open_rows(source) as rows:
+        header = _header(rows, source)
         if header is None:
             return
         positions = {name: _position(header, name, source) for name in names}
         while True:
-            line = reader.line_num + 1
+            line = rows.line_num + 1
             try:
-                fields = next(reader)
+                fields = next(rows)
             except StopIteration:
                 return
             except csv.Error as error:
@@ -78,29 +76,50 @@ def _row(fields: list[str], positions: dict[str, int], expected: int) -> RawRow:
 
 
 @contextmanager
-def _open_reader(source: Source) -> Iterator[Reader]:
+def _open_rows(source: Source) -> Iterator[_Rows]:
     csv.field_size_limit(MAX_LINE_BYTES)  # 128 KiB unless told
     with io.TextIOWrapper(
         open_stream(source), encoding="utf-8-sig", errors="surrogateescape", newline=""
     ) as text:
-        yield csv.reader(_lines(text, source), strict=True)
+        yield _Rows(text, source)
 
 
-def _lines(text: io.TextIOWrapper, source: Source) -> Iterator[str]:
-    number = 0
-    while line := text.readline(MAX_LINE_BYTES):
-        number += 1
-        if len(line) == MAX_LINE_BYTES and not line.endswith(("\n", "\r")):
-            raise UnreadableSourceError(
-                f"{source.uri}: line {number} is longer than {MAX_LINE_BYTES // 2**20} MiB;"
-                " replace the file, or give --on-invalid reject"
-            )
-        yield line
+class _Rows:
+    """The rows of a file, which may have many lines each: of none more is read than of a line."""
+
+    def __init__(self, text: io.TextIOWrapper, source: Source) -> None:
+        self._text = text
+        self._source = source
+        self._reader = csv.reader(self._lines(), strict=True)
+        self._row_length = 0
+
+    @property
+    def line_num(self) -> int:
+        return self._reader.line_num
+
+    def __iter__(self) -> _Rows:
+        return self
+
+    def __next__(self) -> list[str]:
+        self._row_length = 0
+        return next(self._reader)
+
+    def _lines(self) -> Iterator[str]:
+        number = 0
+        while line := self._text.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            self._row_length += len(line)
+            if self._row_length > MAX_LINE_BYTES:
+                raise UnreadableSourceError(
+                    f"{self._source.uri}: the row on line {number} is longer than"
+                    f" {MAX_LINE_BYTES // 2**20} MiB; replace the file, or give --on-invalid reject"
+                )
+            yield line
 
 
-def _header(reader: Reader, source: Source) -> list[str] | None:
+def _header(rows: _Rows, source: Source) -> list[str] | None:
     try:
-        header = next(reader, None)
+        header = next(rows, None)
     except csv.Error as error:
         raise _unclosed(source, 1) from error
     if header is not None and not any(name.strip() for name in header):
@@ -110,7 +129,7 @@ def _header(reader: Reader, source: Source) -> list[str] | None:
 
 def _position(header: list[str], name: str, source: Source) -> int:
     if header.count(name) != 1:
-        found = "it twice" if name in header else ", ".join(map(repr, header))
+        found = "it twice" if name in header else shown_names(header)
         raise InvalidInputError(f"{source.uri}: expected a column {name!r}, found {found}")
     return header.index(name)
 

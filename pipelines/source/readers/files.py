@@ -51,12 +51,7 @@ def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
     """
     try:
         raw = _open_random(source)
-        file = pq.ParquetFile(
-            raw,
-            buffer_size=_COLUMN_BUFFER_BYTES,
-            pre_buffer=False,
-            page_checksum_verification=True,
-        )
+        file = _parquet_file(raw)
     except (pa.ArrowException, OSError) as error:
         raise translated(error, source.uri, rows_before=None) from error
     with raw, file:
@@ -139,6 +134,19 @@ def _open_random(source: Source) -> IO[bytes]:
     if is_local(source.uri):
         return cast("IO[bytes]", pa.OSFile(source.uri, "rb"))
     return cast("IO[bytes]", _open_remote(source, _RANDOM_BLOCK_BYTES))
+
+
+def _parquet_file(raw: IO[bytes]) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(
+            raw,
+            buffer_size=_COLUMN_BUFFER_BYTES,
+            pre_buffer=False,
+            page_checksum_verification=True,
+        )
+    except (TypeError, ValueError) as error:
+        # A name that is not UTF-8, or metadata that a registered extension type cannot take.
+        raise pa.ArrowInvalid(str(error)) from error
 
 
 def _open_remote(source: Source, block_bytes: int) -> io.RawIOBase:

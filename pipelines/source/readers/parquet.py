@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 
 from encoder.errors import InvalidInputError
 from pipelines.errors import SourceChangedError, UnreadableSourceError
-from pipelines.source.corpus_columns import CorpusColumns, plain_type, same_type
+from pipelines.source.arrow_values import runs_code
+from pipelines.source.corpus_columns import CorpusColumns, plain_type, same_type, shown_names
 from pipelines.source.readers.files import open_parquet
 from pipelines.source.units import Source, WorkUnit
 
@@ -17,6 +18,9 @@ __all__ = ["BATCH_BYTES", "BATCH_ROWS", "check_text_type", "field_of", "read_par
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 8 * 2**20
+_ROWS_AT_ONCE = 64
+"""Decoded before their size is known: what is stored once, in a dictionary or as a prefix, may come
+out in every row. 1 to 3 us a row more than 1,024 at once, where tokenizing it takes 100."""
 
 
 def read_parquet(
@@ -42,14 +46,15 @@ def read_parquet(
         groups, skip_rows = _skip_groups(file.metadata, range(unit.start, unit.stop), skip_rows)
         expected = sum(file.metadata.row_group(group).num_rows for group in groups)
         found = 0
-        for batch in file.iter_batches(
-            batch_size=_batch_rows(file, groups, names), row_groups=groups, columns=names
-        ):
+        pieces = file.iter_batches(
+            batch_size=_rows_at_once(file.metadata, groups), row_groups=groups, columns=names
+        )
+        for batch in _joined(_cast(piece, casts) for piece in pieces):
             found += batch.num_rows
             skipped = min(skip_rows, batch.num_rows)
             skip_rows -= skipped
             if skipped < batch.num_rows:
-                yield _cast(batch.slice(skipped), casts)
+                yield batch.slice(skipped)
         if found != expected:
             raise UnreadableSourceError(
                 f"{unit.label}: footer says {expected} rows, found {found}; replace the file"
@@ -57,16 +62,22 @@ def read_parquet(
 
 
 def field_of(source: Source, schema: pa.Schema, name: str) -> pa.Field:
-    """Return a column's field.
+    """Return the field of a column that is to be read.
 
     Raises:
-        InvalidInputError: The file has no such column, or two.
+        InvalidInputError: The file has no such column, or two, or its type runs code.
     """
     indices = schema.get_all_field_indices(name)
     if len(indices) != 1:
-        found = "it twice" if indices else ", ".join(map(repr, schema.names)) or "no columns"
+        found = "it twice" if indices else shown_names(schema.names)
         raise InvalidInputError(f"{source.uri}: expected a column {name!r}, found {found}")
-    return schema.field(indices[0])
+    field = schema.field(indices[0])
+    if runs_code(field.type):
+        raise InvalidInputError(
+            f"{source.uri}: expected plain values in column {name!r}, found {field.type}, which"
+            " runs code to read a value: convert the file, or leave the column out"
+        )
+    return field
 
 
 def check_text_type(source: Source, field: pa.Field) -> None:
@@ -112,17 +123,29 @@ def _skip_groups(
     return left, skip_rows
 
 
-def _batch_rows(file: pq.ParquetFile, groups: Sequence[int], names: Sequence[str]) -> int:
-    """Return the rows of a batch of about `BATCH_BYTES`, by the mean size of a row."""
-    wanted = set(names)
+def _rows_at_once(metadata: pq.FileMetaData, groups: Sequence[int]) -> int:
+    """Return the rows of a piece of `BATCH_BYTES` at most, by the mean size of a stored row."""
+    found = [metadata.row_group(group) for group in groups]
+    size: int = sum(group.total_byte_size for group in found)
+    rows: int = sum(group.num_rows for group in found)
+    return max(1, min(_ROWS_AT_ONCE, BATCH_BYTES * rows // max(size, 1)))
+
+
+def _joined(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield batches of at most `BATCH_ROWS` and `BATCH_BYTES`, or one larger piece."""
+    held: list[pa.RecordBatch] = []
     rows = size = 0
-    for group in groups:
-        metadata = file.metadata.row_group(group)
-        rows += metadata.num_rows
-        chunks = (metadata.column(number) for number in range(metadata.num_columns))
-        size += sum(
-            chunk.total_uncompressed_size
-            for chunk in chunks
-            if chunk.path_in_schema.split(".")[0] in wanted
-        )
-    return max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(size, 1)))
+    try:
+        for piece in pieces:
+            rows, size = rows + piece.num_rows, size + piece.nbytes
+            if held and (rows > BATCH_ROWS or size > BATCH_BYTES):
+                yield pa.concat_batches(held)
+                held, rows, size = [], piece.num_rows, piece.nbytes
+            held.append(piece)
+    except (pa.ArrowException, OSError):
+        # What was read before the file broke is as good as any other row.
+        if held:
+            yield pa.concat_batches(held)
+        raise
+    if held:
+        yield pa.concat_batches(held)

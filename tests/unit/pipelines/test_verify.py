@@ -672,3 +672,12 @@ def test_the_command_prints_every_finding_and_ends_with_8(output, capsys):
         assert f"{name}: its footer says" in printed.out
     assert printed.err.startswith("twofold: error: expected a corpus without findings")
     assert printed.err.count("\n") == 1
+
+
+def test_the_name_of_a_file_that_is_found_commands_no_terminal(output, capsys):
+    (output / "data" / "e\x1b[31mvil.parquet").touch()
+    assert command.main(["--output", str(output)]) == 8
+    printed = capsys.readouterr()
+    assert r"e\x1b[31mvil" in printed.out
+    assert r"e\x1b[31mvil" in printed.err
+    assert "\x1b" not in printed.out + printed.err

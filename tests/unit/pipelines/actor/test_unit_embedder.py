@@ -568,3 +568,13 @@ def test_a_real_model_embeds_a_unit(tmp_path, tiny_model):
     vectors = np.array(pq.read_table(io.BytesIO(content))["embedding"].to_pylist())
     expected = encoder.encode_documents(TEXTS[:3])
     np.testing.assert_allclose(vectors, expected, atol=1e-3)
+
+
+def test_the_message_of_an_ending_is_not_as_large_as_an_error(bench, monkeypatch):
+    def broken(unit: WorkUnit, *_: object, **__: object) -> Iterator[None]:
+        raise UnreadableSourceError(f"{unit.label}: " + "name " * 10**6)
+
+    monkeypatch.setattr(unit_embedder, "documents_of", broken)
+    event = bench.embed()[-1]
+    assert event.message.startswith(f"{bench.unit.label}: name name")
+    assert len(event.message) == 2000

@@ -136,6 +136,11 @@ def test_the_first_duplicates_are_returned_and_no_more_than_asked_for(corpus):
     assert [identity for identity, _, _ in corpus.duplicates(most=3)] == ["0", "1", "2"]
 
 
+def test_an_id_as_large_as_a_text_is_compared_whole_and_returned_cut(corpus):
+    name = corpus.add(["x" * 10**6, "x" * 10**6 + "y", "x" * 10**6])
+    assert corpus.duplicates() == [("x" * 200, 0, [name])]
+
+
 def test_when_all_ids_are_doubled_only_some_are_looked_up(corpus, monkeypatch):
     monkeypatch.setattr(ids_module, "_MOST_SUSPECTS", 5)
     corpus.add([f"{n}" for n in range(100)])

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,51 @@ def test_only_the_first_thousand_json_rows_are_looked_at(tmp_path):
     rows = [{"id": 1, "text": "t", "x": 1}] * 1000 + [{"id": 1, "text": "t", "x": 1.5}]
     jsonl(tmp_path / "a.jsonl", *rows)
     assert columns_of(tmp_path, "x").carried.field("x").type == pa.int64()
+
+
+def test_only_the_first_bytes_of_json_rows_are_looked_at_but_one_row_at_least(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(column_inference, "_SAMPLED_BYTES", 1000)
+    rows = [{"id": 1, "text": "t" * 200, "x": 1}] * 5 + [{"id": 1, "text": "t", "x": 1.5}]
+    jsonl(tmp_path / "a.jsonl", *rows)
+    assert columns_of(tmp_path, "x").carried.field("x").type == pa.int64()
+    jsonl(tmp_path / "a.jsonl", {"id": 1, "text": "t" * 2000, "x": 1.5}, {"id": "a", "text": "t"})
+    assert columns_of(tmp_path, "x").carried.field("x").type == pa.float64()
+    assert columns_of(tmp_path, "x").carried.field("id").type == pa.int64()
+
+
+def test_of_json_rows_only_what_is_carried_is_kept(tmp_path):
+    row = json.dumps({"id": 1, "text": "t" * 2**18}) + "\n"
+    (tmp_path / "a.jsonl").write_text(row * 50)
+    tracemalloc.start()
+    try:
+        columns_of(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 6 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_json_rows_without_a_name_lack_the_columns(tmp_path):
+    jsonl(tmp_path / "a.jsonl", {}, {})
+    with pytest.raises(InvalidInputError, match="expected a column 'id', found no columns"):
+        columns_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.csv"])
+def test_a_message_is_not_as_large_as_a_file_wants(tmp_path, name):
+    names = ["\x1b[31mred\n", *(f"{number}-{'n' * 1000}" for number in range(1000))]
+    if name == "a.parquet":
+        parquet(tmp_path / name, **{name: [1] for name in names})
+    elif name == "a.jsonl":
+        jsonl(tmp_path / name, dict.fromkeys(names, 1))
+    else:
+        with (tmp_path / name).open("w", newline="") as file:
+            csv.writer(file).writerow(names)
+    with pytest.raises(InvalidInputError, match=r"expected a column .* 981 more") as error:
+        columns_of(tmp_path)
+    assert len(str(error.value)) < 2500
+    assert str(error.value).isprintable()
 
 
 def test_csv_columns_and_ids_of_lines_are_strings(tmp_path):

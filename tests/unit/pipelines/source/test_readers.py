@@ -21,11 +21,12 @@ from encoder.errors import InvalidInputError
 from pipelines.errors import SourceChangedError, UnreadableSourceError
 from pipelines.source.corpus_columns import CorpusColumns
 from pipelines.source.plan import plan_units
+from pipelines.source.readers import csv_rows as csv_rows_module
 from pipelines.source.readers import lines
 from pipelines.source.readers.csv_rows import read_csv, read_csv_header
 from pipelines.source.readers.files import guarded, open_stream, translated
 from pipelines.source.readers.lines import read_jsonl, read_lines, read_text
-from pipelines.source.readers.parquet import read_parquet
+from pipelines.source.readers.parquet import BATCH_BYTES, read_parquet
 from pipelines.source.readers.raw_row import RawRow
 from pipelines.source.sources import list_sources
 from pipelines.source.units import Format, RangeKind, Source, WorkUnit
@@ -273,6 +274,24 @@ def test_a_quote_that_is_never_closed_names_its_line(tmp_path):
         next(rows)
 
 
+def test_a_csv_row_is_no_longer_than_a_line_may_be_however_many_lines_it_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_rows_module, "MAX_LINE_BYTES", 100)
+    lines_of_one_row = b'"' + b'field\n","' * 12 + b'"\n'
+    source = source_of(tmp_path / "a.csv", b"id,text\n1,a\n" + lines_of_one_row + b"2,b\n")
+    rows = read_csv(source, ["id", "text"])
+    assert next(rows).values == {"id": "1", "text": "a"}
+    with pytest.raises(UnreadableSourceError, match=r"a\.csv: the row on line 14 is longer than"):
+        next(rows)
+
+
+def test_a_long_csv_line_is_no_row_and_many_short_ones_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_rows_module, "MAX_LINE_BYTES", 100)
+    assert len(csv_rows(tmp_path, b"id,text\n" + b'1,"two\nlines"\n' * 50)) == 50
+    assert len(csv_rows(tmp_path, b"id,text\n1," + b"x" * 98)) == 1
+    with pytest.raises(UnreadableSourceError, match="the row on line 2 is longer than"):
+        csv_rows(tmp_path, b"id,text\n1," + b"x" * 99)
+
+
 def test_an_empty_csv_has_no_rows_and_no_header(tmp_path):
     source = source_of(tmp_path / "a.csv", b"")
     assert read_csv_header(source) is None
@@ -392,6 +411,29 @@ def test_a_file_with_fewer_row_groups_than_planned_was_changed(tmp_path):
     pq.write_table(table_of(10), tmp_path / "a.parquet")
     with pytest.raises(SourceChangedError, match="row groups"):
         list(read_parquet(unit, COLUMNS, 0))
+
+
+def test_small_rows_come_1024_at_a_time(tmp_path):
+    unit = parquet_unit(tmp_path / "a.parquet", table_of(2500), row_group_size=1500)
+    assert [batch.num_rows for batch in read_parquet(unit, COLUMNS, 0)] == [1024, 1024, 452]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"use_dictionary": True},
+        {"use_dictionary": False, "column_encoding": {"id": "PLAIN", "text": "DELTA_BYTE_ARRAY"}},
+    ],
+    ids=["dictionary", "prefixes"],
+)
+def test_a_text_that_is_stored_once_for_all_rows_makes_small_batches(tmp_path, stored):
+    table = pa.table({"id": range(1024), "text": ["word " * 20_000] * 1024})
+    path = tmp_path / "a.parquet"
+    unit = parquet_unit(path, table, compression="zstd", **stored)
+    assert path.stat().st_size < 100_000
+    batches = list(read_parquet(unit, COLUMNS, 0))
+    assert sum(batch.num_rows for batch in batches) == 1024
+    assert max(batch.nbytes for batch in batches) <= BATCH_BYTES
 
 
 # Whose fault an error is
