@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from encoder.errors import InvalidInputError
 from serving.dialects.served_models import ServedModels
-from serving.dialects.wire import Body, BodyRoute, PositiveInt, TextList, base64_floats, respond
+from serving.dialects.wire import Body, PositiveInt, TextList, base64_floats, respond
 from serving.embed_request import Embedding, EmbedRequest, Truncate
 from serving.embedding import EmbeddingService
 from serving.request_record import record_of
@@ -74,7 +74,7 @@ class CohereFloats(BaseModel):
 
 def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(tags=["Cohere"], route_class=BodyRoute.limited_by(service.check_count))
+    routes = APIRouter(tags=["Cohere"])
 
     @routes.post(
         "/v2/embed",

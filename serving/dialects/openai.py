@@ -15,7 +15,6 @@ from pydantic import BaseModel, Field, StrictBool, StrictStr, field_validator
 from serving.dialects.served_models import ServedModels
 from serving.dialects.wire import (
     Body,
-    BodyRoute,
     Inputs,
     PositiveInt,
     base64_floats,
@@ -93,7 +92,7 @@ class OpenAIEmbeddingList(BaseModel):
 
 def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(tags=["OpenAI"], route_class=BodyRoute.limited_by(service.check_count))
+    routes = APIRouter(tags=["OpenAI"])
     created = int(time.time())
 
     @routes.post(
