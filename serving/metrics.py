@@ -1,9 +1,9 @@
 """Metrics of the endpoint, through Ray's Prometheus exporter (which puts `ray_` in front).
 
-twofold_requests_total{role,dialect,status}   answered requests
+twofold_requests_total{role,dialect,status}   answered requests, but those for health
 twofold_tokens_total{role}                    tokens encoded
 twofold_truncated_inputs_total{role}          inputs that were cut
-twofold_rejected_total{role,reason}           refused: overloaded, too_large, timeout; role - unread
+twofold_rejected_total{role,reason}           refused for load, size or time
 twofold_tokenize_seconds{role}                histograms, per request: _bucket{le}, _count, _sum
 twofold_queue_seconds{role}
 twofold_forward_seconds{role}
@@ -122,9 +122,9 @@ class Metrics:
         """Count the writing of a response's body."""
         self._seconds["serialize"].observe(seconds, role.value)
 
-    def rejected(self, role: Role | None, reason: str) -> None:
-        """Count a refusal; without a role where the request was not read."""
-        self._rejected.add(1, role.value if role else "-", reason)
+    def rejected(self, role: str, reason: str) -> None:
+        """Count a refusal."""
+        self._rejected.add(1, role, reason)
 
     def publish(self, load: LoadMeter) -> None:
         """Tell Ray what was counted until now, and how loaded the replica is."""

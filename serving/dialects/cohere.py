@@ -93,8 +93,10 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
         return await answer(body, request, "1")
 
     async def answer(body: CohereEmbed, request: Request, version: str) -> Response:
-        record_of(request.scope).dialect = "cohere"
+        record = record_of(request.scope)
+        record.dialect = "cohere"
         _, role = models.choose(body.model, {"input_type": body.input_type})
+        record.role = role.value
         longest = service.space.max_seq_length
         if body.max_tokens is not None and body.max_tokens != longest:
             raise InvalidInputError(

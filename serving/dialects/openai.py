@@ -101,15 +101,12 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
         responses={200: {"model": OpenAIEmbeddingList}},
     )
     async def create_embeddings(body: OpenAIEmbeddings, request: Request) -> Response:
-        record_of(request.scope).dialect = "openai"
+        record = record_of(request.scope)
+        record.dialect = "openai"
         served, role = models.choose(body.model, {"input_type": body.input_type, "task": body.task})
+        record.role = role.value
         embedding = await service.embed(
-            EmbedRequest(
-                _as_list(body.input),
-                role,
-                body.where,
-                body.dimensions,
-            )
+            EmbedRequest(_as_list(body.input), role, body.where, body.dimensions)
         )
         return await respond(
             request, embedding, lambda: _content(embedding, served, body.encoding_format)

@@ -103,9 +103,11 @@ def _add_routes(
         **docs,
     )
     async def embed(body: TeiEmbed, request: Request) -> Response:
-        record_of(request.scope).dialect = "tei"
+        record = record_of(request.scope)
+        record.dialect = "tei"
         words = {"prompt_name": body.prompt_name, "the address": said_by_address}
         _, role = models.choose(None, words)
+        record.role = role.value
         if body.normalize is not None and body.normalize != service.space.normalize:
             raise InvalidInputError(_NORMALIZE[service.space.normalize])
         texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs

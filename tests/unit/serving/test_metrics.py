@@ -71,7 +71,7 @@ def names(metric: str) -> set[str]:
 def test_a_request_tells_ray_nothing_until_it_is_published(told: Told):
     metrics = Metrics()
     embed(metrics, QUERY, 7, truncated=1)
-    metrics.rejected(None, "overloaded")
+    metrics.rejected("-", "overloaded")
 
     assert set(told) == set().union(*map(names, METRIC_NAMES))
     assert not any(told.values())
@@ -83,7 +83,7 @@ def test_counts_are_told_in_one_sum_for_each_set_of_labels(told: Told):
         embed(metrics, QUERY, n_tokens, truncated=1)
     embed(metrics, DOCUMENT, 100)
     metrics.answered("-", "-", 429)
-    for role in (None, None, QUERY):
+    for role in ("-", "-", "query"):
         metrics.rejected(role, "overloaded")
 
     publish(metrics)
