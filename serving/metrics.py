@@ -8,6 +8,9 @@ twofold_tokenize_seconds{role}                histograms, per request: _bucket{l
 twofold_queue_seconds{role}
 twofold_forward_seconds{role}
 twofold_serialize_seconds{role}
+twofold_offered_tokens_total                  tokens that clients wanted encoded, refused ones too
+twofold_loop_busy_seconds_total               seconds that the event loop has computed: of one a
+                                              second it is busy
 twofold_queued_tokens                         gauges, per replica
 twofold_tokens_per_second
 twofold_padding_waste_ratio
@@ -18,7 +21,7 @@ counted here, and told once a second.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 
 from ray.serve import metrics
 
@@ -45,12 +48,18 @@ class _Sums:
     def __init__(self, name: str, description: str, *labels: str) -> None:
         self._labels = labels
         self._counter = metrics.Counter(name, description=description, tag_keys=tag_keys(labels))
-        self._sums: Counter[tuple[str, ...]] = Counter()
+        self._sums: defaultdict[tuple[str, ...], float] = defaultdict(float)
+        self._total = 0.0
 
-    def add(self, count: int, *values: str) -> None:
+    def add(self, count: float, *values: str) -> None:
         """Count something with these values of the labels."""
         if count:
             self._sums[values] += count
+
+    def follow(self, total: float) -> None:
+        """Count by how much a total that only grows has grown since the last call."""
+        self.add(max(0.0, total - self._total))
+        self._total = total
 
     def tell(self) -> None:
         """Tell Ray."""
@@ -76,6 +85,12 @@ class Metrics:
         )
         self._rejected = _Sums(
             "twofold_rejected_total", "Requests refused for load, size or time", "role", "reason"
+        )
+        self._offered_tokens = _Sums(
+            "twofold_offered_tokens_total", "Tokens that clients wanted encoded, refused ones too"
+        )
+        self._loop_busy_s = _Sums(
+            "twofold_loop_busy_seconds_total", "Seconds that the event loop has computed"
         )
         self._seconds = {
             stage: Histogram(
@@ -128,7 +143,16 @@ class Metrics:
 
     def publish(self, load: LoadMeter) -> None:
         """Tell Ray what was counted until now, and how loaded the replica is."""
-        for counter in (self._requests, self._tokens, self._truncated, self._rejected):
+        self._offered_tokens.follow(load.offered_tokens)
+        self._loop_busy_s.follow(load.loop_busy_s)
+        for counter in (
+            self._requests,
+            self._tokens,
+            self._truncated,
+            self._rejected,
+            self._offered_tokens,
+            self._loop_busy_s,
+        ):
             counter.tell()
         for histogram in self._seconds.values():
             histogram.tell()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +63,19 @@ def test_each_request_is_one_line_of_json_without_its_texts():
     assert good["ms"] >= good["forward_ms"] >= 0
     assert (bad["request_id"], bad["status"]) == ("two", 404)
     assert bad["error"].startswith("model: ")
+
+
+def test_the_guide_lists_every_field_of_the_log():
+    guide = (Path(__file__).parents[3] / "docs" / "serving.md").read_text(encoding="utf-8")
+    table = guide[guide.index("\n| field |") : guide.index("**Traces**")]
+    rows = re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE)
+    documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    app = App()
+    app.post(V1, input="a")
+    app.post(V1, input=7)
+
+    found: set[str] = set().union(*map(json.loads, app.access_lines()))
+    assert sorted(documented) == sorted(found)
 
 
 def test_requests_are_not_logged_where_the_operator_does_not_want_it():
