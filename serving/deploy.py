@@ -92,7 +92,7 @@ class StatusWatch:
             yield
         finally:
             is_over.set()
-            thread.join()
+            thread.join(WATCH_INTERVAL_S)
 
 
 def deploy(
