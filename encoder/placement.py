@@ -29,9 +29,12 @@ def gpus_wanted(settings: EncoderSettings, nodes: Sequence[Mapping[str, float]])
 def device_with(settings: EncoderSettings, gpus: float) -> str:
     """Return the device of an encoder for which so many GPUs are reserved.
 
-    Ray hides no GPU from a worker that reserves none: left to choose, all would take the first.
+    Ray hides no GPU from a worker that reserves none: left to choose, all would take the first. One
+    that reserves a GPU which PyTorch cannot use would take the CPU, many times slower, and not say.
     """
-    return "cpu" if settings.device == "auto" and not gpus else settings.device
+    if settings.device != "auto":
+        return settings.device
+    return "cuda" if gpus else "cpu"
 
 
 def fit(node: Mapping[str, float], cpus: float, gpus: float) -> int:

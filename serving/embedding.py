@@ -23,7 +23,7 @@ from encoder.errors import InvalidInputError, NonFiniteVectorsError, one_line
 from encoder.isolation import encode_each
 from encoder.space import EmbeddingSpace, Role
 from encoder.tokenizer import Tokenized
-from serving.batcher import Batched, TokenBatcher
+from serving.batcher import TokenBatcher
 from serving.embed_request import Embedding, EmbedRequest, Truncate
 from serving.errors import (
     OverloadedError,
@@ -110,18 +110,16 @@ class EmbeddingService:
             self._batcher.admission.check_unread(least, likely if likely <= longest else 0)
         except OverloadedError:
             self.load.offered_unread(min(likely, self._limits.max_request_tokens))
-            self._metrics.rejected(None, "overloaded")
             raise
 
-    def check_count(self, count: int, role: Role | None = None) -> None:
-        """Refuse a request by the number of its inputs alone; without a role where it is unread.
+    def check_count(self, count: int) -> None:
+        """Refuse a request by the number of its inputs alone.
 
         Raises:
             RequestTooLargeError: There are more than are allowed.
         """
         limit = self._limits.max_inputs
         if count > limit:
-            self._metrics.rejected(role, "too_large")
             raise RequestTooLargeError(
                 f"expected at most {limit} inputs, found {count}; send them in several requests"
             )
@@ -146,12 +144,11 @@ class EmbeddingService:
         space = self._space_of(request.dimensions)
         if not request.inputs:
             raise InvalidInputError("expected at least one input, found none; send text")
-        self.check_count(len(request.inputs), request.role)
+        self.check_count(len(request.inputs))
         try:
             async with asyncio.timeout(self._limits.request_timeout_s):
                 return await self._embed(request, space)
         except TimeoutError as error:
-            self._metrics.rejected(request.role, "timeout")
             raise RequestTimeoutError(
                 f"expected vectors within {self._limits.request_timeout_s:g} s, found none; send "
                 "fewer inputs at once, or ask the operator for more replicas"
@@ -160,7 +157,9 @@ class EmbeddingService:
     async def _embed(self, request: EmbedRequest, space: EmbeddingSpace) -> Embedding:
         tokenized, tokenize_s = await self._tokenize(request)
         self._check_tokens(request, tokenized)
-        batched = await self._submit(tokenized, request.role)
+        # Counted as it comes: what times out in the queue was wanted, too.
+        self.load.offered(tokenized.total_tokens, len(tokenized))
+        batched = await self._batcher.submit(tokenized, request.role)
         self._metrics.embedded(
             request.role,
             n_tokens=tokenized.total_tokens,
@@ -240,7 +239,6 @@ class EmbeddingService:
             self._batcher.admission.check_room(guess)
         except OverloadedError:
             self.load.offered(self.load.expected_tokens(count), count)
-            self._metrics.rejected(request.role, "overloaded")
             raise
         started = time.monotonic()
         if _is_small(request.inputs):
@@ -269,15 +267,6 @@ class EmbeddingService:
         rows = cast("Sequence[Sequence[int]]", request.inputs)
         return self.encoder.tokenize_ids(rows, request.role, keep_end=keep_end)
 
-    async def _submit(self, tokenized: Tokenized, role: Role) -> Batched:
-        # Counted as it comes: what times out in the queue was wanted, too.
-        self.load.offered(tokenized.total_tokens, len(tokenized))
-        try:
-            return await self._batcher.submit(tokenized, role)
-        except OverloadedError:
-            self._metrics.rejected(role, "overloaded")
-            raise
-
     def _check_tokens(self, request: EmbedRequest, tokenized: Tokenized) -> None:
         longest = self.space.max_seq_length
         if request.truncate is Truncate.NONE and tokenized.truncated.any():
@@ -288,7 +277,6 @@ class EmbeddingService:
             )
         total, limit = tokenized.total_tokens, self._limits.max_request_tokens
         if total > limit:
-            self._metrics.rejected(request.role, "too_large")
             raise RequestTooLargeError(
                 f"expected at most {limit} tokens in a request, found {total}; send the inputs in "
                 "several requests"
@@ -297,7 +285,6 @@ class EmbeddingService:
         # It would fail in the end, and others would have waited for it. Once nothing has told the
         # rate for as long, it is tried: the rate may be wrong, and is learned from it.
         if own_s > limit_s and self.load.measured_within(limit_s):
-            self._metrics.rejected(request.role, "too_large")
             raise RequestTooLargeError(
                 f"expected a request that takes at most {limit_s:g} s, found {total} tokens, which "
                 f"take about {own_s:.0f} s here; send the inputs in several requests"

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from encoder.errors import InvalidInputError, TwofoldError
+from encoder.errors import TwofoldError
 from serving.errors import (
     OverloadedError,
     TextFailedError,
@@ -60,18 +59,7 @@ def error_response(error: TwofoldError) -> JSONResponse:
 
 
 def shape_errors(app: FastAPI) -> None:
-    """Give the errors of the web framework the same shape: bad bodies, unknown paths."""
-
-    @app.exception_handler(TwofoldError)
-    async def ours(request: Request, error: TwofoldError) -> JSONResponse:
-        record_of(request.scope).error = str(error)
-        return error_response(error)
-
-    @app.exception_handler(RequestValidationError)
-    async def bad_body(request: Request, error: RequestValidationError) -> JSONResponse:
-        message = describe_problems(error.errors())
-        record_of(request.scope).error = message
-        return error_response(InvalidInputError(message))
+    """Give the errors of the web framework the same shape: unknown paths, wrong methods."""
 
     @app.exception_handler(HTTPException)
     async def not_found(request: Request, error: HTTPException) -> JSONResponse:

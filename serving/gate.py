@@ -14,7 +14,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,11 +29,14 @@ from serving.dialects.health import HEALTH_PATHS
 from serving.error_response import error_response, shortened
 from serving.errors import (
     OverloadedError,
+    RequestTimeoutError,
     RequestTooLargeError,
     SlowClientError,
     UnauthorizedError,
     UnsupportedMediaError,
+    http_status,
 )
+from serving.failure_log import FailureLog
 from serving.one_write import ABORT
 from serving.request_record import RequestRecord, keep_record
 from serving.response_sender import REQUEST_ID, ResponseSender
@@ -52,9 +55,10 @@ _MAX_ID_CHARACTERS = 128
 _REASONS: dict[type[TwofoldError], str] = {
     OverloadedError: "overloaded",
     RequestTooLargeError: "too_large",
-    SlowClientError: "timeout",
+    SlowClientError: "slow_client",
+    RequestTimeoutError: "timeout",
 }
-"""Why a body is not read to its end, as the metrics name it."""
+"""Why a request is refused for load, size or time, as the metrics name it."""
 
 
 class Gate:
@@ -90,6 +94,7 @@ class Gate:
         self.buffered = BufferedBytes(settings.limits.max_buffered_bytes)
         self.unread = BufferedBytes(settings.limits.max_buffered_bytes)
         self._refusals = Turns()
+        self._failures = FailureLog(_logger)
         self._root_path = ""
 
     def before(self, routes: ASGIApp) -> ASGIApp:
@@ -148,7 +153,7 @@ class Gate:
         response = ResponseSender(
             send,
             None if is_given_back else record.request_id,
-            self._holding,
+            self.unread.holding,
             self._limits.body_timeout_s,
             scope.get(ABORT),
         )
@@ -166,6 +171,10 @@ class Gate:
             # to the garbage collector.
             error.__traceback__ = None
             record.error = str(error)
+            if reason := _REASONS.get(type(error)):
+                self._metrics.rejected(record.role, reason)
+            if (failure := http_status(error)) >= 500:
+                self._failures.add(failure, record.request_id, shortened(record.error))
             if isinstance(error, OverloadedError):
                 visit.body.close()  # many may wait, and nobody will look at what they hold
                 await self._refusals.wait()
@@ -184,22 +193,6 @@ class Gate:
             visit.body.close()
             self._note(scope, record, response.status, time.monotonic() - started)
 
-    @contextlib.contextmanager
-    def _holding(self, answer_bytes: int) -> Iterator[None]:
-        """Count a large answer while it is being sent, or its refusal."""
-        with contextlib.ExitStack() as held:
-            with self._counting_refusals():
-                held.enter_context(self.unread.holding(answer_bytes))
-            yield
-
-    @contextlib.contextmanager
-    def _counting_refusals(self) -> Iterator[None]:
-        try:
-            yield
-        except tuple(_REASONS) as error:
-            self._metrics.rejected(None, _REASONS[type(error)])
-            raise
-
     async def _pass_on(self, visit: _Visit, routes: ASGIApp) -> None:
         path = _path(visit.scope, self._root_path)
         if path not in HEALTH_PATHS:
@@ -207,7 +200,7 @@ class Gate:
         if not visit.has_body:
             await routes(visit.scope, visit.receive, visit.response)
             return
-        await self._read(visit)
+        await visit.body.read(visit.receive, visit.headers)
         _check_media_type(visit.headers)
         _check_not_upgraded(visit)
         if path in self._guarded_paths:
@@ -218,11 +211,6 @@ class Gate:
         await visit.body.read(visit.receive, visit.headers)
         _check_media_type(visit.headers)
         raise refusal
-
-    async def _read(self, visit: _Visit) -> None:
-        """Read a body; count it where it is refused meanwhile (what comes after counts its own)."""
-        with self._counting_refusals():
-            await visit.body.read(visit.receive, visit.headers)
 
     def _check_key(self, headers: Headers) -> None:
         if not self._keys:
@@ -239,12 +227,13 @@ class Gate:
             )
 
     def _note(self, scope: Scope, record: RequestRecord, status: int, seconds: float) -> None:
+        if _path(scope, self._root_path) in HEALTH_PATHS:
+            return
         embedding = record.embedding
-        role = embedding.role.value if embedding else "-"
-        self._metrics.answered(role, record.dialect, status)
+        self._metrics.answered(record.role, record.dialect, status)
         if embedding:
             self._metrics.serialized(embedding.role, record.serialize_s)
-        if self._access_log is None or _path(scope, self._root_path) in HEALTH_PATHS:
+        if self._access_log is None:
             return
         line: dict[str, object] = {
             "request_id": record.request_id,
@@ -254,10 +243,10 @@ class Gate:
             "ms": round(seconds * 1e3, 2),
             "client": _client(scope),
             "dialect": record.dialect,
+            "role": record.role,
         }
         if embedding:
             line |= {
-                "role": role,
                 "space": embedding.space.fingerprint,
                 "inputs": len(embedding.n_tokens),
                 "tokens": embedding.total_tokens,

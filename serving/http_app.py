@@ -66,7 +66,8 @@ def build_http_app(
     for routes in (*dialects, health.router(service)):
         app.include_router(routes, responses=_ERRORS)
     shape_errors(app)
-    answers = answers_of(route for routes in dialects for route in routes.routes)
+    posts = (route for routes in dialects for route in routes.routes)
+    answers = answers_of(posts, service.check_count)
     gate = Gate(settings, metrics, access_log, service.check_room, frozenset(answers))
     # What is added later stands before what was added earlier.
     app.add_middleware(Shortcut, answers=answers)

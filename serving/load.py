@@ -34,6 +34,12 @@ class LoadMeter:
         max_batch_tokens: Padded tokens of the largest forward.
         clock: Seconds that only grow.
         cpu_clock: Seconds that the calling thread, the event loop's, has computed.
+
+    Attributes:
+        queued_tokens: That wait or are being encoded.
+        offered_tokens: All that clients ever wanted encoded, refused ones included.
+        tokens_per_s: That full forwards reach; 0 where nothing was encoded yet.
+        padding_waste: Share of the last forward's tokens that was padding, 0 to 1.
     """
 
     def __init__(
@@ -46,15 +52,22 @@ class LoadMeter:
         self._clock = clock
         self._cpu_clock = cpu_clock
         self.queued_tokens = 0
+        self.offered_tokens = 0
         self.tokens_per_s = 0.0
         self.padding_waste = 0.0
-        self._offered = 0
         self._tokens_per_input = _FIRST_GUESS_TOKENS
         self._waits = 0
         self._waited_s = 0.0
         self._since = clock()
         self._measured_at = self._since
-        self._cpu_s = cpu_clock()
+        self._reported_tokens = 0
+        self._reported_busy_s = 0.0
+        self._loop_since_s = cpu_clock()
+
+    @property
+    def loop_busy_s(self) -> float:
+        """Seconds that the event loop has computed since the warm-up."""
+        return max(0.0, self._cpu_clock() - self._loop_since_s)
 
     @property
     def batch_tokens(self) -> int:
@@ -71,12 +84,12 @@ class LoadMeter:
 
     def offered(self, n_tokens: int, n_inputs: int) -> None:
         """Count what a client wanted encoded, whether it is accepted or not."""
-        self._offered += n_tokens
+        self.offered_tokens += n_tokens
         self._tokens_per_input += _SMOOTHING * (n_tokens / n_inputs - self._tokens_per_input)
 
     def offered_unread(self, likely_tokens: int) -> None:
         """Count a request that was refused before anybody counted its inputs."""
-        self._offered += max(likely_tokens, self.expected_tokens(1))
+        self.offered_tokens += max(likely_tokens, self.expected_tokens(1))
 
     def expected_tokens(self, n_inputs: int) -> int:
         """Return the tokens that so many inputs usually have."""
@@ -127,6 +140,7 @@ class LoadMeter:
     def restart(self) -> None:
         """Forget rates and waits, as after a warm-up."""
         self.tokens_per_s = 0.0
+        self._loop_since_s, self._reported_busy_s = self._cpu_clock(), 0.0
         self.report()
 
     def seconds_for(self, n_tokens: int) -> float:
@@ -143,14 +157,14 @@ class LoadMeter:
             loop_busy: Share of the time in which the event loop computed, 0 to 1: short queries
                 fill it before they fill a fast encoder.
         """
-        now, cpu_s = self._clock(), self._cpu_clock()
+        now, busy_s = self._clock(), self.loop_busy_s
         elapsed = max(now - self._since, 1e-6)
         report = {
-            "offered_tokens_per_s": self._offered / elapsed,
+            "offered_tokens_per_s": (self.offered_tokens - self._reported_tokens) / elapsed,
             "capacity_tokens_per_s": self.tokens_per_s,
-            "loop_busy": min(1.0, max(0.0, cpu_s - self._cpu_s) / elapsed),
+            "loop_busy": min(1.0, (busy_s - self._reported_busy_s) / elapsed),
             "queue_wait_s": self._waited_s / self._waits if self._waits else 0.0,
         }
-        self._offered, self._waits, self._waited_s = 0, 0, 0.0
-        self._since, self._cpu_s = now, cpu_s
+        self._reported_tokens, self._reported_busy_s = self.offered_tokens, busy_s
+        self._since, self._waits, self._waited_s = now, 0, 0.0
         return report

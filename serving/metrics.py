@@ -1,13 +1,16 @@
 """Metrics of the endpoint, through Ray's Prometheus exporter (which puts `ray_` in front).
 
-twofold_requests_total{role,dialect,status}   answered requests
+twofold_requests_total{role,dialect,status}   answered requests, but those for health
 twofold_tokens_total{role}                    tokens encoded
 twofold_truncated_inputs_total{role}          inputs that were cut
-twofold_rejected_total{role,reason}           refused: overloaded, too_large, timeout; role - unread
+twofold_rejected_total{role,reason}           refused for load, size or time
 twofold_tokenize_seconds{role}                histograms, per request: _bucket{le}, _count, _sum
 twofold_queue_seconds{role}
 twofold_forward_seconds{role}
 twofold_serialize_seconds{role}
+twofold_offered_tokens_total                  tokens that clients wanted encoded, refused ones too
+twofold_loop_busy_seconds_total               seconds that the event loop has computed: of one a
+                                              second it is busy
 twofold_queued_tokens                         gauges, per replica
 twofold_tokens_per_second
 twofold_padding_waste_ratio
@@ -18,7 +21,7 @@ counted here, and told once a second.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 
 from ray.serve import metrics
 
@@ -45,12 +48,18 @@ class _Sums:
     def __init__(self, name: str, description: str, *labels: str) -> None:
         self._labels = labels
         self._counter = metrics.Counter(name, description=description, tag_keys=tag_keys(labels))
-        self._sums: Counter[tuple[str, ...]] = Counter()
+        self._sums: defaultdict[tuple[str, ...], float] = defaultdict(float)
+        self._total = 0.0
 
-    def add(self, count: int, *values: str) -> None:
+    def add(self, count: float, *values: str) -> None:
         """Count something with these values of the labels."""
         if count:
             self._sums[values] += count
+
+    def follow(self, total: float) -> None:
+        """Count by how much a total that only grows has grown since the last call."""
+        self.add(max(0.0, total - self._total))
+        self._total = total
 
     def tell(self) -> None:
         """Tell Ray."""
@@ -76,6 +85,12 @@ class Metrics:
         )
         self._rejected = _Sums(
             "twofold_rejected_total", "Requests refused for load, size or time", "role", "reason"
+        )
+        self._offered_tokens = _Sums(
+            "twofold_offered_tokens_total", "Tokens that clients wanted encoded, refused ones too"
+        )
+        self._loop_busy_s = _Sums(
+            "twofold_loop_busy_seconds_total", "Seconds that the event loop has computed"
         )
         self._seconds = {
             stage: Histogram(
@@ -122,13 +137,22 @@ class Metrics:
         """Count the writing of a response's body."""
         self._seconds["serialize"].observe(seconds, role.value)
 
-    def rejected(self, role: Role | None, reason: str) -> None:
-        """Count a refusal; without a role where the request was not read."""
-        self._rejected.add(1, role.value if role else "-", reason)
+    def rejected(self, role: str, reason: str) -> None:
+        """Count a refusal."""
+        self._rejected.add(1, role, reason)
 
     def publish(self, load: LoadMeter) -> None:
         """Tell Ray what was counted until now, and how loaded the replica is."""
-        for counter in (self._requests, self._tokens, self._truncated, self._rejected):
+        self._offered_tokens.follow(load.offered_tokens)
+        self._loop_busy_s.follow(load.loop_busy_s)
+        for counter in (
+            self._requests,
+            self._tokens,
+            self._truncated,
+            self._rejected,
+            self._offered_tokens,
+            self._loop_busy_s,
+        ):
             counter.tell()
         for histogram in self._seconds.values():
             histogram.tell()

@@ -20,6 +20,7 @@ class RequestRecord:
     Attributes:
         request_id: The client's `x-request-id`, or one of ours.
         dialect: Which dialect answered; "-" for none.
+        role: What is asked for; "-" where nobody has read it.
         embedding: The vectors, once they are there.
         serialize_s: Seconds of writing the body.
         error: What was answered instead.
@@ -27,6 +28,7 @@ class RequestRecord:
 
     request_id: str
     dialect: str = "-"
+    role: str = "-"
     embedding: Embedding | None = None
     serialize_s: float = 0.0
     error: str | None = None

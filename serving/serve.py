@@ -12,10 +12,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Sequence
-from itertools import dropwhile
 from types import FrameType
 from typing import Any, Literal
 
@@ -32,8 +32,7 @@ __all__ = ["ServeCommandSettings", "main"]
 
 _logger = logging.getLogger(__name__)
 
-_APP_NAME = "twofold"
-_WATCH_INTERVAL_S = 5.0
+_CONNECT_S = 5.0
 _SERVE_NAMESPACE = "serve"
 _PROXY_PREFIX = "SERVE_PROXY_ACTOR"
 
@@ -113,16 +112,24 @@ def _run(argv: Sequence[str] | None) -> int:
         stop.set()
 
     _connect(settings)
+    from serving.deploy import WATCH_INTERVAL_S, StatusWatch, deploy, withdraw
+
+    is_ours, watch = settings.ray_address is None, StatusWatch()
     try:
-        _deploy(settings)
+        deploy(
+            settings.serving, watch, host=settings.listens_on, port=settings.port, is_ours=is_ours
+        )
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, on_signal)
         sys.stderr.write(_ready_line(settings))
         sys.stderr.flush()
-        while not stop.wait(_WATCH_INTERVAL_S):
-            _check_alive()
+        while not stop.wait(WATCH_INTERVAL_S):
+            watch.look()
         sys.stderr.write("twofold: stopping; requests under way are finished\n")
-        _stop(settings)
+        try:
+            withdraw(is_ours=is_ours)
+        except TimeoutError:
+            sys.stderr.write("twofold: some requests did not end in time\n")
     finally:
         ray.shutdown()
     return 0
@@ -143,35 +150,14 @@ def _wants_haproxy(settings: ServeCommandSettings) -> bool:
     return is_there
 
 
-def _check_alive() -> None:
-    """Raise ServeError where Serve or the application is gone, so that a supervisor notices."""
-    from ray import serve
-
-    try:
-        found = serve.status().applications.get(_APP_NAME)
-    except Exception as error:
-        # Whatever Ray raises of a cluster that does not answer.
-        raise ServeError(f"expected Serve to answer, found {one_line(error)}") from error
-    status = "nothing" if found is None else str(found.status.value)
-    if status in ("nothing", "DEPLOY_FAILED", "NOT_STARTED", "DELETING"):
-        raise ServeError(f"expected the application {_APP_NAME!r} to run, found {status}")
-
-
-def _stop(settings: ServeCommandSettings) -> None:
-    from ray import serve
-
-    try:
-        # Drains behind the proxies, which `shutdown` would end at once.
-        serve.delete(_APP_NAME)
-    except TimeoutError:
-        sys.stderr.write("twofold: some requests did not end in time\n")
-    if settings.ray_address is None:
-        serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's, without types
-
-
 def _connect(settings: ServeCommandSettings) -> None:
     import ray
+    from ray.exceptions import RayError
 
+    if settings.ray_address is not None:
+        # What `auto` is, Ray reads here, too.
+        is_auto = settings.ray_address == "auto"
+        _check_listens(os.environ.get("RAY_ADDRESS", "") if is_auto else settings.ray_address)
     here = {"num_cpus": settings.num_cpus, "_metrics_export_port": settings.metrics_port}
     options: dict[str, Any] = here if settings.ray_address is None else {}
     try:
@@ -182,10 +168,24 @@ def _connect(settings: ServeCommandSettings) -> None:
                 configure_logging=False,
                 **options,
             )
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+    except (ConnectionError, OSError, RuntimeError, ValueError, RayError) as error:
         raise ServeError(
             f"expected a Ray cluster at {settings.ray_address or 'this machine'}, found "
             f"{one_line(error)}; start one, or leave --ray-address out"
+        ) from error
+
+
+def _check_listens(address: str) -> None:
+    """Refuse a HOST:PORT at which nobody listens: Ray ends the process there, in C++."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
+    except OSError as error:
+        raise ServeError(
+            f"expected a Ray cluster at {address}, found {one_line(error)}; start one, or leave "
+            "--ray-address out"
         ) from error
 
 
@@ -198,66 +198,6 @@ def _check_here(settings: ServeCommandSettings) -> None:
     _logger.info("embedding space %s", space.summary())
     if settings.corpus is not None:
         check_corpus_space(settings.corpus, space)
-
-
-def _deploy(settings: ServeCommandSettings) -> None:
-    from ray import serve
-
-    from serving.app import build_app
-
-    serving = settings.serving
-    _check_fits(serving, is_fixed=settings.ray_address is None)
-    try:
-        serve.start(
-            http_options={"host": settings.listens_on, "port": settings.port},
-            proxy_location="HeadOnly" if settings.ray_address is None else "EveryNode",
-        )
-        serve.run(build_app(serving), name=_APP_NAME, route_prefix="/")
-    except Exception as error:
-        raise ServeError(
-            f"expected the endpoint to start, found {_why_not_started(error)[:1500]}"
-        ) from error
-
-
-def _why_not_started(error: Exception) -> str:
-    """Return what a replica said that did not start; Serve's own error only names its deployment.
-
-    Args:
-        error: What Serve raised.
-    """
-    from ray import serve
-
-    from serving.app import DEPLOYMENT_NAME
-
-    try:
-        deployments = serve.status().applications[_APP_NAME].deployments
-        lines = deployments[DEPLOYMENT_NAME].message.splitlines()
-    except Exception:
-        # Whatever Ray raises of a cluster that is gone: then `error` is the story.
-        return one_line(error)
-    # A traceback of tracebacks. The replica's own error, of one line or of several, comes behind
-    # the last frame, whose lines are indented.
-    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
-    if not frames:
-        return one_line(error)
-    said = list(dropwhile(lambda line: line.startswith(" "), lines[frames[-1] :]))
-    return " ".join(" ".join(said).split()) or one_line(error)
-
-
-def _check_fits(serving: ServingSettings, *, is_fixed: bool) -> None:
-    """Refuse replicas that no node can hold, for which Serve would wait without a word."""
-    from serving.app import alive_nodes
-    from serving.replica_size import replica_size
-
-    nodes, wanted = alive_nodes(), serving.scaling.min_replicas
-    size = replica_size(serving.scaling, serving.encoder, nodes)
-    if is_fixed and sum(size.fit(node) for node in nodes) < wanted:
-        found = {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
-        raise ServeError(
-            f"expected room for {wanted} replicas of {size.num_cpus:g} CPUs and {size.num_gpus:g} "
-            f"GPUs, found {found['CPU']:g} CPUs and {found['GPU']:g} GPUs; lower "
-            "--num-cpus-per-replica, --num-gpus-per-replica or --min-replicas, or raise --num-cpus"
-        )
 
 
 def _ready_line(settings: ServeCommandSettings) -> str:

@@ -1,33 +1,52 @@
-"""The short way to what embeds: past the web framework's own layers and its search for a route.
+"""The short way to what embeds: past the web framework's layers, routes and reading of bodies.
 
-They cost a request 80 us of the event loop. Everything else goes their way, and so do the docs.
+Its layers and its search for a route cost a request 80 us of the event loop; its way through a body
+200 us more: it parses the content type as an e-mail's, and looks for dependencies, query, headers
+and cookies that no such route here has. Everything else goes its way, and so do the docs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from encoder.errors import InvalidInputError
-from serving.error_response import describe_problems
+from serving.dialects.wire import read_body
 
 __all__ = ["Answer", "Shortcut", "answers_of"]
 
 Answer = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-def answers_of(routes: Iterable[object]) -> dict[str, Answer]:
-    """Return what answers a POST, by its path."""
-    return {
-        route.path: route.get_route_handler()
-        for route in routes
-        if isinstance(route, APIRoute) and "POST" in (route.methods or ())
-    }
+def answers_of(routes: Iterable[object], check_count: Callable[[int], None]) -> dict[str, Answer]:
+    """Return what answers a POST, by its path.
+
+    Args:
+        routes: Those that take `body` and `request` answer one.
+        check_count: Raises where a request may not have so many inputs.
+    """
+    answers = {}
+    for route in routes:
+        if isinstance(route, APIRoute) and route.body_field is not None:
+            model = cast("type[BaseModel]", route.body_field.field_info.annotation)
+            answers[route.path] = _answer_of(route.endpoint, model, check_count)
+    return answers
+
+
+def _answer_of(
+    endpoint: Callable[..., Coroutine[Any, Any, Response]],
+    model: type[BaseModel],
+    check_count: Callable[[int], None],
+) -> Answer:
+    async def answer(request: Request) -> Response:
+        body = read_body(await request.body(), model, check_count)
+        return await endpoint(body=body, request=request)
+
+    return answer
 
 
 class Shortcut:
@@ -54,8 +73,5 @@ class Shortcut:
         if answer is None:
             await self._app(scope, receive, send)
             return
-        try:
-            response = await answer(Request(scope, receive))
-        except RequestValidationError as error:
-            raise InvalidInputError(describe_problems(error.errors())) from error
+        response = await answer(Request(scope, receive))
         await response(scope, receive, send)

@@ -117,8 +117,8 @@ def _choose_int8(settings: EncoderSettings, hardware: Hardware) -> Choice:
         )
     if settings.device.partition(":")[0] == "cuda":
         raise ModelLoadError(
-            f"dtype int8 runs on the CPU, found device {settings.device}; use device cpu, or "
-            f"{instead}"
+            f"dtype int8 runs on the CPU, found device {settings.device}; use device cpu and "
+            f"reserve no GPU, or {instead}"
         )
     if not hardware.openvino:
         raise _not_installed("dtype int8", instead)
@@ -141,12 +141,14 @@ def _choose_device(settings: EncoderSettings, hardware: Hardware) -> str:
     kind = device.partition(":")[0]
     if kind == "cuda" and not hardware.cuda:
         raise ModelLoadError(
-            f"device {device} needs a CUDA device and a CUDA build of torch, found neither or one; "
-            "use device cpu or auto"
+            f"device {device} needs a CUDA device, a driver that PyTorch can use and a CUDA build "
+            "of it, found not all three (nvidia-smi and torch.version.cuda tell which); use device "
+            "cpu, or reserve no GPU"
         )
     if kind == "cuda" and settings.backend is BackendName.OPENVINO:
         raise ModelLoadError(
-            f"backend openvino runs on the CPU, found device {device}; use backend torch"
+            f"backend openvino runs on the CPU, found device {device}; use backend torch, or "
+            "device cpu and reserve no GPU"
         )
     return device if kind == "cuda" else "cpu"
 

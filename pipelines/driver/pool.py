@@ -27,8 +27,8 @@ class Pool:
         num_gpus: GPUs that each reserves; may be a fraction.
         units_in_flight: Units that an actor works on at once.
         fits_now: Whether some node that is alive can hold one actor.
-        device: Device of each actor's encoder, as in `EncoderSettings.device`. "auto" only where
-            Ray shows an actor the GPU that it reserved and no other.
+        device: Device of each actor's encoder, as in `EncoderSettings.device`: "cuda" where it
+            reserves a GPU, of which Ray shows it no other.
     """
 
     min_actors: int

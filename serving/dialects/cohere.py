@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, StrictInt, StrictStr
 
 from encoder.errors import InvalidInputError
 from serving.dialects.served_models import ServedModels
-from serving.dialects.wire import Body, BodyRoute, PositiveInt, TextList, base64_floats, respond
+from serving.dialects.wire import Body, PositiveInt, TextList, base64_floats, respond
 from serving.embed_request import Embedding, EmbedRequest, Truncate
 from serving.embedding import EmbeddingService
 from serving.request_record import record_of
@@ -74,7 +74,7 @@ class CohereFloats(BaseModel):
 
 def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(tags=["Cohere"], route_class=BodyRoute.limited_by(service.check_count))
+    routes = APIRouter(tags=["Cohere"])
 
     @routes.post(
         "/v2/embed",
@@ -93,8 +93,10 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
         return await answer(body, request, "1")
 
     async def answer(body: CohereEmbed, request: Request, version: str) -> Response:
-        record_of(request.scope).dialect = "cohere"
+        record = record_of(request.scope)
+        record.dialect = "cohere"
         _, role = models.choose(body.model, {"input_type": body.input_type})
+        record.role = role.value
         longest = service.space.max_seq_length
         if body.max_tokens is not None and body.max_tokens != longest:
             raise InvalidInputError(

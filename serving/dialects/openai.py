@@ -15,7 +15,6 @@ from pydantic import BaseModel, Field, StrictBool, StrictStr, field_validator
 from serving.dialects.served_models import ServedModels
 from serving.dialects.wire import (
     Body,
-    BodyRoute,
     Inputs,
     PositiveInt,
     base64_floats,
@@ -93,7 +92,7 @@ class OpenAIEmbeddingList(BaseModel):
 
 def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(tags=["OpenAI"], route_class=BodyRoute.limited_by(service.check_count))
+    routes = APIRouter(tags=["OpenAI"])
     created = int(time.time())
 
     @routes.post(
@@ -102,15 +101,12 @@ def router(service: EmbeddingService, models: ServedModels) -> APIRouter:
         responses={200: {"model": OpenAIEmbeddingList}},
     )
     async def create_embeddings(body: OpenAIEmbeddings, request: Request) -> Response:
-        record_of(request.scope).dialect = "openai"
+        record = record_of(request.scope)
+        record.dialect = "openai"
         served, role = models.choose(body.model, {"input_type": body.input_type, "task": body.task})
+        record.role = role.value
         embedding = await service.embed(
-            EmbedRequest(
-                _as_list(body.input),
-                role,
-                body.where,
-                body.dimensions,
-            )
+            EmbedRequest(_as_list(body.input), role, body.where, body.dimensions)
         )
         return await respond(
             request, embedding, lambda: _content(embedding, served, body.encoding_format)

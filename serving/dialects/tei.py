@@ -14,7 +14,7 @@ from pydantic import Field, StrictBool, StrictStr, field_validator
 from encoder.errors import InvalidInputError
 from encoder.space import Role
 from serving.dialects.served_models import ServedModels
-from serving.dialects.wire import Body, BodyRoute, PositiveInt, Texts, json_response, respond
+from serving.dialects.wire import Body, PositiveInt, Texts, json_response, respond
 from serving.embed_request import EmbedRequest, Truncate
 from serving.embedding import EmbeddingService
 from serving.request_record import record_of
@@ -71,9 +71,7 @@ class TeiEmbed(Body):
 
 def router(service: EmbeddingService, models: ServedModels, settings: ServingSettings) -> APIRouter:
     """Return the routes."""
-    routes = APIRouter(
-        tags=["text-embeddings-inference"], route_class=BodyRoute.limited_by(service.check_count)
-    )
+    routes = APIRouter(tags=["text-embeddings-inference"])
     for address_role in (None, *Role):
         _add_routes(routes, address_role, service, models, settings)
     return routes
@@ -105,9 +103,11 @@ def _add_routes(
         **docs,
     )
     async def embed(body: TeiEmbed, request: Request) -> Response:
-        record_of(request.scope).dialect = "tei"
+        record = record_of(request.scope)
+        record.dialect = "tei"
         words = {"prompt_name": body.prompt_name, "the address": said_by_address}
         _, role = models.choose(None, words)
+        record.role = role.value
         if body.normalize is not None and body.normalize != service.space.normalize:
             raise InvalidInputError(_NORMALIZE[service.space.normalize])
         texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs

@@ -6,15 +6,13 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, ClassVar, TypeVar, cast
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -28,11 +26,11 @@ from pydantic import (
 from encoder.errors import InvalidInputError
 from serving.dialects.json_parts import dumped, dumped_in_parts
 from serving.embed_request import Embedding
+from serving.error_response import describe_problems
 from serving.request_record import record_of
 
 __all__ = [
     "Body",
-    "BodyRoute",
     "Inputs",
     "PositiveInt",
     "TextList",
@@ -89,38 +87,7 @@ class Body(BaseModel):
 _BodyT = TypeVar("_BodyT", bound=BaseModel)
 
 
-class BodyRoute(APIRoute):
-    """A route whose endpoint takes `body` and `request`; the docs are FastAPI's, the way is not.
-
-    FastAPI's own way to the endpoint costs 200 us more: it parses the content type as an e-mail's,
-    and looks for dependencies, query, headers and cookies that no route here has.
-    """
-
-    check_count: ClassVar[Callable[[int], None]] = staticmethod(lambda _: None)
-    """Raises where a request may not have so many inputs."""
-
-    @classmethod
-    def limited_by(cls, check_count: Callable[[int], None]) -> type[BodyRoute]:
-        """Return the class of routes that take no more inputs than a check lets pass."""
-        return type(cls.__name__, (cls,), {"check_count": staticmethod(check_count)})
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what answers a request; routes without a body are left to FastAPI."""
-        if self.body_field is None:
-            return super().get_route_handler()
-        model = cast("type[BaseModel]", self.body_field.field_info.annotation)
-        endpoint, check_count = self.endpoint, type(self).check_count
-
-        async def answer(request: Request) -> Response:
-            body = read_body(await request.body(), model, check_count)
-            return cast("Response", await endpoint(body=body, request=request))
-
-        return answer
-
-
-def read_body(
-    content: bytes, model: type[_BodyT], check_count: Callable[[int], None] = lambda _: None
-) -> _BodyT:
+def read_body(content: bytes, model: type[_BodyT], check_count: Callable[[int], None]) -> _BodyT:
     """Return a request's body.
 
     Args:
@@ -130,11 +97,10 @@ def read_body(
             lists of one token id each took 0.4 s.
 
     Raises:
-        InvalidInputError: It is no JSON, or has too many inputs.
-        RequestValidationError: It is other JSON than the model's.
+        InvalidInputError: It is no JSON, other JSON than the model's, or has too many inputs.
     """
     if not content:
-        raise RequestValidationError([{"type": "missing", "loc": (), "msg": "", "input": None}])
+        raise InvalidInputError("body: expected a value, found none")
     parsed = _parsed(content)
     if (count := _count(parsed, model)) > _UNREAD_INPUTS:
         check_count(count)
@@ -142,7 +108,7 @@ def read_body(
         # From JSON there are no attributes; what is no object is then told without our class' name.
         return model.model_validate(parsed, from_attributes=True)
     except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False)) from error
+        raise InvalidInputError(describe_problems(error.errors(include_url=False))) from error
 
 
 def _count(parsed: object, model: type[BaseModel]) -> int:

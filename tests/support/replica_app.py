@@ -89,14 +89,14 @@ class RecordedMetrics:
 
     def __init__(self) -> None:
         self.answers: list[tuple[str, str, int]] = []
-        self.rejections: list[tuple[Role, str]] = []
+        self.rejections: list[tuple[str, str]] = []
         self.embeddings: list[tuple[Role, int, int]] = []
         self.serializations: list[Role] = []
 
     def answered(self, role: str, dialect: str, status: int) -> None:
         self.answers.append((role, dialect, status))
 
-    def rejected(self, role: Role, reason: str) -> None:
+    def rejected(self, role: str, reason: str) -> None:
         self.rejections.append((role, reason))
 
     def embedded(self, role: Role, *, n_tokens: int, truncated: int, **seconds: float) -> None:

@@ -11,6 +11,10 @@ status='{range .items[*]}{.metadata.name}{" "}{.status.jobDeploymentStatus}{"\n"
 copies=$(kubectl get rayjobs --selector "$label" --sort-by .metadata.creationTimestamp \
     --output jsonpath="$status")
 running=$(grep --invert-match --extended-regexp ' (Complete|Failed|ValidationFailed)$|^$' <<<"$copies" || true)
+if grep --quiet ' $' <<<"$running"; then
+    echo "not started: $running has no status yet; does the operator run?" >&2
+    exit 1
+fi
 if [[ -n $running ]]; then
     echo "not started: $running still runs" # it takes in what came meanwhile when it runs next
     exit 0

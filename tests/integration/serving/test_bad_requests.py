@@ -350,7 +350,7 @@ def wait_until(condition, timeout_s: float = PATIENCE_S) -> bool:
 
 def test_what_a_client_that_went_away_had_queued_is_given_up(endpoint, client):
     """Its tokens leave the queue, and no vectors are made for nobody."""
-    gone = {"role": "-", "dialect": "openai", "status": "499"}
+    gone = {"role": "query", "dialect": "openai", "status": "499"}
     before = metric(endpoint, "ray_twofold_requests_total", **gone)
     encoded = metric(endpoint, "ray_twofold_tokens_total")
     # 60,000 tokens: seconds of work, but less than a request may take, also on a slow machine.

@@ -182,7 +182,7 @@ def test_auto_is_filled_in_and_what_is_asked_for_is_obeyed(
     ("asked", "hardware", "message"),
     [
         ({"dtype": "float16"}, CPU, "float16 needs a CUDA device"),
-        ({"device": "cuda"}, CPU, "device cuda needs a CUDA device"),
+        ({"device": "cuda"}, CPU, "device cuda needs a CUDA device, a driver"),
         ({"backend": "openvino"}, PLAIN_CPU, r"pip install 'twofold\[cpu\]'"),
         (
             {"backend": "openvino", "dtype": "bfloat16"},

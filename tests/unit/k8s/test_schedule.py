@@ -54,13 +54,23 @@ def test_a_run_is_a_copy_of_the_template_that_is_not_suspended(cluster, tmp_path
     assert created["metadata"]["labels"] == LABEL
 
 
-@pytest.mark.parametrize("status", ["Running", "Initializing", "Retrying", ""])
+@pytest.mark.parametrize("status", ["Running", "Initializing", "Retrying"])
 def test_no_second_run_starts_beside_one(cluster, tmp_path, status):
     cluster.add("twofold-embed-a", "Complete", LABEL, day=1)
     cluster.add("twofold-embed-b", status, LABEL, day=2)
     finished = run_script(cluster, tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert "twofold-embed-b" in finished.stdout
+    assert cluster.created == []
+
+
+def test_a_run_that_the_operator_has_not_seen_is_no_run_and_the_schedule_says_so(cluster, tmp_path):
+    cluster.add("twofold-embed-a", "Complete", LABEL, day=1)
+    cluster.add("twofold-embed-b", "", LABEL, day=2)
+    finished = run_script(cluster, tmp_path)
+    assert finished.returncode == 1
+    assert "twofold-embed-b" in finished.stderr
+    assert "does the operator run?" in finished.stderr
     assert cluster.created == []
 
 

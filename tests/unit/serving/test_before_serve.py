@@ -79,7 +79,7 @@ def test_a_request_that_has_no_room_is_refused_before_serve_sees_it():
             200,
             404,
         )
-        assert app.metrics.rejections == [(None, "overloaded")] * 2
+        assert app.metrics.rejections == [("-", "overloaded")] * 2
         assert app.metrics.answers[:2] == [("-", "-", 429)] * 2
 
     run_scenario(scenario())
@@ -148,7 +148,7 @@ def test_a_request_without_a_key_is_401_however_full_the_replica_is_and_no_load(
                 assert app.metrics.rejections == []
                 assert app.offered_tokens() == 0
                 refusal(await client.post(V1, json=LARGE), 429, "rate_limit_error")
-                assert app.metrics.rejections == [(None, "overloaded")]
+                assert app.metrics.rejections == [("-", "overloaded")]
                 assert app.offered_tokens() > 0
 
     run_scenario(scenario())
@@ -162,6 +162,19 @@ def test_below_a_route_prefix_a_request_is_refused_before_serve_just_the_same():
                 refused = await client.post(f"/embeddings{V1}", json=LARGE)
                 assert served.scopes == []
         refusal(refused, 429, "rate_limit_error")
+
+    run_scenario(scenario())
+
+
+def test_a_refused_body_that_turns_out_too_large_is_counted_as_it_is_answered():
+    async def scenario() -> None:
+        app = App(max_queued_tokens=8, max_body_bytes=1000)
+        length = {"content-length": "900"}
+        with before_serve.guarded_by(app.asgi.state.gate):
+            async with behind_it(app) as (_, client):
+                answer = await client.post(V1, content=b"x" * 1001, headers=length)
+        assert "at most 1000 bytes, found 1001" in refusal(answer, 413)
+        assert app.metrics.rejections == [("-", "too_large")]
 
     run_scenario(scenario())
 

@@ -128,7 +128,7 @@ def test_a_defect_is_500_with_the_request_id_and_nothing_of_its_inside(
         assert "find-me" in message
         assert "secret" not in message
     assert app.metrics.answers == [
-        ("-", "openai", 500),
-        ("-", "cohere", 500),
-        ("-", "tei", 500),
+        ("query", "openai", 500),
+        ("query", "cohere", 500),
+        ("query", "tei", 500),
     ]

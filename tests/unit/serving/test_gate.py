@@ -228,7 +228,7 @@ def test_under_overload_a_request_is_refused_unread_and_one_that_has_room_goes_t
             assert (await working).status_code == (await small).status_code == 200
             assert (health.status_code, unknown.status_code) == (200, 404)
         assert app.metrics.answers[:4] == [("-", "-", 429)] * 4, "a route was reached"
-        assert app.metrics.rejections == [(None, "overloaded")] * 4
+        assert app.metrics.rejections == [("-", "overloaded")] * 4
         told = [json.loads(line) for line in app.access_lines()[:4]]
         assert [line["status"] for line in told] == [429] * 4
         assert all("6 tokens wait" in line["error"] for line in told)
@@ -250,7 +250,7 @@ def test_a_request_is_refused_unread_once_its_like_was_refused_and_until_the_que
             assert (await client.post(V1, json=four)).status_code == 200
         for response in refused:
             assert "6 tokens wait" in refusal(response, 429, "rate_limit_error")
-        assert app.metrics.answers[:3] == [("-", "openai", 429), *[("-", "-", 429)] * 2]
+        assert app.metrics.answers[:3] == [("query", "openai", 429), *[("-", "-", 429)] * 2]
 
     run_scenario(scenario())
 
@@ -327,3 +327,16 @@ def test_refusals_that_wait_for_their_turn_hold_no_bodies():
         assert gate.buffered.held == 0
 
     run_scenario(scenario())
+
+
+def test_an_answer_of_5xx_is_in_the_replicas_log_also_where_there_is_no_access_log(
+    caplog: pytest.LogCaptureFixture,
+):
+    app = App(access_log=False)
+
+    answer = app.post(V1, {"x-request-id": "find-me"}, input="poison")
+    app.post(V1, input=7)
+
+    (line,) = (record for record in caplog.records if record.name == "ray.serve")
+    message = refusal(answer, 500, "server_error")
+    assert line.getMessage() == f"answered 500 to request find-me: {message}"

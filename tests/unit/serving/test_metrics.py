@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -21,14 +23,20 @@ Told = dict[str, list[tuple[float, dict[str, str]]]]
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+def labels() -> dict[str, set[str]]:
+    """The labels that Ray was told of, by the metric's name."""
+    return {}
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, labels: dict[str, set[str]]) -> Told:
     """What Ray was told, by the metric's name."""
     told: Told = {}
 
     class Metric:
         def __init__(self, name: str, description: str, tag_keys: tuple[str, ...] = ()) -> None:
             assert description
-            self.keys = set(tag_keys)
+            self.keys = labels[name] = set(tag_keys)
             self.told = told.setdefault(name, [])
 
     class Counter(Metric):
@@ -39,9 +47,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 
     class Gauge(Metric):
         def set(self, value: float, tags: dict[str, str] | None = None) -> None:
-            labels = tags or {}
-            assert set(labels) == self.keys
-            self.told[:] = [each for each in self.told if each[1] != labels] + [(value, labels)]
+            given = tags or {}
+            assert set(given) == self.keys
+            self.told[:] = [each for each in self.told if each[1] != given] + [(value, given)]
 
     fake = SimpleNamespace(Counter=Counter, Gauge=Gauge)
     monkeypatch.setattr(module, "metrics", fake)
@@ -71,10 +79,23 @@ def names(metric: str) -> set[str]:
 def test_a_request_tells_ray_nothing_until_it_is_published(told: Told):
     metrics = Metrics()
     embed(metrics, QUERY, 7, truncated=1)
-    metrics.rejected(None, "overloaded")
+    metrics.rejected("-", "overloaded")
 
     assert set(told) == set().union(*map(names, METRIC_NAMES))
     assert not any(told.values())
+
+
+def test_the_guide_lists_every_metric_with_its_labels(told: Told, labels: dict[str, set[str]]):
+    guide = (Path(__file__).parents[3] / "docs" / "serving.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(twofold_\w+)` \| (\w+) \| ([\w, ]*?) ?\|", guide, re.MULTILINE)
+
+    Metrics()
+
+    documented = {name: set(filter(None, of.split(", "))) for name, _, of in rows}
+    assert documented.keys() == set(METRIC_NAMES)
+    for name, kind, _ in rows:
+        assert (kind == "counter") == name.endswith("_total")
+        assert labels[f"{name}_count" if kind == "histogram" else name] == documented[name]
 
 
 def test_counts_are_told_in_one_sum_for_each_set_of_labels(told: Told):
@@ -83,7 +104,7 @@ def test_counts_are_told_in_one_sum_for_each_set_of_labels(told: Told):
         embed(metrics, QUERY, n_tokens, truncated=1)
     embed(metrics, DOCUMENT, 100)
     metrics.answered("-", "-", 429)
-    for role in (None, None, QUERY):
+    for role in ("-", "-", "query"):
         metrics.rejected(role, "overloaded")
 
     publish(metrics)
@@ -99,6 +120,18 @@ def test_counts_are_told_in_one_sum_for_each_set_of_labels(told: Told):
         (2, {"role": "-", "reason": "overloaded"}),
         (1, {"role": "query", "reason": "overloaded"}),
     ]
+
+
+def test_what_is_offered_and_what_the_loop_computes_are_told_as_they_grow(told: Told):
+    metrics, cpu_s = Metrics(), 5.0
+    load = LoadMeter(1, cpu_clock=lambda: cpu_s)
+    for n_tokens, busy_s in ((7, 0.25), (5, 0.5), (0, 0.0)):
+        load.offered(n_tokens, 1)
+        cpu_s += busy_s
+        publish(metrics, load)
+
+    assert told["twofold_offered_tokens_total"] == [(7, {}), (5, {})]
+    assert told["twofold_loop_busy_seconds_total"] == [(0.25, {}), (0.5, {})]
 
 
 def test_every_time_of_every_request_is_in_a_histogram(told: Told):

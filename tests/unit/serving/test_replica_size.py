@@ -62,8 +62,9 @@ def test_a_node_holds_as_many_as_fit_by_both(size, fit):
 @pytest.mark.parametrize(
     ("given", "gpus", "device"),
     [
-        ({}, 1, "auto"),
-        ({"num_gpus_per_replica": 0.5}, 0.5, "auto"),
+        # Where PyTorch cannot use it, that is an error and not a replica on CPUs.
+        ({}, 1, "cuda"),
+        ({"num_gpus_per_replica": 0.5}, 0.5, "cuda"),
         # Ray would show each of them the first GPU.
         ({"num_gpus_per_replica": 0}, 0, "cpu"),
         ({"num_gpus_per_replica": 0, "device": "cuda"}, 0, "cuda"),

@@ -241,7 +241,7 @@ def test_answers_that_nobody_reads_are_counted_and_others_refused_until_the_clie
         message = refusal(refused, 429, "rate_limit_error")
         assert "bytes of others are held, 8000000 may" in message
         assert refused.headers["retry-after"] == "1"
-        assert app.metrics.rejections == [(None, "overloaded")]
+        assert app.metrics.rejections == [("query", "overloaded")]
         assert small.status_code == 200
         assert len(answered.json()["data"]) == INPUTS
         assert unread.held == 0
@@ -273,5 +273,5 @@ def test_an_answer_that_could_never_be_held_is_413_not_429():
     message = refusal(app.post(V1, input=["a"] * 1000), 413)
 
     assert "an answer of at most 70000 bytes" in message
-    assert app.metrics.rejections == [(None, "too_large")]
+    assert app.metrics.rejections == [("query", "too_large")]
     assert app.asgi.state.gate.unread.held == 0

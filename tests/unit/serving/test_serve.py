@@ -1,72 +1,13 @@
-"""What `twofold serve` says of an endpoint that does not start."""
+"""What `twofold serve` says where there is no ingress or no cluster."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import socket
 
 import pytest
-from ray import serve
+import ray
 
-from serving.app import DEPLOYMENT_NAME
-from serving.serve import ServeCommandSettings, _wants_haproxy, _why_not_started, main
-
-SERVES_ERROR = RuntimeError(
-    "Deploying application twofold failed: Failed to update the deployments ['QueryEndpoint']."
-)
-AS_SERVE_TELLS_IT = """The deployment failed to start 3 times in a row. [...] Error:
-\x1b[36mray::ServeReplica:twofold:QueryEndpoint.initialize_and_get_metadata()\x1b[39m (pid=1)
-    await self._replica_impl.initialize(deployment_config, rank, gang_context)
-RuntimeError: Traceback (most recent call last):
-  File "/app/serving/endpoint.py", line 53, in __init__
-    check_corpus(settings.corpus, encoder)
-encoder.errors.SpaceMismatchError: one line that says why
-"""
-
-
-OF_SEVERAL_LINES = """The deployment failed to start 3 times in a row. [...] Error:
-RuntimeError: Traceback (most recent call last):
-  File "/app/encoder/backends/torch_backend.py", line 80, in __init__
-    self._model = model.to(device)
-                  ^^^^^^^^^^^^^^^^
-torch.AcceleratorError: CUDA error: device busy
-CUDA kernel errors might be reported at some other API call.
-
-Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.
-"""
-
-
-def says(monkeypatch: pytest.MonkeyPatch, message: str) -> None:
-    deployments = {DEPLOYMENT_NAME: SimpleNamespace(message=message)}
-    applications = {"twofold": SimpleNamespace(deployments=deployments)}
-    monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications=applications))
-
-
-def test_the_replicas_own_error_is_told_and_not_serves(monkeypatch: pytest.MonkeyPatch):
-    says(monkeypatch, AS_SERVE_TELLS_IT)
-    expected = "encoder.errors.SpaceMismatchError: one line that says why"
-    assert _why_not_started(SERVES_ERROR) == expected
-
-
-def test_of_an_error_of_several_lines_the_first_is_not_lost(monkeypatch: pytest.MonkeyPatch):
-    says(monkeypatch, OF_SEVERAL_LINES)
-    expected = "torch.AcceleratorError: CUDA error: device busy CUDA kernel errors might be"
-    assert _why_not_started(SERVES_ERROR).startswith(expected)
-
-
-@pytest.mark.parametrize("message", ["", "Upscaling from 1 to 2 replicas.", '  File "x", line 1'])
-def test_where_no_replica_says_anything_serves_error_is_told(
-    monkeypatch: pytest.MonkeyPatch, message: str
-):
-    says(monkeypatch, message)
-    assert _why_not_started(SERVES_ERROR) == f"RuntimeError: {SERVES_ERROR}"
-
-
-def test_where_serve_does_not_answer_its_first_error_is_told(monkeypatch: pytest.MonkeyPatch):
-    def gone() -> None:
-        raise ConnectionError("no cluster")
-
-    monkeypatch.setattr(serve, "status", gone)
-    assert _why_not_started(SERVES_ERROR) == f"RuntimeError: {SERVES_ERROR}"
+from serving.serve import ServeCommandSettings, _wants_haproxy, main
 
 
 @pytest.mark.parametrize(
@@ -98,3 +39,36 @@ def test_an_haproxy_that_was_asked_for_and_is_not_there_is_one_line_before_ray_i
     assert capsys.readouterr().err.startswith(
         "twofold: error: expected an HAProxy for --ingress haproxy or RAY_SERVE_HAPROXY_BINARY_PATH"
     )
+
+
+def test_an_address_at_which_nobody_listens_is_one_line_and_not_rays_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("ray.init", None)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    assert main(["--ray-address", address]) == 5
+    said = capsys.readouterr().err
+    assert said.startswith(f"twofold: error: expected a Ray cluster at {address}, found Connection")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert main(["--ray-address", "auto"]) == 5
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    "error", [ray.exceptions.AuthenticationError("no token"), RuntimeError("Version mismatch")]
+)
+def test_a_cluster_that_takes_nobody_in_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+):
+    def refuse(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ray.init", refuse)
+    assert main(["--ray-address", "ray://head:10001"]) == 5
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"twofold: error: expected a Ray cluster at ray://head:10001, found {type(error).__name__}:"
+    )
+    assert str(error).splitlines()[0] in said

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import StrictStr
 
 from encoder.errors import InvalidInputError
-from serving.dialects.wire import Body, BodyRoute
+from serving.dialects.wire import Body
 from serving.shortcut import Shortcut, answers_of
 from support.replica_app import DIALECTS, App
 
@@ -20,7 +20,7 @@ class Words(Body):
 
 
 def routes() -> APIRouter:
-    router = APIRouter(route_class=BodyRoute)
+    router = APIRouter()
 
     @router.post("/shout")
     async def shout(body: Words, request: Request) -> Response:
@@ -54,7 +54,7 @@ def ask(method: str, path: str, body: bytes = b"", root_path: str = "") -> list[
         "headers": [],
         "query_string": b"",
     }
-    shortcut = Shortcut(framework, answers_of(routes().routes))
+    shortcut = Shortcut(framework, answers_of(routes().routes, lambda _: None))
     asyncio.run(shortcut(scope, receive, send))
     return sent
 

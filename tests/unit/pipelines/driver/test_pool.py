@@ -65,8 +65,8 @@ def test_an_encoder_that_runs_on_cpus_reserves_no_gpu(encoder):
 @pytest.mark.parametrize(
     ("device", "gpus", "expected"),
     [
-        ("auto", None, "auto"),
-        ("auto", 0.5, "auto"),
+        ("auto", None, "cuda"),
+        ("auto", 0.5, "cuda"),
         ("auto", 0, "cpu"),
         ("cuda", 0, "cuda"),
         ("cuda:1", 1, "cuda:1"),
