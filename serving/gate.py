@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from encoder.errors import InvalidInputError, TwofoldError, one_line
-from serving.body import BodyReader
+from serving.body import BodyReader, announced_bytes
 from serving.buffered_bytes import BufferedBytes
 from serving.dialects.health import HEALTH_PATHS
 from serving.error_response import error_response, shortened
@@ -123,11 +123,11 @@ class Gate:
         if scope["method"] != "POST" or path not in self._guarded_paths:
             return
         headers = Headers(scope=scope)
-        announced = headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) <= self._limits.max_body_bytes:
+        announced = announced_bytes(headers)
+        if announced is not None and announced <= self._limits.max_body_bytes:
             with contextlib.suppress(UnauthorizedError):
                 self._check_key(headers)
-                self._check_room(int(announced))
+                self._check_room(announced)
 
     async def refuse(
         self, refusal: OverloadedError, scope: Scope, receive: Receive, send: Send
@@ -202,9 +202,12 @@ class Gate:
 
     async def _pass_on(self, visit: _Visit, routes: ASGIApp) -> None:
         path = _path(visit.scope, self._root_path)
-        if path not in HEALTH_PATHS:
+        is_open = path in HEALTH_PATHS
+        if not is_open:
             self._check_key(visit.headers)
-        if not visit.has_body:
+        if is_open or not visit.has_body:
+            # Without a key nobody gets room for a body: its method is refused (405), unread.
+            visit.response.closes = visit.has_body
             await routes(visit.scope, visit.receive, visit.response)
             return
         await self._read(visit)
