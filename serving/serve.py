@@ -25,7 +25,12 @@ from command_line.boundary import keeping_sigterm, run_command
 from command_line.parse import parse_settings
 from encoder.errors import one_line
 from serving.errors import ServeError, exit_code
-from serving.ray_environment import HAPROXY_BINARY, has_haproxy, ray_environment
+from serving.ray_environment import (
+    HAPROXY_BINARY,
+    haproxy_files,
+    has_haproxy,
+    ray_environment,
+)
 from serving.settings import ServingSettings
 
 __all__ = ["ServeCommandSettings", "main"]
@@ -93,15 +98,21 @@ def _run(argv: Sequence[str] | None) -> int:
         prog="twofold serve",
         description="Serve query embeddings over HTTP: OpenAI's, Cohere's and TEI's APIs",
     )
-    if settings.ray_address is None:
-        limits = settings.limits
+    if settings.ray_address is not None:
+        return _serve(settings)
+    limits = settings.limits
+    with haproxy_files() as files:
         switches = ray_environment(
-            os.environ,
+            {**files, **os.environ},
             through_haproxy=_wants_haproxy(settings),
             answer_s=limits.body_timeout_s + limits.request_timeout_s,
         )
         os.environ.update(switches)
         _check_here(settings)
+        return _serve(settings)
+
+
+def _serve(settings: ServeCommandSettings) -> int:
     # Imported only now: Ray reads the switches of its ingress when it is imported.
     import ray
 

@@ -338,7 +338,14 @@ def test_while_large_requests_are_tokenized_others_are_answered(
     large: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     app, may_go_on = App(), threading.Event()
-    tokenize = app.encoder.tokenize
+    tokenize, enter, entered = app.encoder.tokenize, app.service.load.enter, []
+    all_wait = asyncio.Event()
+
+    def noted(tokens: int) -> None:
+        entered.append(tokens)
+        enter(tokens)
+        if len(entered) == 3:
+            all_wait.set()
 
     def held_up(texts: Sequence[str], *arguments: Any, **options: Any) -> Tokenized:
         if len(texts[0]) > 1_000:
@@ -346,6 +353,7 @@ def test_while_large_requests_are_tokenized_others_are_answered(
         return tokenize(texts, *arguments, **options)
 
     monkeypatch.setattr(app.encoder, "tokenize", held_up)
+    monkeypatch.setattr(app.service.load, "enter", noted)
 
     async def scenario() -> None:
         async with app.client() as client:
@@ -354,6 +362,7 @@ def test_while_large_requests_are_tokenized_others_are_answered(
             ]
             try:
                 async with asyncio.timeout(10):
+                    await all_wait.wait()
                     small = await client.post(V1, json={"input": ["a", "b"]})
             finally:
                 may_go_on.set()

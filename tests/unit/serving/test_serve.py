@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from ray import serve
 
 from serving.app import DEPLOYMENT_NAME
-from serving.serve import ServeCommandSettings, _wants_haproxy, _why_not_started, main
+from serving.serve import ServeCommandSettings, _run, _wants_haproxy, _why_not_started, main
 
 SERVES_ERROR = RuntimeError(
     "Deploying application twofold failed: Failed to update the deployments ['QueryEndpoint']."
@@ -98,3 +99,25 @@ def test_an_haproxy_that_was_asked_for_and_is_not_there_is_one_line_before_ray_i
     assert capsys.readouterr().err.startswith(
         "twofold: error: expected an HAProxy for --ingress haproxy or RAY_SERVE_HAPROXY_BINARY_PATH"
     )
+
+
+def test_haproxys_files_are_the_operators_where_he_says_so_and_else_in_a_folder_of_our_own(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    class ReachedError(Exception):
+        pass
+
+    def reached(settings: object) -> None:
+        raise ReachedError
+
+    socket, config = "RAY_SERVE_HAPROXY_SOCKET_PATH", "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"
+    environment = {socket: "/run/mine/admin.sock"}
+    monkeypatch.setattr("serving.serve.os.environ", environment)
+    monkeypatch.setattr("serving.serve._check_here", reached)
+    monkeypatch.setattr("serving.serve.parse_settings", lambda kind, *_, **__: kind(model="any"))
+    with pytest.raises(ReachedError):
+        _run([])
+
+    assert environment[socket] == "/run/mine/admin.sock"
+    assert not environment[config].startswith("/tmp/haproxy-serve")
+    assert not Path(environment[config]).parent.exists(), "left behind"
