@@ -34,7 +34,7 @@ from serving.errors import (
     UnauthorizedError,
     UnsupportedMediaError,
 )
-from serving.one_write import ABORT
+from serving.one_write import ABORT, PEER
 from serving.request_record import RequestRecord, keep_record
 from serving.response_sender import REQUEST_ID, ResponseSender
 from serving.settings import ServingSettings
@@ -49,6 +49,7 @@ __all__ = ["Gate"]
 _logger = logging.getLogger("ray.serve")
 """Ray's logger: its records reach the replica's log file and, where configured, stderr."""
 _MAX_ID_CHARACTERS = 128
+_ADDRESS_CHARACTERS = 100
 _REASONS: dict[type[TwofoldError], str] = {
     OverloadedError: "overloaded",
     RequestTooLargeError: "too_large",
@@ -256,6 +257,7 @@ class Gate:
             "status": status,
             "ms": round(seconds * 1e3, 2),
             "client": _client(scope),
+            **_forwarded_for(scope),
             "dialect": record.dialect,
         }
         if embedding:
@@ -332,8 +334,15 @@ def _check_not_upgraded(visit: _Visit) -> None:
 
 
 def _client(scope: Scope) -> str:
-    client: Sequence[object] | None = scope.get("client")
-    return str(client[0]) if client else "-"
+    """Return who is connected; without `before_serve.py`, what the server takes for it."""
+    client: Sequence[object] = scope.get("client") or "-"
+    return str(scope.get(PEER, client[0]))[:_ADDRESS_CHARACTERS]
+
+
+def _forwarded_for(scope: Scope) -> dict[str, str]:
+    """Return the end of what X-Forwarded-For says, where gateways add whom they know."""
+    given = ", ".join(Headers(scope=scope).getlist("x-forwarded-for"))
+    return {"forwarded_for": given[-_ADDRESS_CHARACTERS:]} if given else {}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
