@@ -9,6 +9,7 @@ when its processes start, so they can be chosen here only where this command sta
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import signal
@@ -275,8 +276,22 @@ def _ready_line(settings: ServeCommandSettings) -> str:
     where = f"http://{settings.listens_on}:{settings.port}"
     return (
         f"twofold: ready on {where} ({_ingress_found(settings)}); "
-        f"model {settings.model_names[0]}, docs on /docs\n"
+        f"model {settings.model_names[0]}, docs on /docs{_who_is_answered(settings)}\n"
     )
+
+
+def _who_is_answered(settings: ServeCommandSettings) -> str:
+    """Say that other machines need no key, where they need none."""
+    if settings.api_keys or _is_loopback(settings.listens_on):
+        return ""
+    return "; no keys are set (TWOFOLD_API_KEYS): whoever reaches this address is answered"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _ingress_found(settings: ServeCommandSettings) -> str:

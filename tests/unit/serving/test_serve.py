@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ray import serve
 
 from serving.app import DEPLOYMENT_NAME
-from serving.serve import ServeCommandSettings, _run, _wants_haproxy, _why_not_started, main
+from serving.serve import (
+    ServeCommandSettings,
+    _ready_line,
+    _run,
+    _wants_haproxy,
+    _why_not_started,
+    main,
+)
 
 SERVES_ERROR = RuntimeError(
     "Deploying application twofold failed: Failed to update the deployments ['QueryEndpoint']."
@@ -121,3 +129,26 @@ def test_haproxys_files_are_the_operators_where_he_says_so_and_else_in_a_folder_
     assert environment[socket] == "/run/mine/admin.sock"
     assert not environment[config].startswith("/tmp/haproxy-serve")
     assert not Path(environment[config]).parent.exists(), "left behind"
+
+
+@pytest.mark.parametrize(
+    ("given", "is_told"),
+    [
+        ({}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "::1"}, False),
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "10.0.0.7"}, True),
+        ({"host": "some.name"}, True),
+        ({"ray_address": "auto"}, True),
+        ({"host": "0.0.0.0", "api_keys": ("key",)}, False),
+    ],
+)
+def test_the_ready_line_says_where_other_machines_need_no_key(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], is_told: bool
+):
+    monkeypatch.setattr("serving.serve._ingress_found", lambda settings: "through HAProxy")
+    line = _ready_line(ServeCommandSettings(**given))
+    assert ("whoever reaches this address is answered" in line) is is_told
+    assert line.endswith("\n")
+    assert line.count("\n") == 1
