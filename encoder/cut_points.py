@@ -11,8 +11,12 @@ from typing import Any
 __all__ = ["CutPoints"]
 
 _SPLITS_AT_ANY_SPACE = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "ByteLevel"}
-_AFTER_WORD = re.compile(r"\S(?=[ \t\r\n])")
-_AFTER_WORD_BEFORE_BLANK = re.compile(r"\S(?= )")
+_AFTER_WORD = r"\S(?=[ \t\r\n])"
+_AFTER_WORD_BEFORE_BLANK = r"\S(?= )"
+_ASCII_PUNCTUATION = r"!-/:-@\[-`{-~"
+_CJK_PUNCTUATION = "\u3001\u3002\uff01\uff0c\uff1f"
+_CJK_IDEOGRAPHS = "\u3400-\u4db5\u4e00-\u9fa5"
+"""Those of Unicode 3.0: to a library of older tables later ones are unassigned: it drops them."""
 
 
 class CutPoints:
@@ -25,12 +29,18 @@ class CutPoints:
     caller drops as many tokens beside the cut as such a token could touch. A pre-tokenizer that is
     not known to split at white space (none, a custom pattern) has its texts tokenized whole.
 
+    BERT's makes a word of its own of each punctuation character, and its normalizer of each
+    Chinese one; it composes nothing, so marks that follow such a character change nothing in it.
+    Behind one a text without blanks (Chinese, "a-b-c", base64) is cut, too, unless the character is
+    also in an added token, which could lie across the cut.
+
     Args:
-        pre_tokenizer: That part of `tokenizer.json`; None where there is none.
+        tokenizer: The content of `tokenizer.json`.
     """
 
-    def __init__(self, pre_tokenizer: dict[str, Any] | None) -> None:
-        self._boundary = _boundary(pre_tokenizer)
+    def __init__(self, tokenizer: dict[str, Any]) -> None:
+        boundary = _boundary(tokenizer)
+        self._boundary = None if boundary is None else re.compile(boundary)
 
     def after(self, text: str, characters: int) -> int:
         """Return the first place at or after so many characters where the text may be cut."""
@@ -40,9 +50,13 @@ class CutPoints:
         return found.end() if found else len(text)
 
 
-def _boundary(pre_tokenizer: dict[str, Any] | None) -> re.Pattern[str] | None:
+def _boundary(tokenizer: dict[str, Any]) -> str | None:
+    pre_tokenizer = tokenizer.get("pre_tokenizer")
     if pre_tokenizer is None:
         return None
+    words = _words_of_one_character(tokenizer)
+    if words is not None:
+        return f"{_AFTER_WORD}|{words}"
     steps = pre_tokenizer.get("pretokenizers") or [pre_tokenizer]
     names = {step["type"] for step in steps if step.get("use_regex", True)}
     if names & _SPLITS_AT_ANY_SPACE:
@@ -50,3 +64,16 @@ def _boundary(pre_tokenizer: dict[str, Any] | None) -> re.Pattern[str] | None:
     if any(step["type"] == "Metaspace" and step.get("split", True) for step in steps):
         return _AFTER_WORD_BEFORE_BLANK
     return None
+
+
+def _words_of_one_character(tokenizer: dict[str, Any]) -> str | None:
+    """Return a pattern of characters that are words by themselves whatever is beside them."""
+    normalizer = tokenizer.get("normalizer") or {}
+    types = tokenizer["pre_tokenizer"]["type"], normalizer.get("type")
+    if types != ("BertPreTokenizer", "BertNormalizer"):
+        return None
+    ideographs = _CJK_IDEOGRAPHS if normalizer.get("handle_chinese_chars") else ""
+    characters = f"[{_ASCII_PUNCTUATION}{_CJK_PUNCTUATION}{ideographs}]"
+    added = {char for token in tokenizer.get("added_tokens") or [] for char in token["content"]}
+    # Sorted: sets of characters differ in order from process to process.
+    return f"(?![{re.escape(''.join(sorted(added)))}]){characters}" if added else characters

@@ -109,7 +109,7 @@ class Tokenizer:
                 f"{len(self._before) + len(self._after)} special tokens; raise max_seq_length"
             )
         settings = json.loads(content)
-        self._cuts = CutPoints(settings.get("pre_tokenizer"))
+        self._cuts = CutPoints(settings)
         # An added token that holds a blank ("<end of text>") may lie across a cut: the tokens of
         # its own characters are then unlike the uncut text's, and only those.
         added = (len(token["content"]) for token in settings.get("added_tokens") or [])
@@ -126,7 +126,8 @@ class Tokenizer:
         """Tokenize texts, each with `prompt` in front.
 
         Args:
-            texts: N texts of any length; a text of 1 MB costs what its first tokens cost.
+            texts: N texts of any length; one of 1 MB costs what its first tokens cost, unless it is
+                of a kind that cannot be cut (`encoder.cut_points`): a single word, kana alone.
             prompt: Put in front of every text.
             keep_end: Keep the last tokens of a text that is too long, not the first ones.
 
@@ -157,12 +158,14 @@ class Tokenizer:
                         again.append(index)
                         continue
                     truncated[index] = len(encoding) > self._content_tokens
-                    input_ids[index] = self._with_special_tokens(encoding.ids)
+                    ids = encoding.ids
+                    if keep_end and truncated[index]:
+                        is_whole = ends[index] == len(texts[index]) and not prompt
+                        last = slice(-self._content_tokens, None)
+                        ids = ids[last] if is_whole else self._last_ids(texts[index], prompt)
+                    input_ids[index] = self._with_special_tokens(ids)
             pending = again
             characters *= _GROWTH
-        if keep_end:
-            for index in np.flatnonzero(truncated).tolist():
-                input_ids[index] = self._last_tokens(texts[index], prompt)
         return _tokenized(input_ids, truncated)
 
     def tokenize_ids(
@@ -223,7 +226,7 @@ class Tokenizer:
         # encode_batch releases the GIL, encode does not.
         return self._fast.encode_batch([text], add_special_tokens=False)[0]
 
-    def _last_tokens(self, text: str, prompt: str) -> npt.NDArray[np.int32]:
+    def _last_ids(self, text: str, prompt: str) -> list[int]:
         """Return the ids of the prompt and of the end of a text that is too long."""
         prompt_ids = self._encode(prompt).ids if prompt else []
         room = max(0, self._content_tokens - len(prompt_ids))
@@ -233,7 +236,7 @@ class Tokenizer:
             start = self._cuts.after(text, len(text) - characters) if characters < len(text) else 0
             ids = self._encode(text[start:] if start < len(text) else text).ids
             if start in (0, len(text)) or len(ids) >= room + self._margin:
-                return self._with_special_tokens([*prompt_ids, *ids[max(0, len(ids) - room) :]])
+                return [*prompt_ids, *ids[max(0, len(ids) - room) :]]
             characters *= _GROWTH
 
     def _with_special_tokens(self, ids: Sequence[int]) -> npt.NDArray[np.int32]:

@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.errors import OverloadedError
-from serving.one_write import in_one_write, keep_abort
+from serving.one_write import in_one_write, keep_connection
 
 if TYPE_CHECKING:
     from serving.gate import Gate
@@ -79,7 +79,7 @@ class BeforeServe:
             scope["headers"] = [header for header in scope["headers"] if _is_for_serve(*header)]
             gate = _gates.get(asyncio.get_running_loop())
             if gate is not None:
-                keep_abort(scope, send)
+                keep_connection(scope, send)
                 send = in_one_write(send)
                 try:
                     gate.check_early(scope)

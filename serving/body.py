@@ -12,11 +12,24 @@ from serving.buffered_bytes import BufferedBytes
 from serving.errors import RequestTooLargeError, SlowClientError
 from serving.settings import LimitSettings
 
-__all__ = ["BodyReader"]
+__all__ = ["BodyReader", "announced_bytes"]
 
 _DISCARDED_TIMES_LIMIT = 16
 """A body beyond the limit is read and thrown away up to this multiple of it: most clients look for
 an answer only after they have sent everything."""
+_DIGITS_LIMIT = 18
+
+
+def announced_bytes(headers: Headers) -> int | None:
+    """Return how many bytes a body is said to have, 10^18 at the most; None where nothing says it.
+
+    A number may have as many digits as a header; `int` takes 4,300.
+    """
+    announced = headers.get("content-length", "")
+    if not announced.isdecimal():
+        return None
+    digits = announced.lstrip("0") or "0"
+    return int(digits) if len(digits) <= _DIGITS_LIMIT else 10**_DIGITS_LIMIT
 
 
 class BodyReader:
@@ -55,9 +68,9 @@ class BodyReader:
             OverloadedError: Too many bytes of others are held.
             ClientDisconnect: The client went away before its end.
         """
-        announced = headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > self.discarded_up_to:
-            raise self._too_large(int(announced))
+        announced = announced_bytes(headers)
+        if announced is not None and announced > self.discarded_up_to:
+            raise self._too_large(announced)
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._read(receive)

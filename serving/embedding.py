@@ -44,6 +44,9 @@ _TOKENIZER_THREADS = 2
 _INLINE_CHARACTERS = 200
 """Up to so many are tokenized where they are: a query takes 19 us, 200 characters take 45, and
 handing it over takes the event loop 41 us and the request 108."""
+_LARGE_CHARACTERS = 2**18
+"""Of a request, beyond which it is tokenized in a thread for such ones: one word of 4 MB, which can
+be cut nowhere, takes seconds, in which no timeout stops the thread."""
 _CHARACTERS_PER_TOKEN = 8
 """More than English has in WordPiece (4 to 5): the guess before tokenizing errs on the low side."""
 _BYTES_PER_TOKEN = 16
@@ -75,6 +78,7 @@ class EmbeddingService:
         self._limits = settings.limits
         self._metrics = metrics
         self._tokenizing = ThreadPoolExecutor(_TOKENIZER_THREADS, thread_name_prefix="tokenizer")
+        self._tokenizing_large = ThreadPoolExecutor(1, thread_name_prefix="large-tokenizer")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="encoder")
         self._batcher = TokenBatcher(
             partial(encode_each, encoder),
@@ -228,6 +232,7 @@ class EmbeddingService:
         """Wait for the forward under way and free the model."""
         await self._batcher.close()
         self._tokenizing.shutdown()
+        self._tokenizing_large.shutdown()
         self.encoder.close()
 
     async def _tokenize(self, request: EmbedRequest) -> tuple[Tokenized, float]:
@@ -243,10 +248,12 @@ class EmbeddingService:
         started = time.monotonic()
         if _is_small(request.inputs):
             return self._tokens_of(request), time.monotonic() - started
+        is_large = sum(map(len, request.inputs)) > _LARGE_CHARACTERS
+        threads = self._tokenizing_large if is_large else self._tokenizing
         self.load.enter(guess)
         try:
             tokenized = await asyncio.get_running_loop().run_in_executor(
-                self._tokenizing, self._tokens_of, request
+                threads, self._tokens_of, request
             )
         finally:
             self.load.leave(guess)

@@ -53,6 +53,8 @@ class QueryEndpoint:
             check_corpus(settings.corpus, encoder)
         self.service = EmbeddingService(encoder, settings, self._metrics)
         _logger.info("serving %s in space %s", encoder.provenance, encoder.space.summary())
+        if not settings.api_keys:
+            _logger.info("no keys are set (TWOFOLD_API_KEYS): whoever reaches it is answered")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the web application; Serve calls it once, after the constructor."""

@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from encoder.errors import InvalidInputError, TwofoldError, one_line
-from serving.body import BodyReader
+from serving.body import BodyReader, announced_bytes
 from serving.buffered_bytes import BufferedBytes
 from serving.dialects.health import HEALTH_PATHS
 from serving.error_response import error_response, shortened
@@ -37,7 +37,7 @@ from serving.errors import (
     http_status,
 )
 from serving.failure_log import FailureLog
-from serving.one_write import ABORT
+from serving.one_write import ABORT, PEER
 from serving.request_record import RequestRecord, keep_record
 from serving.response_sender import REQUEST_ID, ResponseSender
 from serving.settings import ServingSettings
@@ -52,6 +52,7 @@ __all__ = ["Gate"]
 _logger = logging.getLogger("ray.serve")
 """Ray's logger: its records reach the replica's log file and, where configured, stderr."""
 _MAX_ID_CHARACTERS = 128
+_ADDRESS_CHARACTERS = 100
 _REASONS: dict[type[TwofoldError], str] = {
     OverloadedError: "overloaded",
     RequestTooLargeError: "too_large",
@@ -128,11 +129,11 @@ class Gate:
         if scope["method"] != "POST" or path not in self._guarded_paths:
             return
         headers = Headers(scope=scope)
-        announced = headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) <= self._limits.max_body_bytes:
+        announced = announced_bytes(headers)
+        if announced is not None and announced <= self._limits.max_body_bytes:
             with contextlib.suppress(UnauthorizedError):
                 self._check_key(headers)
-                self._check_room(int(announced))
+                self._check_room(announced)
 
     async def refuse(
         self, refusal: OverloadedError, scope: Scope, receive: Receive, send: Send
@@ -195,9 +196,12 @@ class Gate:
 
     async def _pass_on(self, visit: _Visit, routes: ASGIApp) -> None:
         path = _path(visit.scope, self._root_path)
-        if path not in HEALTH_PATHS:
+        is_open = path in HEALTH_PATHS
+        if not is_open:
             self._check_key(visit.headers)
-        if not visit.has_body:
+        if is_open or not visit.has_body:
+            # Without a key nobody gets room for a body: its method is refused (405), unread.
+            visit.response.closes = visit.has_body
             await routes(visit.scope, visit.receive, visit.response)
             return
         await visit.body.read(visit.receive, visit.headers)
@@ -242,6 +246,7 @@ class Gate:
             "status": status,
             "ms": round(seconds * 1e3, 2),
             "client": _client(scope),
+            **_forwarded_for(scope),
             "dialect": record.dialect,
             "role": record.role,
         }
@@ -318,8 +323,15 @@ def _check_not_upgraded(visit: _Visit) -> None:
 
 
 def _client(scope: Scope) -> str:
-    client: Sequence[object] | None = scope.get("client")
-    return str(client[0]) if client else "-"
+    """Return who is connected; without `before_serve.py`, what the server takes for it."""
+    client: Sequence[object] = scope.get("client") or "-"
+    return str(scope.get(PEER, client[0]))[:_ADDRESS_CHARACTERS]
+
+
+def _forwarded_for(scope: Scope) -> dict[str, str]:
+    """Return the end of what X-Forwarded-For says, where gateways add whom they know."""
+    given = ", ".join(Headers(scope=scope).getlist("x-forwarded-for"))
+    return {"forwarded_for": given[-_ADDRESS_CHARACTERS:]} if given else {}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

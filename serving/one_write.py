@@ -10,14 +10,16 @@ from typing import Any
 
 from starlette.types import Message, Scope, Send
 
-__all__ = ["ABORT", "in_one_write", "keep_abort"]
+__all__ = ["ABORT", "PEER", "in_one_write", "keep_connection"]
 
 ABORT = "twofold.abort"
 """Where a request's scope has what drops its connection."""
+PEER = "twofold.peer"
+"""And the address at its other end: in `client` uvicorn puts what X-Forwarded-For says."""
 
 
-def keep_abort(scope: Scope, send: Send) -> None:
-    """Put into a scope what drops the connection, and with it all that waits to be written.
+def keep_connection(scope: Scope, send: Send) -> None:
+    """Put into a scope who is connected, and what drops the connection with all that waits in it.
 
     ASGI has no word for it. To close a connection only stops what is written after that.
 
@@ -28,6 +30,8 @@ def keep_abort(scope: Scope, send: Send) -> None:
     transport = getattr(getattr(send, "__self__", None), "transport", None)
     if transport is not None:
         scope[ABORT] = transport.abort
+        if peer := transport.get_extra_info("peername"):
+            scope[PEER] = peer[0]
 
 
 def in_one_write(send: Send) -> Send:

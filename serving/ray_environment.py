@@ -9,10 +9,18 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["HAPROXY_BINARY", "haproxy_connections", "has_haproxy", "ray_environment"]
+__all__ = [
+    "HAPROXY_BINARY",
+    "haproxy_connections",
+    "haproxy_files",
+    "has_haproxy",
+    "ray_environment",
+]
 
 _FAST_INGRESS = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 _DEFAULTS = {
@@ -28,6 +36,13 @@ _DEFAULTS = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.before_serve.middlewares",
 }
 HAPROXY_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+_HAPROXY_FILES = {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
+}
 _MARGIN_S = 10
 _MOST_CONNECTIONS = 16_384
 _FILES_PER_CONNECTION = 2.5
@@ -53,6 +68,21 @@ def ray_environment(
         of_machine["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] = str(timeout_s)
     ingress = {name: value if through_haproxy else "0" for name, value in _FAST_INGRESS.items()}
     return {**_DEFAULTS, **of_machine, **given, **ingress}
+
+
+@contextmanager
+def haproxy_files() -> Iterator[dict[str, str]]:
+    """Yield the variables of a folder for HAProxy's files that no other user can open; remove it.
+
+    Ray's own is one for all users of a machine, and who may write to the admin socket in it can
+    send the endpoint's requests, with their keys, elsewhere. Not in TMPDIR: HAProxy takes 97 bytes
+    of a socket's path, of which Ray has 67 behind the folder.
+    """
+    parent = "/tmp" if Path("/tmp").is_dir() else None
+    with tempfile.TemporaryDirectory(
+        prefix="twofold-", dir=parent, ignore_cleanup_errors=True
+    ) as folder:
+        yield {name: str(Path(folder, file)) for name, file in _HAPROXY_FILES.items()}
 
 
 def has_haproxy(given: Mapping[str, str]) -> bool:

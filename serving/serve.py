@@ -9,6 +9,7 @@ when its processes start, so they can be chosen here only where this command sta
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import signal
@@ -25,7 +26,12 @@ from command_line.boundary import keeping_sigterm, run_command
 from command_line.parse import parse_settings
 from encoder.errors import one_line
 from serving.errors import ServeError, exit_code
-from serving.ray_environment import HAPROXY_BINARY, has_haproxy, ray_environment
+from serving.ray_environment import (
+    HAPROXY_BINARY,
+    haproxy_files,
+    has_haproxy,
+    ray_environment,
+)
 from serving.settings import ServingSettings
 
 __all__ = ["ServeCommandSettings", "main"]
@@ -92,15 +98,21 @@ def _run(argv: Sequence[str] | None) -> int:
         prog="twofold serve",
         description="Serve query embeddings over HTTP: OpenAI's, Cohere's and TEI's APIs",
     )
-    if settings.ray_address is None:
-        limits = settings.limits
+    if settings.ray_address is not None:
+        return _serve(settings)
+    limits = settings.limits
+    with haproxy_files() as files:
         switches = ray_environment(
-            os.environ,
+            {**files, **os.environ},
             through_haproxy=_wants_haproxy(settings),
             answer_s=limits.body_timeout_s + limits.request_timeout_s,
         )
         os.environ.update(switches)
         _check_here(settings)
+        return _serve(settings)
+
+
+def _serve(settings: ServeCommandSettings) -> int:
     # Imported only now: Ray reads the switches of its ingress when it is imported.
     import ray
 
@@ -204,8 +216,22 @@ def _ready_line(settings: ServeCommandSettings) -> str:
     where = f"http://{settings.listens_on}:{settings.port}"
     return (
         f"twofold: ready on {where} ({_ingress_found(settings)}); "
-        f"model {settings.model_names[0]}, docs on /docs\n"
+        f"model {settings.model_names[0]}, docs on /docs{_who_is_answered(settings)}\n"
     )
+
+
+def _who_is_answered(settings: ServeCommandSettings) -> str:
+    """Say that other machines need no key, where they need none."""
+    if settings.api_keys or _is_loopback(settings.listens_on):
+        return ""
+    return "; no keys are set (TWOFOLD_API_KEYS): whoever reaches this address is answered"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _ingress_found(settings: ServeCommandSettings) -> str:

@@ -22,11 +22,13 @@ CORPUS = [
     "Über naïve café; 東京 1234 foo_bar(x) -> None",
     "    indented\n\ttext\r\nwith   runs of   white space",
 ]
+WITHOUT_BLANKS = ["漢字", "a-", "aGVsbG8+d29ybGQ/", "東京タワー、"]
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 texts = st.one_of(
     st.lists(words, max_size=60).map(" ".join),
     st.text(st.sampled_from("ab .,\n\t東京é́\x00\xa0\u2003🙂"), max_size=300),
+    st.text(st.sampled_from("ab-_.漢字かな\u3002\u0301\u200b[]"), max_size=300),
 )
 """Short words make texts that are cut; odd characters test the boundary."""
 
@@ -132,7 +134,8 @@ def test_cutting_a_text_before_tokenizing_changes_none_of_its_tokens(
     assert any(cuts), "no text was cut: the test shows nothing"
 
 
-def test_a_text_of_a_megabyte_is_not_tokenized_whole() -> None:
+@pytest.mark.parametrize("part", ["some words of text ", *WITHOUT_BLANKS])
+def test_a_text_of_a_megabyte_is_not_tokenized_whole(part: str) -> None:
     tokenizer = minilm(512)
     longest = 0
 
@@ -144,7 +147,7 @@ def test_a_text_of_a_megabyte_is_not_tokenized_whole() -> None:
 
     real, tokenizer._fast = tokenizer._fast, Spy()  # type: ignore[assignment]
 
-    found = tokenizer.tokenize(["some words of text " * 60_000])
+    found = tokenizer.tokenize([part * 60_000])
 
     assert found.truncated.tolist() == [True]
     assert found.n_tokens.tolist() == [512]
@@ -270,7 +273,7 @@ def test_the_end_that_is_kept_is_the_end_of_the_whole_texts_tokens(
         if is_cut:
             front, own = ids_of(prompt) if prompt else [], ids_of(text)
             content = front + own[len(own) - (room - len(front)) :]
-            cuts.append(len(given_parts[-1]) < len(text))
+            cuts.append(bool(given_parts) and len(given_parts[-1]) < len(text))
         ids = found.input_ids[0].tolist()
         assert ids[around[0] : len(ids) - around[1]] == content
         assert ids[: around[0]] == tokenizer._before
@@ -299,7 +302,8 @@ def test_the_prompt_stays_where_the_end_is_kept() -> None:
     assert found.input_ids[0].tolist() == expected.input_ids[0].tolist()
 
 
-def test_the_end_of_a_megabyte_is_kept_without_tokenizing_all_of_it() -> None:
+@pytest.mark.parametrize("part", ["some words of text ", *WITHOUT_BLANKS])
+def test_the_end_of_a_megabyte_is_kept_without_tokenizing_all_of_it(part: str) -> None:
     tokenizer = minilm(512)
     longest = 0
     original = tokenizer._encode
@@ -311,12 +315,20 @@ def test_the_end_of_a_megabyte_is_kept_without_tokenizing_all_of_it() -> None:
 
     tokenizer._encode = spied  # type: ignore[method-assign]
 
-    found = tokenizer.tokenize(["some words of text " * 60_000 + "and the last"], keep_end=True)
+    found = tokenizer.tokenize([part * 60_000 + " and the last"], keep_end=True)
 
     assert found.n_tokens.tolist() == [512]
     last = minilm(512).tokenize(["and the last"]).input_ids[0].tolist()
     assert found.input_ids[0].tolist()[-4:] == last[-4:]
     assert 0 < longest < 10_000
+
+
+def test_a_text_that_cannot_be_cut_is_tokenized_once_where_its_end_is_kept() -> None:
+    tokenizer, text = minilm(16), "[CLS]" * 1000
+    uncut = tokenizer.tokenize([text]).input_ids[0]
+    tokenizer._encode = None  # type: ignore[assignment, method-assign]
+
+    assert tokenizer.tokenize([text], keep_end=True).input_ids[0].tolist() == uncut.tolist()
 
 
 @settings(max_examples=100, deadline=None)

@@ -72,6 +72,39 @@ def test_every_package_is_constrained_or_pinned():
     assert not re.search(r"https?://|:latest", DOCKERFILE)
 
 
+def test_torchs_index_is_asked_for_torch_alone_and_not_beside_another():
+    asked = re.findall(r"pip [^;&\n]*(?:\\\n[^;&\n]*)*", DOCKERFILE)
+    assert "extra-index-url" not in DOCKERFILE
+    (of_torch,) = [line for line in asked if "TORCH_INDEX" in line]
+    assert of_torch.endswith('--index-url "$TORCH_INDEX" torch')
+    assert "--no-deps" in of_torch
+    assert "-c constraints.txt" in of_torch
+
+
+@pytest.mark.parametrize("index", ["", "https://index"])
+def test_what_comes_of_torchs_index_is_installed_and_without_one_torch_comes_as_all_do(
+    index: str, tmp_path: Path
+):
+    (command,) = re.findall(
+        r"^RUN .*\n((?:.*\\\n)* .*cli-bin\S*)$", stages()["build-cpu"], re.MULTILINE
+    )
+    wheel = tmp_path / "torch" / "torch-2+cpu-none-any.whl"
+    pip = f'pip() {{ echo "$@"; mkdir -p {wheel.parent}; touch {wheel}; }}; '
+    script = pip + command.replace("/torch", str(wheel.parent))
+    finished = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={"TORCH_INDEX": index, "PATH": "/usr/bin:/bin"},
+    )
+    assert finished.returncode == 0, finished.stderr
+
+    *before, last = finished.stdout.splitlines()
+    assert len(before) == bool(index)
+    assert (str(wheel) in last) is bool(index)
+
+
 def test_no_model_is_inside():
     assert "demo" not in re.findall(r'optional-dependencies"\]\["(\w+)"\]', DOCKERFILE)
     assert not re.search(r"twofold pull|hf download|snapshot", DOCKERFILE)

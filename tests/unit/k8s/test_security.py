@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from support.manifests import OVERLAYS, RAY_KINDS, cluster_spec, containers, pod_specs, rendered
+from support.manifests import (
+    K8S,
+    OVERLAYS,
+    RAY_KINDS,
+    cluster_spec,
+    containers,
+    pod_specs,
+    rendered,
+    tool,
+)
 
 SECRET_NAME = re.compile(r"KEY|SECRET|PASSWORD|TOKEN|CREDENTIAL", re.IGNORECASE)
 OPERATOR, PROMETHEUS, ANYBODY = "kuberay-system", "monitoring", "somewhere"
@@ -188,6 +200,33 @@ def test_the_network_lets_in_who_has_business_there(overlay, port, namespace, la
     assert admits(overlay, "twofold-query", port, namespace=namespace, labels=labels) is is_let_in
 
 
+JOB = {"app.kubernetes.io/component": "embed-job"}
+
+
+@pytest.mark.parametrize("overlay", ["embed-job/cpu", "embed-job/gpu", "embed-schedule"])
+@pytest.mark.parametrize(
+    ("port", "namespace", "labels", "is_let_in"),
+    [
+        (6379, "twofold", JOB, True),  # Ray itself: its own pods
+        (10002, "twofold", JOB, True),
+        (8265, "twofold", JOB, True),  # the submitter
+        (6379, "twofold", QUERY, False),
+        (6379, "twofold", {}, False),
+        (10001, ANYBODY, {}, False),
+        (8265, OPERATOR, {}, True),
+        (8265, ANYBODY, {}, False),
+        (6379, OPERATOR, {}, False),
+        (8080, PROMETHEUS, {}, True),
+        (8265, PROMETHEUS, {}, False),
+        (8080, ANYBODY, {}, False),
+    ],
+)
+def test_the_jobs_pods_are_reached_by_who_has_business_there(
+    overlay, port, namespace, labels, is_let_in
+):
+    assert admits(overlay, "twofold-embed", port, namespace=namespace, labels=labels) is is_let_in
+
+
 def test_redis_answers_the_endpoint_alone():
     overlay = "query-service/cpu"
     assert admits(overlay, "twofold-redis", 6379, namespace="twofold", labels=QUERY)
@@ -195,20 +234,53 @@ def test_redis_answers_the_endpoint_alone():
     assert not admits(overlay, "twofold-redis", 6379, namespace=ANYBODY)
 
 
-@pytest.mark.parametrize("overlay", ["query-service/cpu", "query-service/gpu"])
+@pytest.mark.parametrize(
+    "overlay",
+    ["query-service/cpu", "query-service/gpu", "embed-job/cpu", "embed-job/gpu", "embed-schedule"],
+)
 def test_policies_select_the_pods_they_speak_of(overlay: str):
     objects = rendered(overlay)
     policies = [item for item in objects if item["kind"] == "NetworkPolicy"]
     selected = [policy["spec"]["podSelector"]["matchLabels"] for policy in policies]
-    (service,) = [item for item in objects if item["kind"] == "RayService"]
-    labels = [
-        group["template"]["metadata"]["labels"]
-        for group in (
-            cluster_spec(service)["headGroupSpec"],
-            *cluster_spec(service)["workerGroupSpecs"],
-        )
+    templates = [item["spec"]["template"] for item in objects if item["kind"] == "StatefulSet"]
+    for item in objects:
+        if item["kind"] in RAY_KINDS:
+            spec = cluster_spec(item)
+            groups = (spec["headGroupSpec"], *spec["workerGroupSpecs"])
+            templates += [group["template"] for group in groups]
+            if item["kind"] == "RayJob":
+                templates.append(item["spec"]["submitterPodTemplate"])
+    assert len(templates) == 3
+    for template in templates:
+        labels = template["metadata"]["labels"].items()
+        assert any(wanted.items() <= labels for wanted in selected)
+
+
+@pytest.mark.parametrize("overlay", ["query-service/cpu", "query-service/gpu"])
+def test_wherever_the_application_is_built_it_has_the_keys(overlay: str, tmp_path: Path):
+    copied = tmp_path / "k8s"
+    shutil.copytree(K8S, copied)
+    kustomization = copied / "overlays" / overlay / "kustomization.yaml"
+    text = kustomization.read_text(encoding="utf-8")
+    assert "  # - ../../../components/api-keys" in text
+    kustomization.write_text(
+        text.replace("  # - ../../../components/api", "  - ../../../components/api")
+    )
+    finished = subprocess.run(
+        [tool("kubectl"), "kustomize", str(kustomization.parent)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert finished.returncode == 0, finished.stderr
+
+    (service,) = [
+        item for item in yaml.safe_load_all(finished.stdout) if item["kind"] == "RayService"
     ]
-    (redis,) = [item for item in objects if item["kind"] == "StatefulSet"]
-    labels.append(redis["spec"]["template"]["metadata"]["labels"])
-    for found in labels:
-        assert any(wanted.items() <= found.items() for wanted in selected)
+    spec = cluster_spec(service)
+    expected = {"secretKeyRef": {"name": "twofold-api-keys", "key": "keys"}}
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        (ray,) = group["template"]["spec"]["containers"]
+        given = {variable["name"]: variable.get("valueFrom") for variable in ray["env"]}
+        assert given["TWOFOLD_API_KEYS"] == expected
+        assert len(given) == 11

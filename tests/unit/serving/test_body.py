@@ -6,6 +6,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 
+import pytest
+from starlette.datastructures import Headers
+
+from serving.body import announced_bytes
+from serving.dialects.health import HEALTH_PATHS
 from support.replica_app import V1, App, refusal
 
 
@@ -54,3 +59,49 @@ def test_bodies_beyond_what_may_be_held_at_once_are_429():
     assert answer.headers["retry-after"] == "1"
     assert app.metrics.rejections == [("-", "overloaded")]
     assert app.post(V1, input="a").status_code == 200, "its bytes were not given back"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+@pytest.mark.parametrize("path", sorted(HEALTH_PATHS))
+def test_without_a_key_no_body_is_held_where_none_is_asked_for(method: str, path: str):
+    app = App(api_keys=("right",))
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            assert app.asgi.state.gate.buffered.held == 0
+            sent += 1
+            yield b"x" * 100
+
+    answer = app.request(method, path, content=endless())
+
+    refusal(answer, 405)
+    assert answer.headers["connection"] == "close"
+    assert sent <= 1, "the body was read"
+
+
+@pytest.mark.parametrize(
+    ("announced", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ("+1", None),
+        ("0", 0),
+        ("0" * 5000 + "14", 14),
+        ("9" * 18, 10**18 - 1),
+        ("9" * 5000, 10**18),
+    ],
+)
+def test_a_length_is_announced_in_any_number_of_digits(announced: str | None, expected: int | None):
+    headers = {} if announced is None else {"content-length": announced}
+
+    assert announced_bytes(Headers(headers)) == expected
+
+
+def test_a_body_whose_length_has_thousands_of_digits_is_answered(app: App):
+    body = b'{"input": "a"}'
+    padded = str(len(body)).zfill(5000)
+
+    assert app.post_text(V1, body, content_length=padded).status_code == 200
+    refusal(app.post_text(V1, body, content_length="9" * 5000), 413)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -329,3 +331,42 @@ def test_only_what_is_quicker_tokenized_than_handed_over_is_tokenized_on_the_eve
     monkeypatch.setattr(app.encoder, "tokenize", noted)
     assert app.post(V1, input=inputs).status_code == 200
     assert threads == [threading.get_ident()] if is_here else threading.get_ident() not in threads
+
+
+@pytest.mark.parametrize("large", [["a" * 300_000], ["a" * 3_000] * 100], ids=["one", "many"])
+def test_while_large_requests_are_tokenized_others_are_answered(
+    large: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    app, may_go_on = App(), threading.Event()
+    tokenize, enter, entered = app.encoder.tokenize, app.service.load.enter, []
+    all_wait = asyncio.Event()
+
+    def noted(tokens: int) -> None:
+        entered.append(tokens)
+        enter(tokens)
+        if len(entered) == 3:
+            all_wait.set()
+
+    def held_up(texts: Sequence[str], *arguments: Any, **options: Any) -> Tokenized:
+        if len(texts[0]) > 1_000:
+            assert may_go_on.wait(20)
+        return tokenize(texts, *arguments, **options)
+
+    monkeypatch.setattr(app.encoder, "tokenize", held_up)
+    monkeypatch.setattr(app.service.load, "enter", noted)
+
+    async def scenario() -> None:
+        async with app.client() as client:
+            waiting = [
+                asyncio.create_task(client.post(V1, json={"input": large})) for _ in range(3)
+            ]
+            try:
+                async with asyncio.timeout(10):
+                    await all_wait.wait()
+                    small = await client.post(V1, json={"input": ["a", "b"]})
+            finally:
+                may_go_on.set()
+            check_vectors(small, [vector("a"), vector("b")])
+            assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200] * 3
+
+    run_scenario(scenario())

@@ -188,3 +188,15 @@ def test_what_hangs_in_a_cycle_does_not_stay(
 def test_requests_are_not_logged_where_the_operator_does_not_want_it(endpoint: QueryEndpoint):
     assert endpoint._access_log is not None
     assert QueryEndpoint(ServingSettings(model=NAME, access_log=False), 1)._access_log is None
+
+
+@pytest.mark.parametrize("keys", [(), ("key",)])
+def test_a_replica_without_keys_says_that_it_answers_everybody(
+    endpoint: QueryEndpoint, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...]
+):
+    said: list[str] = []
+    monkeypatch.setattr(module._logger, "info", lambda line, *values: said.append(line % values))
+
+    QueryEndpoint(ServingSettings(model=NAME, api_keys=keys), 1)
+
+    assert any("TWOFOLD_API_KEYS" in line for line in said) is not bool(keys)

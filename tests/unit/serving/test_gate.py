@@ -12,7 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving import before_serve
+from support.http_server import request, serving
 from support.replica_app import (
     DIALECTS,
     TEI,
@@ -340,3 +343,32 @@ def test_an_answer_of_5xx_is_in_the_replicas_log_also_where_there_is_no_access_l
     (line,) = (record for record in caplog.records if record.name == "ray.serve")
     message = refusal(answer, 500, "server_error")
     assert line.getMessage() == f"answered 500 to request find-me: {message}"
+
+
+def test_the_log_says_who_is_connected_and_apart_from_it_what_a_header_says():
+    async def scenario() -> None:
+        app = App()
+        (middleware,) = before_serve.middlewares()
+        replica = middleware.cls(app.asgi, *middleware.args, **middleware.kwargs)
+        names = "x-forwarded-for: 6.6.6.6\r\n", "connection: close\r\n"
+        # A real uvicorn: it believes the header where the peer is this machine, as HAProxy is.
+        with before_serve.guarded_by(app.asgi.state.gate):
+            async with serving(replica, HttpToolsProtocol, []) as port:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(request(*names, path=V1, body='{"input": "a"}'))
+                assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+                writer.close()
+        line = json.loads(app.access_lines()[-1])
+        assert (line["client"], line["forwarded_for"]) == ("127.0.0.1", "6.6.6.6")
+
+    run_scenario(scenario())
+
+
+def test_of_a_long_header_of_addresses_the_log_has_the_end_that_the_nearest_gateway_wrote(app: App):
+    app.post(V1, {"x-forwarded-for": "6.6.6.6, " * 50 + "1.2.3.4"}, input="a")
+    app.post(V1, input="a")
+
+    forged, plain = map(json.loads, app.access_lines()[-2:])
+    assert forged["forwarded_for"].endswith(", 6.6.6.6, 1.2.3.4")
+    assert len(forged["forwarded_for"]) == 100
+    assert "forwarded_for" not in plain

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.serve._private import constants
 
 from serving import app
 from serving import ray_environment as module
-from serving.ray_environment import haproxy_connections, has_haproxy, ray_environment
+from serving.ray_environment import (
+    haproxy_connections,
+    haproxy_files,
+    has_haproxy,
+    ray_environment,
+)
 
 
 @pytest.mark.parametrize(("through_haproxy", "value"), [(True, "1"), (False, "0")])
@@ -31,6 +38,28 @@ def test_what_was_given_stays():
     found = ray_environment(given, through_haproxy=True, answer_s=1)
     assert found.items() >= given.items()
     assert found["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+def test_haproxys_files_are_where_only_this_user_can_open_them_until_the_end():
+    rays = {
+        name: Path(value)
+        for name, value in vars(constants).items()
+        if name.startswith("RAY_SERVE_HAPROXY_") and "/tmp/haproxy-serve" in str(value)
+    }
+    with haproxy_files() as files:
+        folder = Path(files["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "node").mkdir()
+        assert files.keys() == rays.keys(), "Ray has more files, or others"
+        for name, path in files.items():
+            assert Path(path) == folder / rays[name].relative_to("/tmp/haproxy-serve")
+    assert not folder.exists()
+
+
+def test_paths_of_haproxys_sockets_are_short_enough_with_a_node_between():
+    with haproxy_files() as files:
+        folder = Path(files["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent
+    assert len(str(folder / ("f" * 56) / "metrics.sock")) <= 97
 
 
 def test_haproxy_gives_a_replica_longer_than_it_takes_to_refuse():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
-from serving.serve import ServeCommandSettings, _wants_haproxy, main
+from serving.serve import ServeCommandSettings, _ready_line, _run, _wants_haproxy, main
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,48 @@ def test_a_cluster_that_takes_nobody_in_is_one_line(
         f"twofold: error: expected a Ray cluster at ray://head:10001, found {type(error).__name__}:"
     )
     assert str(error).splitlines()[0] in said
+
+
+def test_haproxys_files_are_the_operators_where_he_says_so_and_else_in_a_folder_of_our_own(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    class ReachedError(Exception):
+        pass
+
+    def reached(settings: object) -> None:
+        raise ReachedError
+
+    socket, config = "RAY_SERVE_HAPROXY_SOCKET_PATH", "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"
+    environment = {socket: "/run/mine/admin.sock"}
+    monkeypatch.setattr("serving.serve.os.environ", environment)
+    monkeypatch.setattr("serving.serve._check_here", reached)
+    monkeypatch.setattr("serving.serve.parse_settings", lambda kind, *_, **__: kind(model="any"))
+    with pytest.raises(ReachedError):
+        _run([])
+
+    assert environment[socket] == "/run/mine/admin.sock"
+    assert not environment[config].startswith("/tmp/haproxy-serve")
+    assert not Path(environment[config]).parent.exists(), "left behind"
+
+
+@pytest.mark.parametrize(
+    ("given", "is_told"),
+    [
+        ({}, False),
+        ({"host": "localhost"}, False),
+        ({"host": "::1"}, False),
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "10.0.0.7"}, True),
+        ({"host": "some.name"}, True),
+        ({"ray_address": "auto"}, True),
+        ({"host": "0.0.0.0", "api_keys": ("key",)}, False),
+    ],
+)
+def test_the_ready_line_says_where_other_machines_need_no_key(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], is_told: bool
+):
+    monkeypatch.setattr("serving.serve._ingress_found", lambda settings: "through HAProxy")
+    line = _ready_line(ServeCommandSettings(**given))
+    assert ("whoever reaches this address is answered" in line) is is_told
+    assert line.endswith("\n")
+    assert line.count("\n") == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from benchmarks.endpoint.echo_app import deployment_options, set_variables
@@ -26,6 +28,7 @@ def set_by_twofold_serve(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         patch.setattr(serve.os, "environ", environment)
         patch.setattr(serve, "parse_settings", lambda kind, *_, **__: kind(model="any"))
         patch.setattr(serve, "_check_here", reached)
+        patch.setattr(serve, "haproxy_files", lambda: nullcontext({}))  # a folder for each
         with pytest.raises(ReachedError):
             serve._run([])
     return environment
