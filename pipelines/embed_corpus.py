@@ -31,7 +31,6 @@ from pipelines.driver.order import order_of_work
 from pipelines.driver.outcome import Outcome
 from pipelines.driver.pool import Pool
 from pipelines.driver.progress import Progress
-from pipelines.driver.publish import publish
 from pipelines.driver.publisher import Publisher
 from pipelines.driver.report import REPORT_FILE, RunReport
 from pipelines.errors import CorpusError, UnitFailedError, exit_code
@@ -88,7 +87,7 @@ def embed_corpus(settings: EmbedCorpusSettings) -> RunReport:
             problems.append(UnitFailedError(_failed(outcome.failures, len(units))))
         with store_errors("publish the index"):
             publisher = Publisher(settings, storage, plan.pin, units, plan.done, report)
-            problems += publish(publisher)
+            problems += publisher.publish()
     except BaseException as error:
         # The account must not be an earlier run's.
         ended = "interrupted" if isinstance(error, KeyboardInterrupt) else one_line(error)
