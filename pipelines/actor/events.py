@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -66,6 +66,7 @@ class ShardEvent:
         seconds: Time by stage.
         committed_at: Unix time at which it was committed.
         peak_rss_bytes: Largest memory of the worker so far.
+        reasons: Why rows of it were rejected -> how many.
     """
 
     unit: str
@@ -76,6 +77,7 @@ class ShardEvent:
     seconds: dict[str, float]
     committed_at: float
     peak_rss_bytes: int
+    reasons: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -88,6 +89,7 @@ class ShardWriter:
             duplicate=not ours,
             seconds=clock.take(),
             committed_at=time.time(),
+            reasons=Counter(r.reason for r in embedded.batch.rejects if r.row is not None),
             peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
 

@@ -23,10 +23,11 @@ from pipelines.corpus.index import (
 from pipelines.corpus.pin import Pin
 from pipelines.corpus.shards import DATA, REJECTS, ShardName, group_by_unit
 from pipelines.driver.id_check import check_ids
+from pipelines.driver.rejects import sources_without_rows, too_many_rejected
 from pipelines.driver.report import RunReport
 from pipelines.driver.retire import Retirement, plan_retirement, sources_under
 from pipelines.driver.source_versions import versions_now
-from pipelines.errors import ConservationError, CorpusError
+from pipelines.errors import ConservationError, CorpusError, TooManyRejectedError
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.source.units import WorkUnit
 from pipelines.storage import Storage
@@ -34,6 +35,7 @@ from pipelines.storage import Storage
 __all__ = ["Publisher"]
 
 _STORE_THREADS = 16
+_SHOWN = 10
 _SETTLES_WITHIN_S = 60.0
 """For so long the listing may change from look to look: beside a job that commits all the time one
 would look for as long as it runs. It publishes, too, when it ends."""
@@ -108,8 +110,8 @@ class Publisher:
                     _LOG.warning("ids were not compared: another job has retired shards meanwhile")
             elif lost:
                 raise lost
-        refused = found.retirement.refused
-        return [*found.unaccounted, *(p for p in (duplicates, refused) if p is not None)]
+        others = (duplicates, found.retirement.refused, self._rejected(found.retirement.live))
+        return [*found.unaccounted, *(problem for problem in others if problem is not None)]
 
     def _settle(self, sizes: dict[ShardName, int], read: Sequence[IndexedShard] = ()) -> _Published:
         """Publish a listing, and again while another job commits, retires or publishes meanwhile.
@@ -160,6 +162,24 @@ class Publisher:
         left = sizes.keys() - {shard.name for shard in retirement.retired}
         unaccounted = self._unaccounted(retirement, incomplete, now)
         return _Published(index, retirement, shards, left, unaccounted)
+
+    def _rejected(self, live: Iterable[IndexedShard]) -> TooManyRejectedError | None:
+        """Say which of this run's sources gave nothing; return the error if too many rows did."""
+        ours = [shard for shard in live if shard.name.unit in self.units]
+        if empty := sources_without_rows(ours):
+            shown = ", ".join(empty[:_SHOWN])
+            more = f" and {len(empty) - _SHOWN:,} more" if len(empty) > _SHOWN else ""
+            _LOG.warning(
+                "every row was rejected of %d sources: %s%s; %s says why",
+                len(empty),
+                shown,
+                more,
+                self.storage.below(REJECTS),
+            )
+        self.report.sources_all_rejected = len(empty)
+        return too_many_rejected(
+            ours, most=self.settings.max_rejected, rejects=self.storage.below(REJECTS)
+        )
 
     @property
     def _roots(self) -> set[str]:

@@ -379,6 +379,8 @@ def test_rejects_are_written_before_the_data_and_in_the_order_of_the_source(benc
     assert written == [PROBE_VECTORS_FILE, f"{REJECTS}/{name}", f"{DATA}/{name}"]
     footer = shards_of(events)[0].footer
     assert (footer.documents, footer.rejected, footer.row_stop) == (2, 2, 4)
+    assert sorted(shards_of(events)[0].reasons.values()) == [1, 1]
+    assert shards_of(events)[0].reasons["text is null"] == 1
     rejects = bench.table(name, REJECTS).to_pylist()
     assert [(r["id"], r["row"], r["stage"]) for r in rejects] == [
         ("1", 1, "encode"),

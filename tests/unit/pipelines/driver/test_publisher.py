@@ -13,7 +13,13 @@ from pipelines.corpus.index import INDEX_FILE, IndexedShard, list_shards, read_i
 from pipelines.corpus.shards import DATA, REJECTS
 from pipelines.driver import id_check, publisher, source_versions
 from pipelines.driver.report import RunReport
-from pipelines.errors import ConservationError, CorpusError, DuplicateIdError, PruneLimitError
+from pipelines.errors import (
+    ConservationError,
+    CorpusError,
+    DuplicateIdError,
+    PruneLimitError,
+    TooManyRejectedError,
+)
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.source.units import WorkUnit
 from pipelines.storage import Storage
@@ -274,6 +280,38 @@ def test_rows_that_are_not_accounted_for_are_an_error_after_publishing(output):
     assert isinstance(error, ConservationError)
     assert "2 source rows, but 2 embedded and 1 rejected" in str(error)
     assert len(output.live()) == 1
+
+
+def all_rejected(unit: WorkUnit) -> IndexedShard:
+    return an_indexed_shard(unit, documents=0, rows=0, rejected=2)
+
+
+def test_a_file_whose_every_row_is_rejected_is_told_by_each_run_until_it_changes(output, caplog):
+    """The retry of the run that rejected them finds nothing to do, and would be a success."""
+    write_shards(output.storage, [all_rejected(A)])
+    for done in ([], [A]):
+        caplog.clear()
+        error = output.publish([A], done=done)
+        assert isinstance(error, TooManyRejectedError)
+        assert output.report.sources_all_rejected == 1
+        assert "every row was rejected of 1 sources: /in/a; " in caplog.text
+    write_shards(output.storage, [an_indexed_shard(NEW_A)])
+    assert output.publish([NEW_A]) is None
+    assert output.report.sources_all_rejected == 0
+
+
+def test_rows_that_were_rejected_of_other_inputs_are_not_this_runs_affair(output, caplog):
+    write_shards(output.storage, [all_rejected(A), an_indexed_shard(B)])
+    assert output.publish([B]) is None
+    assert "every row was rejected" not in caplog.text
+
+
+def test_of_many_sources_without_a_row_the_first_are_named_and_the_others_counted(output, caplog):
+    units = [a_unit(a_source(f"/in/{n:02}")) for n in range(12)]
+    write_shards(output.storage, [all_rejected(unit) for unit in units])
+    assert output.publish(units, max_rejected=1) is None
+    assert "rejected of 12 sources: /in/00, " in caplog.text
+    assert ", /in/09 and 2 more; " in caplog.text
 
 
 def test_a_unit_that_knows_its_rows_must_have_just_as_many(output):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -54,6 +55,26 @@ def test_shards_are_summed_up():
     assert found["seconds_by_stage"] == {"encode": 3.0, "write": 0.5}
     assert (found["first_commit_at"], found["last_commit_at"]) == (90.0, 100.0)
     assert found["provenance"] == {"model": "fake"}
+
+
+def test_rejects_are_counted_by_their_reason_and_the_table_says_where_they_are():
+    report = a_report()
+    report.add(replace(a_shard(rejected=3), reasons={"text is null": 1, "text is missing": 2}))
+    report.add(replace(a_shard(rejected=1), reasons={"text is null": 2}))
+    report.add(replace(a_shard(duplicate=True), reasons={"text is null": 9}))
+    assert report.to_dict()["rejected_by_reason"] == {"text is null": 3, "text is missing": 2}
+    table = " ".join(shown(report).replace("│", " ").split())
+    assert "rejected because text is null (3), text is missing (2)" in table
+    assert "rejects s3://b/out/_rejects/" in table
+    assert "rejects" not in shown(a_report())
+
+
+def test_reasons_that_are_many_are_counted_together():
+    """The model may raise something else for every text."""
+    report = a_report()
+    report.add(replace(a_shard(), reasons={f"the model raised {n}": 1 for n in range(60)}))
+    assert len(report.rejected_by_reason) == 51
+    assert report.rejected_by_reason["other reasons"] == 10
 
 
 def test_what_another_job_committed_first_is_its_and_only_its_time_is_ours():
