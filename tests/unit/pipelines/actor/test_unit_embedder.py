@@ -425,6 +425,37 @@ def test_a_death_between_rejects_and_data_leaves_no_shard_and_the_next_try_ends_
     assert bench.ids() == ["0"]
 
 
+def test_what_another_job_or_a_dead_try_rejected_gives_way_to_the_rejects_of_who_commits(bench):
+    jsonl(bench.source, ["fine", None])
+    bench.embed()
+    (name,) = bench.names()
+    rejects = bench.table(name, REJECTS)
+    bench.storage.delete(f"{DATA}/{name}")
+    bench.storage.replace(f"{REJECTS}/{name}", b"others")
+    bench.embed()
+    assert bench.table(name, REJECTS) == rejects
+
+
+def test_who_comes_second_to_a_shard_leaves_the_rejects_of_the_first_alone(bench, monkeypatch):
+    """The first has written its rejects, and commits just before the second would."""
+    jsonl(bench.source, ["fine", None])
+    bench.embed(a_job(bench.folder / "out", run_id="first"))
+    (name,) = bench.names()
+    data = bench.storage.read(f"{DATA}/{name}")
+    bench.storage.delete(f"{DATA}/{name}")
+    bench.storage.replace(f"{REJECTS}/{name}", b"the first one's")
+
+    def beaten(create: Callable[..., bool], storage: Storage, path: str, own: bytes) -> bool:
+        if path.startswith(DATA):
+            assert create(storage, path, data)
+        return create(storage, path, own)
+
+    patch_create(monkeypatch, beaten)
+    events = bench.embed(a_job(bench.folder / "out", run_id="second"))
+    assert [event.duplicate for event in shards_of(events)] == [True]
+    assert bench.storage.read(f"{REJECTS}/{name}") == b"the first one's"
+
+
 def test_a_row_that_makes_the_model_raise_fails_the_unit_where_none_is_tolerated(bench):
     jsonl(bench.source, ["fine", "poison"])
     job = replace(a_job(bench.folder / "out"), on_invalid=OnInvalid.FAIL)
