@@ -63,7 +63,7 @@ class ShardEvent:
         size_bytes: Size of the data file.
         footer: What the shard says of itself.
         duplicate: Another job had committed the same shard first: this one's work was for nothing.
-        seconds: Time by stage.
+        seconds: Time by stage since the unit's shard before.
         committed_at: Unix time at which it was committed.
         peak_rss_bytes: Largest memory of the worker so far.
         reasons: Why rows of it were rejected -> how many.
@@ -88,11 +88,13 @@ class UnitEvent:
         unit: Key of the unit.
         ending: How.
         message: Why, in one line, unless it is done.
+        seconds: Time by stage that no shard of the unit has told.
     """
 
     unit: str
     ending: Ending
     message: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 Event = BeginEvent | ShardEvent | UnitEvent

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -68,16 +68,19 @@ class UnitEmbedder:
 
     def events(self, unit: WorkUnit) -> Iterator[Event]:
         """Embed a unit; yield an event for each shard and one for the unit's end."""
-        writes = _WriteBehind(self._writer)
+        clock = StageClock()
+        writes = _WriteBehind(self._writer, clock)
         ending = UnitEvent(unit.key, Ending.DONE)
-        for step in (partial(self._embed, unit, writes), writes.collect):
+        for step in (partial(self._embed, unit, writes, clock), writes.collect):
             try:
                 yield from step()
             except Exception as error:  # the actor's boundary: the driver reports what ends here
                 ending = _ending(unit, error)
-        yield ending
+        yield replace(ending, seconds=clock.take())
 
-    def _embed(self, unit: WorkUnit, writes: _WriteBehind) -> Iterator[ShardEvent]:
+    def _embed(
+        self, unit: WorkUnit, writes: _WriteBehind, clock: StageClock
+    ) -> Iterator[ShardEvent]:
         loaded = self._load()
         check_version(unit.source)
         begun_at = -1
@@ -91,14 +94,13 @@ class UnitEmbedder:
             begun_at = ordinal
             row = self._row_after(committed.names[ordinal - 1]) if ordinal else 0
             todo = _Remainder(unit, ordinal, row)
-            yield from self._embed_shards(todo, loaded, writes)
+            yield from self._embed_shards(todo, loaded, writes, clock)
             yield from writes.collect()
 
     def _embed_shards(
-        self, todo: _Remainder, loaded: _Loaded, writes: _WriteBehind
+        self, todo: _Remainder, loaded: _Loaded, writes: _WriteBehind, clock: StageClock
     ) -> Iterator[ShardEvent]:
         """Embed a unit from a shard on, until its end or until somebody is found to be ahead."""
-        clock = StageClock()
         layout = self._job.pin.layout
         ordinal = todo.ordinal
         with ReadAhead(
@@ -218,8 +220,9 @@ class _Remainder:
 class _WriteBehind:
     """At most one shard of a unit being written while the next one is in its forward."""
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, clock: StageClock) -> None:
         self._pool = pool
+        self._clock = clock
         self._pending: Future[ShardEvent] | None = None
 
     def submit(self, write: Callable[[], ShardEvent]) -> None:
@@ -228,7 +231,8 @@ class _WriteBehind:
     def collect(self) -> Iterator[ShardEvent]:
         pending, self._pending = self._pending, None
         if pending is not None:
-            yield pending.result()
+            # What a write costs the unit; the rest of it overlaps with the forward.
+            yield from self._clock.timed("write_wait", map(Future.result, [pending]))
 
 
 def _ending(unit: WorkUnit, error: Exception) -> UnitEvent:

@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.actor.events import Event, ShardEvent
+from pipelines.actor.events import Event, ShardEvent, UnitEvent
 from pipelines.corpus.index import IndexedShard
 from pipelines.corpus.shards import REJECTS, ShardFooter
 
@@ -43,9 +43,14 @@ _MOST_REASONS = 50
 _SHOWN_REASONS = 5
 _OTHER_REASONS = "other reasons"
 """Reasons are few, but for what a model raises, which may name the text."""
-_LIMITING_STAGES = {"wait": "reading and tokenizing", "encode": "forward", "write": "writing"}
+_LIMITING_STAGES = {
+    "wait": "reading and tokenizing",
+    "encode": "forward",
+    "write_wait": "writing",
+}
 """What an actor's main thread spends its time on. It waits where reading and tokenizing, which run
-ahead of it on threads, did not keep up; their own seconds overlap with the forward."""
+ahead of it on threads, or writing behind it did not keep up; their own seconds overlap with the
+forward."""
 
 
 def installed_versions() -> dict[str, str]:
@@ -107,10 +112,11 @@ class RunReport:
 
     def add(self, event: Event) -> None:
         """Count an event. Rows that another job committed first are counted as its, not ours."""
+        if isinstance(event, ShardEvent | UnitEvent):
+            for stage, seconds in event.seconds.items():
+                self.seconds_by_stage[stage] = self.seconds_by_stage.get(stage, 0.0) + seconds
         if not isinstance(event, ShardEvent):
             return
-        for stage, seconds in event.seconds.items():
-            self.seconds_by_stage[stage] = self.seconds_by_stage.get(stage, 0.0) + seconds
         self.peak_rss_bytes = max(self.peak_rss_bytes, event.peak_rss_bytes)
         if event.duplicate:
             self.duplicate_shards += 1

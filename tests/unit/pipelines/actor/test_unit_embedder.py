@@ -144,6 +144,14 @@ def test_a_shard_holds_what_the_encoder_gave_and_its_footer_says_so(bench):
     assert table["char_end"].to_pylist() == [len(text) for text in TEXTS[:3]]
 
 
+def test_every_wait_for_a_write_is_told_that_of_the_last_shard_with_the_units_end(bench):
+    events = bench.embed()
+    first, *later = shards_of(events)
+    assert "write_wait" not in first.seconds
+    assert all("write_wait" in event.seconds for event in later)
+    assert events[-1].seconds.keys() == {"write_wait"}
+
+
 def test_a_unit_that_is_complete_is_not_embedded_again(bench):
     bench.embed()
     encoder = FakeEncoder()

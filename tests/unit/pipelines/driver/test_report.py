@@ -41,7 +41,7 @@ def test_shards_are_summed_up():
     report = a_report()
     report.add(a_shard(rejected=1, documents=1, rows=4, truncated=1, unreadable=1))
     report.add(a_shard(committed_at=90.0, tokens=20, padded_tokens=20))
-    report.add(UnitEvent("a" * 32, Ending.DONE))
+    report.add(UnitEvent("a" * 32, Ending.DONE, seconds={"write_wait": 0.25}))
     found = report.to_dict()
     assert {name: found[name] for name in ("shards", "source_rows", "documents", "rows")} == {
         "shards": 2,
@@ -52,7 +52,7 @@ def test_shards_are_summed_up():
     assert (found["rejected"], found["unreadable"], found["truncated"]) == (1, 1, 1)
     assert (found["tokens"], found["padded_tokens"], found["size_bytes"]) == (30, 32, 2000)
     assert found["padding_waste"] == pytest.approx(1 - 30 / 32, abs=1e-5)
-    assert found["seconds_by_stage"] == {"encode": 3.0, "write": 0.5}
+    assert found["seconds_by_stage"] == {"encode": 3.0, "write": 0.5, "write_wait": 0.25}
     assert (found["first_commit_at"], found["last_commit_at"]) == (90.0, 100.0)
     assert found["provenance"] == {"model": "fake"}
 
@@ -105,9 +105,11 @@ def test_what_an_actor_encodes_in_a_second_knows_no_start_and_no_other_actor():
     ("seconds", "expected"),
     [
         # Reading and tokenizing overlap with the forward: how long they took says nothing.
-        ({"wait": 2, "encode": 97, "write": 1, "read": 500, "tokenize": 900}, "forward (97%)"),
+        ({"wait": 2, "encode": 97, "write_wait": 1, "read": 500, "tokenize": 900}, "forward (97%)"),
+        # So does writing, behind it.
+        ({"wait": 50, "encode": 20, "write": 60}, "reading and tokenizing (71%)"),
         ({"wait": 3, "encode": 1}, "reading and tokenizing (75%)"),
-        ({"wait": 1, "encode": 1, "write": 2}, "writing (50%)"),
+        ({"wait": 1, "encode": 1, "write": 5, "write_wait": 2}, "writing (50%)"),
     ],
 )
 def test_the_stage_that_limits_the_run_is_named_with_its_share(seconds, expected):
