@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,7 @@ from pipelines.actor.forward import Embedded, Forward, deadline
 from pipelines.actor.prepare import PreparedBatch, prepare
 from pipelines.actor.shard_stream import bad_row_error, check_version, cut_into_shards, documents_of
 from pipelines.actor.shard_writer import ShardWriter
-from pipelines.actor.unit_job import UnitJob
+from pipelines.actor.unit_job import UnitJob, twofold_version
 from pipelines.corpus.differences import shown_differences
 from pipelines.corpus.probe_vectors import agree_on_probe_vectors
 from pipelines.corpus.shards import DATA, ShardName, UnitShards, group_by_unit, read_footer
@@ -57,6 +58,10 @@ class UnitEmbedder:
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> Iterator[dict[str, list[str]]]:
         """Embed one unit, given as the only row's `unit` descriptor; yield events as rows."""
+        if other := self._other_version():
+            # Before the descriptor is read, which may be one of another version.
+            yield event_to_row(UnitEvent("", Ending.MISMATCH, other))
+            return
         unit = WorkUnit.from_json(str(batch["unit"][0]))
         yield event_to_row(BeginEvent(unit.key))
         for event in self.events(unit):
@@ -65,6 +70,21 @@ class UnitEmbedder:
                 # A lost device fails every unit at once, and would so be given most of them.
                 _LOG.error("%s; ending this worker", event.message)
                 os._exit(1)
+
+    def _other_version(self) -> str:
+        """Return how this worker's twofold is not the driver's; "" where it is.
+
+        What one version adds to a job or a unit another ignores, or cannot read.
+        """
+        # A job of a version before this check has none.
+        theirs, ours = getattr(self._job, "version", "an older one"), twofold_version()
+        if ours == theirs:
+            return ""
+        return (
+            f"expected the driver's version of twofold ({theirs}) on {socket.gethostname()}, found "
+            f"{ours}; install the same on every node, or start the job with `ray job submit "
+            "--working-dir`"
+        )
 
     def events(self, unit: WorkUnit) -> Iterator[Event]:
         """Embed a unit; yield an event for each shard and one for the unit's end."""

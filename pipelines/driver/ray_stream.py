@@ -71,9 +71,9 @@ def stream_events(job: UnitJob, units: Sequence[WorkUnit], pool: Pool) -> Iterat
             # A dead worker never comes here: this is one that cannot start, or a lost cluster.
             cause = str(error).strip().rpartition("\n")[2]
             raise ClusterError(
-                f"Ray could not run the workers: {cause}; every node needs twofold installed, or "
-                "start the job with `ray job submit --working-dir`. What is committed stays: the "
-                "next run goes on from there"
+                f"Ray could not run the workers: {cause}; every node needs the same "
+                "version of twofold, or start the job with `ray job submit --working-dir`. What is "
+                "committed stays: the next run goes on from there"
             ) from error
 
 

@@ -22,7 +22,7 @@ from pipelines.actor import unit_embedder
 from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEvent, event_from_row
 from pipelines.actor.prepare import text_hash
 from pipelines.actor.unit_embedder import UnitEmbedder
-from pipelines.actor.unit_job import UnitJob
+from pipelines.actor.unit_job import UnitJob, twofold_version
 from pipelines.corpus.shards import DATA, REJECTS, ShardName, read_footer
 from pipelines.errors import StorageError, UnreadableSourceError
 from pipelines.settings import OnInvalid
@@ -593,6 +593,21 @@ def test_events_travel_as_rows_of_two_strings(bench):
     assert ordinals(events) == [0, 1, 2]
     assert ending(events) is Ending.DONE
     assert events[1].footer == read_footer(bench.storage, bench.names()[0])[0]
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+def test_a_worker_of_another_version_than_the_drivers_says_so_before_it_reads_a_unit(
+    bench, is_older
+):
+    """Whose settings it would ignore, and whose units it could not read."""
+    job = replace(a_job(bench.folder / "out"), version="0.2.0 (code 12345678)")
+    if is_older:  # than the check: pickled without the field
+        object.__delattr__(job, "version")
+    (row,) = bench.embedder(job)({"unit": np.array(['{"of": "another version"}'], dtype=object)})
+    event = event_from_row({name: values[0] for name, values in row.items()})
+    assert event.ending is Ending.MISMATCH
+    assert f"({'an older one' if is_older else '0.2.0 (code 12345678)'}) on " in event.message
+    assert f"found {twofold_version()}" in event.message
 
 
 def test_a_real_model_embeds_a_unit(tmp_path, tiny_model):
