@@ -41,6 +41,7 @@ from pipelines.storage import STORE_ERRORS, Storage
 __all__ = ["UnitEmbedder"]
 
 _LOG = logging.getLogger(__name__)
+_LOAD_AGAIN_AFTER_S = 30.0
 _READ_AHEAD_BATCHES = 8
 """Batches of at most 1,024 rows and 8 MB of text; a shard of the default size is ten of them."""
 
@@ -54,6 +55,8 @@ class UnitEmbedder:
         self._storage = Storage(job.output)
         self._load_lock = threading.Lock()
         self._loaded: _Loaded | None = None
+        self._has_failed_to_load = False
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._writer = ThreadPoolExecutor(max_workers=2, thread_name_prefix="write-behind")
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> Iterator[dict[str, list[str]]]:
@@ -63,7 +66,7 @@ class UnitEmbedder:
             yield event_to_row(UnitEvent("", Ending.MISMATCH, other))
             return
         unit = WorkUnit.from_json(str(batch["unit"][0]))
-        yield event_to_row(BeginEvent(unit.key))
+        yield event_to_row(BeginEvent(unit.key, self._name))
         for event in self.events(unit):
             yield event_to_row(event)
             if isinstance(event, UnitEvent) and event.ending is Ending.BROKEN:
@@ -81,7 +84,7 @@ class UnitEmbedder:
         if ours == theirs:
             return ""
         return (
-            f"expected the driver's version of twofold ({theirs}) on {socket.gethostname()}, found "
+            f"expected the driver's version of twofold ({theirs}) on {self._name}, found "
             f"{ours}; install the same on every node, or start the job with `ray job submit "
             "--working-dir`"
         )
@@ -188,6 +191,10 @@ class UnitEmbedder:
         with self._load_lock:
             if self._loaded is None:
                 job = self._job
+                if self._has_failed_to_load:
+                    # Or it would fail one unit after the other while the other workers yet load.
+                    time.sleep(_LOAD_AGAIN_AFTER_S)
+                self._has_failed_to_load = True
                 try:
                     encoder, known = self._open_encoder()
                 except (RuntimeError, MemoryError) as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -555,6 +557,25 @@ def test_a_model_that_does_not_load_is_fatal(bench, monkeypatch):
     assert (event.ending, event.message) == (Ending.FATAL, "no such model")
 
 
+def test_a_worker_without_a_model_takes_its_time_before_it_fails_the_next_unit(bench, monkeypatch):
+    """The others are yet loading; each unit that it fails has two tries left."""
+    waited: list[float] = []
+    answers: list[Exception | None] = [ModelLoadError("503"), None]
+
+    def load(_: EncoderSettings) -> Encoder:
+        if answer := answers.pop(0):
+            raise answer
+        return FakeEncoder()
+
+    monkeypatch.setattr(unit_embedder, "load_encoder", load)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    embedder = bench.embedder()
+    assert ending(list(embedder.events(bench.unit))) is Ending.FATAL
+    assert waited == []
+    assert ending(list(embedder.events(bench.unit))) is Ending.DONE
+    assert waited == [30]
+
+
 def test_what_nobody_expects_fails_the_unit_in_one_line_that_names_it(bench, monkeypatch):
     def broken(*_: object, **__: object) -> Iterator[object]:
         raise ZeroDivisionError("by\nzero")
@@ -589,7 +610,7 @@ def test_events_travel_as_rows_of_two_strings(bench):
     rows = list(bench.embedder()(batch))
     assert all(set(row) == {"kind", "body"} for row in rows)
     events = [event_from_row({name: values[0] for name, values in row.items()}) for row in rows]
-    assert events[0] == BeginEvent(bench.unit.key)
+    assert events[0] == BeginEvent(bench.unit.key, f"{socket.gethostname()}:{os.getpid()}")
     assert ordinals(events) == [0, 1, 2]
     assert ending(events) is Ending.DONE
     assert events[1].footer == read_footer(bench.storage, bench.names()[0])[0]
