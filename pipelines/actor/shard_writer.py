@@ -86,7 +86,8 @@ class ShardWriter:
             duplicate=not ours,
             seconds=clock.take(),
             committed_at=time.time(),
-            reasons=Counter(r.reason for r in embedded.batch.rejects if r.row is not None),
+            # No Counter: dataclasses.asdict makes another of it before Python 3.12.
+            reasons=dict(Counter(r.reason for r in embedded.batch.rejects if r.row is not None)),
             peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
 

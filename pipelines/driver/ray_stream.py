@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
+from encoder.errors import one_line
 from pipelines.actor.events import DeathEvent, Event, event_from_row
 from pipelines.actor.unit_embedder import UnitEmbedder
 from pipelines.actor.unit_job import UnitJob
@@ -129,13 +130,15 @@ class _OneLine(logging.Filter):
 
 
 def _in_one_line(error: BaseException) -> str:
-    """Return where a worker died and why, or what else it raised, as far as Ray knows."""
+    """Return where a worker died and why, as far as Ray knows, or what it raised."""
+    if isinstance(error, RayTaskError):
+        return one_line(error.cause)[:_SHOWN_CHARACTERS]
     lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
     if isinstance(error, ActorDiedError) and len(lines) > 1:
         # What names the actor says nothing outside of Ray.
         told = " ".join(line for line in lines[1:] if not line.startswith(_NAMES_OF_AN_ACTOR))
     else:
-        told = lines[-1]  # of a traceback
+        told = lines[-1]
     return told[:_SHOWN_CHARACTERS]
 
 

@@ -606,6 +606,7 @@ def test_an_embedder_loads_its_model_once_for_units_at_once(bench, monkeypatch):
 
 
 def test_events_travel_as_rows_of_two_strings(bench):
+    jsonl(bench.source, [*TEXTS[:6], None])
     batch = {"unit": np.array([bench.unit.to_json()], dtype=object)}
     rows = list(bench.embedder()(batch))
     assert all(set(row) == {"kind", "body"} for row in rows)
@@ -614,6 +615,7 @@ def test_events_travel_as_rows_of_two_strings(bench):
     assert ordinals(events) == [0, 1, 2]
     assert ending(events) is Ending.DONE
     assert events[1].footer == read_footer(bench.storage, bench.names()[0])[0]
+    assert events[3].reasons == {"text is null": 1}
 
 
 @pytest.mark.parametrize("is_older", [False, True])

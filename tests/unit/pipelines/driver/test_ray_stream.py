@@ -6,7 +6,7 @@ import logging
 
 import pytest
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayTaskError
 
 from pipelines.driver.ray_stream import _OneLine
 
@@ -44,6 +44,8 @@ def test_a_long_reason_is_cut():
     assert len(told) == 400
 
 
-def test_of_what_else_a_worker_raises_the_last_line_of_the_traceback_counts():
-    assert shortened(RuntimeError("Traceback:\n  File x\nKeyError: 1"))[1] == ["KeyError: 1"]
+def test_of_what_a_worker_raises_the_cause_is_told_without_its_traceback():
+    cause = KeyError("a")
+    raised = RayTaskError("map", "Traceback:\n  File x\nKeyError: 'a'\nConfigure retries", cause)
+    assert shortened(raised)[1] == ["KeyError: 'a'"]
     assert shortened(RuntimeError())[1] == ["RuntimeError"]
