@@ -16,7 +16,6 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 from rich.console import Console
@@ -27,18 +26,15 @@ from encoder.errors import InvalidInputError, TwofoldError, one_line
 from encoder.model.reference import ModelReference
 from pipelines.actor.events import Event
 from pipelines.actor.unit_job import UnitJob
-from pipelines.corpus.pin import pin_output
-from pipelines.driver.corpus_plan import Plan, plan_corpus, units_of
+from pipelines.driver.corpus_plan import Plan, pin_plan, plan_again, plan_corpus
 from pipelines.driver.order import order_of_work
 from pipelines.driver.outcome import Outcome
 from pipelines.driver.pool import Pool
 from pipelines.driver.progress import Progress
-from pipelines.driver.publish import publish
 from pipelines.driver.publisher import Publisher
 from pipelines.driver.report import REPORT_FILE, RunReport
 from pipelines.errors import CorpusError, UnitFailedError, exit_code
 from pipelines.settings import EmbedCorpusSettings
-from pipelines.source.sources import current_version
 from pipelines.source.units import Source, WorkUnit
 from pipelines.storage import Storage, store_errors
 
@@ -64,15 +60,18 @@ def embed_corpus(settings: EmbedCorpusSettings) -> RunReport:
         TwofoldError: See `pipelines.errors`: nothing of what was committed is lost by any of them.
     """
     storage = Storage(settings.output)
+    run_id = uuid.uuid4().hex
+    # A run that ends before its workers start leaves an earlier run's report: this tells whose.
+    _logger.info("run %s", run_id)
     _check_lasting(storage)
     plan = plan_corpus(settings, storage)
     storage.probe_exclusive_create()
     # Before the output is pinned: what is refused here may come again with other settings.
     pool = _start_ray(settings, storage, plan) if plan.todo else None
-    plan = replace(plan, pin=pin_output(storage, plan.pin))
+    plan = pin_plan(plan, storage)
     _logger.info("embedding space %s", plan.pin.space.summary())
     report = RunReport(
-        run_id=uuid.uuid4().hex,
+        run_id=run_id,
         fingerprint=plan.pin.space.fingerprint,
         output=storage.uri,
         units_planned=len(plan.units),
@@ -88,20 +87,18 @@ def embed_corpus(settings: EmbedCorpusSettings) -> RunReport:
             problems.append(UnitFailedError(_failed(outcome.failures, len(units))))
         with store_errors("publish the index"):
             publisher = Publisher(settings, storage, plan.pin, units, plan.done, report)
-            problems += publish(publisher)
+            problems += publisher.publish()
     except BaseException as error:
         # The account must not be an earlier run's.
         ended = "interrupted" if isinstance(error, KeyboardInterrupt) else one_line(error)
         report.problems = [*map(str, problems), ended]
-        try:
-            _write_account(storage, report)
-        except TwofoldError as second:
-            _logger.warning("%s could not be written: %s", REPORT_FILE, second)
+        _write_account_of_failure(storage, report)
         raise
-    report.problems = [str(problem) for problem in problems]
-    _write_account(storage, report)
     if problems:
+        report.problems = [str(problem) for problem in problems]
+        _write_account_of_failure(storage, report)
         raise type(problems[0])("; and ".join(report.problems))
+    _write_account(storage, report)
     return report
 
 
@@ -117,6 +114,14 @@ def _units_after(plan: Plan, outcome: Outcome) -> dict[str, WorkUnit]:
 def _write_account(storage: Storage, report: RunReport) -> None:
     report.finished_at = time.time()
     storage.replace(REPORT_FILE, report.to_json().encode())
+
+
+def _write_account_of_failure(storage: Storage, report: RunReport) -> None:
+    """Write the account of a run whose own error is about to be raised, and tells more."""
+    try:
+        _write_account(storage, report)
+    except TwofoldError as error:
+        _logger.warning("%s could not be written: %s", REPORT_FILE, error)
 
 
 def _check_lasting(storage: Storage) -> None:
@@ -164,10 +169,7 @@ def _embed_units(
     with Progress(units, Console(stderr=True)) as progress:
 
         def replan(source: Source) -> list[WorkUnit]:
-            with store_errors(f"plan {source.uri} again"):
-                version, size_bytes = current_version(source.uri)
-                now = replace(source, version=version, size_bytes=size_bytes)
-                fresh = units_of([now], settings)
+            fresh = plan_again(source, settings)
             progress.add_units(fresh)
             return fresh
 

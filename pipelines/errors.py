@@ -13,6 +13,7 @@ TwofoldError
     ├── ConservationError     rows in != rows out + rows rejected
     ├── DuplicateIdError      (id, chunk_index) is not unique
     ├── PruneLimitError       more sources would be retired than `--prune-max` allows
+    ├── TooManyRejectedError  more rows were rejected than `--max-rejected` allows
     └── VerificationError     `twofold verify` found something
 """
 
@@ -35,6 +36,7 @@ __all__ = [
     "PruneLimitError",
     "SourceChangedError",
     "StorageError",
+    "TooManyRejectedError",
     "UnitFailedError",
     "UnreadableSourceError",
     "VerificationError",
@@ -82,6 +84,10 @@ class PruneLimitError(CorpusError):
     """More sources would be retired than the limit allows."""
 
 
+class TooManyRejectedError(CorpusError):
+    """A run rejected a larger share of its rows than the limit allows; the others are published."""
+
+
 class VerificationError(CorpusError):
     """`twofold verify` found a difference."""
 
@@ -98,6 +104,7 @@ _EXIT_CODES: tuple[tuple[type[TwofoldError], int], ...] = (
     (ConservationError, 7),
     (DuplicateIdError, 7),
     (VerificationError, 8),
+    (TooManyRejectedError, 9),
     (CorpusError, 5),
     (TwofoldError, 1),
 )
@@ -107,6 +114,7 @@ def exit_code(error: TwofoldError) -> int:
     """Return the process exit code of an error.
 
     2 bad settings or input, 3 another space or layout, 4 model or backend, 5 sources, storage or
-    the cluster, 6 units that failed, 7 rows lost or doubled, 8 verification, 1 anything else.
+    the cluster, 6 units that failed, 7 rows lost or doubled, 8 verification, 9 too many rows
+    rejected, 1 anything else.
     """
     return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))

@@ -192,6 +192,13 @@ class EmbedCorpusSettings(CorpusSettings, JobSettings):
         description="unset: a bad row is rejected and recorded, an unreadable file fails the job; "
         "reject: an unreadable file is rejected and recorded too; fail: the first bad row fails",
     )
+    max_rejected: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="Largest share of a run's rows that may be rejected; beyond it the run exits "
+        "with 9, after everything is published, and so do the next ones until the files change",
+    )
     check_ids: bool = Field(
         True, description="After new shards were committed, check that ids are unique"
     )

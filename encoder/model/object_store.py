@@ -7,8 +7,10 @@ that download the same model at once do so side by side, and the first to finish
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +29,8 @@ _CREDENTIAL_ERRORS = frozenset(
     # botocore's, by name: they are no PermissionError, and the store need not be S3.
     {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}
 )
+_LOCAL_ERRNOS = frozenset({errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS})
+"""What this machine's disk raises; clients of stores raise none of these numbers."""
 
 
 def open_uri(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -70,7 +74,8 @@ def download_folder(uri: str, cache_dir: Path | None) -> Path:
     Raises:
         ModelLoadError: Nothing is there, it may not be read, or it changed while it was read.
     """
-    with _explained(uri):
+    cache = cache_dir or Path.home() / ".cache" / "twofold" / "models"
+    with _explained(uri, cache):
         fs, root = open_uri(uri)
         files = list_model_files(fs, root)
         if not files:
@@ -78,7 +83,6 @@ def download_folder(uri: str, cache_dir: Path | None) -> Path:
                 f"no model files below {uri}: check the bucket and the folder; "
                 "`twofold pull --model REF --to URI` puts a model there"
             )
-        cache = cache_dir or Path.home() / ".cache" / "twofold" / "models"
         folder = cache / _key(uri, files)
         if not folder.is_dir():
             _download(fs, root, files, folder)
@@ -122,7 +126,7 @@ def _key(uri: str, files: dict[str, tuple[int, str]]) -> str:
 
 
 @contextmanager
-def _explained(uri: str) -> Iterator[None]:
+def _explained(uri: str, cache: Path) -> Iterator[None]:
     try:
         yield
     except ModelLoadError:
@@ -132,6 +136,11 @@ def _explained(uri: str) -> Iterator[None]:
     except Exception as error:
         # Each store's client raises classes of its own; all of them mean that there is no model.
         reason = one_line(error)[:300]
+        if isinstance(error, OSError) and error.errno in _LOCAL_ERRNOS:
+            raise ModelLoadError(
+                f"{uri} cannot be kept in {cache} on {socket.gethostname()} ({reason}): make room "
+                "there, or let this user write it"
+            ) from error
         if isinstance(error, PermissionError) or type(error).__name__ in _CREDENTIAL_ERRORS:
             raise ModelLoadError(
                 f"{uri} may not be read with these credentials ({reason}): set the store's "

@@ -1,10 +1,10 @@
-"""What an actor tells the driver: one row for a unit's begin, one for its end, one for a shard."""
+"""What the driver hears of its actors: a unit's begin and end, a shard; from Ray, their death."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -12,6 +12,7 @@ from pipelines.corpus.shards import ShardFooter
 
 __all__ = [
     "BeginEvent",
+    "DeathEvent",
     "Ending",
     "Event",
     "ShardEvent",
@@ -34,7 +35,7 @@ class Ending(StrEnum):
     CHANGED = "changed"
     """Its source is not the version that was planned."""
     FATAL = "fatal"
-    """No unit can be done (the model does not load here)."""
+    """This worker can do no unit (the model does not load here); perhaps none can."""
     MISMATCH = "mismatch"
     """The model here is of another space than the corpus, or computes other vectors: the run ends,
     for units would come to this worker faster than to any that works."""
@@ -48,9 +49,11 @@ class BeginEvent:
 
     Attributes:
         unit: Key of the unit.
+        worker: Names the process.
     """
 
     unit: str
+    worker: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,10 @@ class ShardEvent:
         size_bytes: Size of the data file.
         footer: What the shard says of itself.
         duplicate: Another job had committed the same shard first: this one's work was for nothing.
-        seconds: Time by stage.
+        seconds: Time by stage since the unit's shard before.
         committed_at: Unix time at which it was committed.
         peak_rss_bytes: Largest memory of the worker so far.
+        reasons: Why rows of it were rejected -> how many.
     """
 
     unit: str
@@ -76,6 +80,7 @@ class ShardEvent:
     seconds: dict[str, float]
     committed_at: float
     peak_rss_bytes: int
+    reasons: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,19 +91,32 @@ class UnitEvent:
         unit: Key of the unit.
         ending: How.
         message: Why, in one line, unless it is done.
+        seconds: Time by stage that no shard of the unit has told.
     """
 
     unit: str
     ending: Ending
     message: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
-Event = BeginEvent | ShardEvent | UnitEvent
+@dataclass(frozen=True)
+class DeathEvent:
+    """A worker died. Ray tells it, the worker cannot; of which unit nobody says.
+
+    Attributes:
+        message: Where, and what Ray knows of why, in one line.
+    """
+
+    message: str
+
+
+Event = BeginEvent | ShardEvent | UnitEvent | DeathEvent
 _KINDS = {BeginEvent: "begin", ShardEvent: "shard", UnitEvent: "unit"}
 
 
 def event_to_row(event: Event) -> dict[str, list[str]]:
-    """Return an event as a Ray Data batch of one row of two strings."""
+    """Return what an actor sends as a Ray Data batch of one row of two strings."""
     return {"kind": [_KINDS[type(event)]], "body": [json.dumps(asdict(event))]}
 
 

@@ -1,13 +1,15 @@
 """Writing a shard: its table, its rejects, its footer, and the commit.
 
 The rejects file is written first and the data file last, because the data file is the commit: what
-stands before it may be there without a shard, but never a shard without what belongs to it.
+stands before it may be there without a shard, but never a shard without what belongs to it. Of
+rejects that are there already, of a try that died or of another job, those of who commits count.
 """
 
 from __future__ import annotations
 
 import resource
 import time
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -68,17 +70,13 @@ class ShardWriter:
         footer = self._footer(unit, name, embedded)
         data = serialize_shard(self._table(embedded), footer, self._job.pin.space)
         check_version(unit.source)
-        if embedded.batch.rejects:
-            rejects = serialize_rejects(_rejects(unit, embedded))
-            if not (
-                self._storage.create(f"{REJECTS}/{name}", rejects)
-                or self._storage.exists(f"{DATA}/{name}")
-            ):
-                # Left by a try that died before its commit; it may have rejected other rows.
-                self._storage.replace(f"{REJECTS}/{name}", rejects)
+        rejects = serialize_rejects(_rejects(unit, embedded)) if embedded.batch.rejects else None
+        others = rejects is not None and not self._storage.create(f"{REJECTS}/{name}", rejects)
         created = self._storage.create(f"{DATA}/{name}", data)
         # A name that exists may be our own: the reply to an earlier try of this PUT was lost.
         ours = created or read_footer(self._storage, name)[0].run_id == self._job.run_id
+        if rejects is not None and others and ours:
+            self._replace_rejects(name, rejects)
         clock.add("write", time.perf_counter() - start)
         return ShardEvent(
             unit=unit.key,
@@ -88,8 +86,18 @@ class ShardWriter:
             duplicate=not ours,
             seconds=clock.take(),
             committed_at=time.time(),
+            # No Counter: dataclasses.asdict makes another of it before Python 3.12.
+            reasons=dict(Counter(r.reason for r in embedded.batch.rejects if r.row is not None)),
             peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
+
+    def _replace_rejects(self, name: ShardName, rejects: bytes) -> None:
+        """Replace what a try that died, or another job, has rejected of a shard that is ours.
+
+        Only who has committed the shard may: before that another's shard may be what they are of.
+        """
+        if self._storage.read(f"{REJECTS}/{name}") != rejects:
+            self._storage.replace(f"{REJECTS}/{name}", rejects)
 
     def _table(self, embedded: Embedded) -> pa.Table:
         batch, pin = embedded.batch, self._job.pin

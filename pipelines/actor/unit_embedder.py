@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -27,7 +28,7 @@ from pipelines.actor.forward import Embedded, Forward, deadline
 from pipelines.actor.prepare import PreparedBatch, prepare
 from pipelines.actor.shard_stream import bad_row_error, check_version, cut_into_shards, documents_of
 from pipelines.actor.shard_writer import ShardWriter
-from pipelines.actor.unit_job import UnitJob
+from pipelines.actor.unit_job import UnitJob, twofold_version
 from pipelines.corpus.differences import shown_differences
 from pipelines.corpus.probe_vectors import agree_on_probe_vectors
 from pipelines.corpus.shards import DATA, ShardName, UnitShards, group_by_unit, read_footer
@@ -40,6 +41,7 @@ from pipelines.storage import STORE_ERRORS, Storage
 __all__ = ["UnitEmbedder"]
 
 _LOG = logging.getLogger(__name__)
+_LOAD_AGAIN_AFTER_S = 30.0
 _READ_AHEAD_BATCHES = 8
 """Batches of at most 1,024 rows and 8 MB of text; a shard of the default size is ten of them."""
 _MESSAGE_CHARACTERS = 2000
@@ -55,12 +57,18 @@ class UnitEmbedder:
         self._storage = Storage(job.output)
         self._load_lock = threading.Lock()
         self._loaded: _Loaded | None = None
+        self._has_failed_to_load = False
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._writer = ThreadPoolExecutor(max_workers=2, thread_name_prefix="write-behind")
 
     def __call__(self, batch: Mapping[str, np.ndarray]) -> Iterator[dict[str, list[str]]]:
         """Embed one unit, given as the only row's `unit` descriptor; yield events as rows."""
+        if other := self._other_version():
+            # Before the descriptor is read, which may be one of another version.
+            yield event_to_row(UnitEvent("", Ending.MISMATCH, other))
+            return
         unit = WorkUnit.from_json(str(batch["unit"][0]))
-        yield event_to_row(BeginEvent(unit.key))
+        yield event_to_row(BeginEvent(unit.key, self._name))
         for event in self.events(unit):
             yield event_to_row(event)
             if isinstance(event, UnitEvent) and event.ending is Ending.BROKEN:
@@ -68,18 +76,36 @@ class UnitEmbedder:
                 _LOG.error("%s; ending this worker", event.message)
                 os._exit(1)
 
+    def _other_version(self) -> str:
+        """Return how this worker's twofold is not the driver's; "" where it is.
+
+        What one version adds to a job or a unit another ignores, or cannot read.
+        """
+        # A job of a version before this check has none.
+        theirs, ours = getattr(self._job, "version", "an older one"), twofold_version()
+        if ours == theirs:
+            return ""
+        return (
+            f"expected the driver's version of twofold ({theirs}) on {self._name}, found "
+            f"{ours}; install the same on every node, or start the job with `ray job submit "
+            "--working-dir`"
+        )
+
     def events(self, unit: WorkUnit) -> Iterator[Event]:
         """Embed a unit; yield an event for each shard and one for the unit's end."""
-        writes = _WriteBehind(self._writer)
+        clock = StageClock()
+        writes = _WriteBehind(self._writer, clock)
         ending = UnitEvent(unit.key, Ending.DONE)
-        for step in (partial(self._embed, unit, writes), writes.collect):
+        for step in (partial(self._embed, unit, writes, clock), writes.collect):
             try:
                 yield from step()
             except Exception as error:  # the actor's boundary: the driver reports what ends here
                 ending = _ending(unit, error)
-        yield ending
+        yield replace(ending, seconds=clock.take())
 
-    def _embed(self, unit: WorkUnit, writes: _WriteBehind) -> Iterator[ShardEvent]:
+    def _embed(
+        self, unit: WorkUnit, writes: _WriteBehind, clock: StageClock
+    ) -> Iterator[ShardEvent]:
         loaded = self._load()
         check_version(unit.source)
         begun_at = -1
@@ -93,14 +119,13 @@ class UnitEmbedder:
             begun_at = ordinal
             row = self._row_after(committed.names[ordinal - 1]) if ordinal else 0
             todo = _Remainder(unit, ordinal, row)
-            yield from self._embed_shards(todo, loaded, writes)
+            yield from self._embed_shards(todo, loaded, writes, clock)
             yield from writes.collect()
 
     def _embed_shards(
-        self, todo: _Remainder, loaded: _Loaded, writes: _WriteBehind
+        self, todo: _Remainder, loaded: _Loaded, writes: _WriteBehind, clock: StageClock
     ) -> Iterator[ShardEvent]:
         """Embed a unit from a shard on, until its end or until somebody is found to be ahead."""
-        clock = StageClock()
         layout = self._job.pin.layout
         ordinal = todo.ordinal
         with ReadAhead(
@@ -168,6 +193,10 @@ class UnitEmbedder:
         with self._load_lock:
             if self._loaded is None:
                 job = self._job
+                if self._has_failed_to_load:
+                    # Or it would fail one unit after the other while the other workers yet load.
+                    time.sleep(_LOAD_AGAIN_AFTER_S)
+                self._has_failed_to_load = True
                 try:
                     encoder, known = self._open_encoder()
                 except (RuntimeError, MemoryError) as error:
@@ -220,8 +249,9 @@ class _Remainder:
 class _WriteBehind:
     """At most one shard of a unit being written while the next one is in its forward."""
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, clock: StageClock) -> None:
         self._pool = pool
+        self._clock = clock
         self._pending: Future[ShardEvent] | None = None
 
     def submit(self, write: Callable[[], ShardEvent]) -> None:
@@ -230,7 +260,8 @@ class _WriteBehind:
     def collect(self) -> Iterator[ShardEvent]:
         pending, self._pending = self._pending, None
         if pending is not None:
-            yield pending.result()
+            # What a write costs the unit; the rest of it overlaps with the forward.
+            yield from self._clock.timed("write_wait", map(Future.result, [pending]))
 
 
 def _ending(unit: WorkUnit, error: Exception) -> UnitEvent:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from encoder.settings import EncoderSettings
 from encoder.space import Role
@@ -10,7 +14,25 @@ from pipelines.actor.prepare import LongTexts
 from pipelines.corpus.pin import Pin
 from pipelines.settings import OnInvalid, OnLong
 
-__all__ = ["UnitJob"]
+__all__ = ["UnitJob", "twofold_version"]
+
+
+@cache
+def twofold_version() -> str:
+    """Return the version of the code that runs here: "0.1.0 (code 1f2e3d4c)".
+
+    Of the files themselves, for a job's working directory hides what is installed on a node.
+    """
+    code = hashlib.sha256()
+    root = Path(__file__).resolve().parents[2]
+    for package in ("encoder", "pipelines"):
+        for file in sorted((root / package).rglob("*.py")):
+            code.update(file.read_bytes())
+    try:
+        installed = version("twofold")
+    except PackageNotFoundError:
+        installed = "not installed"
+    return f"{installed} (code {code.hexdigest()[:8]})"
 
 
 @dataclass(frozen=True)
@@ -24,6 +46,7 @@ class UnitJob:
         on_invalid: How far invalid input is tolerated.
         batch_timeout_s: Deadline of a batch's forward, in seconds.
         run_id: Names this run in the footers.
+        version: Of the driver's twofold.
     """
 
     output: str
@@ -32,6 +55,7 @@ class UnitJob:
     on_invalid: OnInvalid | None
     batch_timeout_s: float
     run_id: str
+    version: str = field(default_factory=twofold_version)
 
     @property
     def role(self) -> Role:

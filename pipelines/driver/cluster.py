@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 
 import ray
+from ray.exceptions import RayError
 
 from command_line.boundary import keeping_sigterm
-from encoder.errors import InvalidInputError
+from encoder.errors import InvalidInputError, one_line
 from pipelines.driver.pool import Pool, plan_pool
+from pipelines.errors import ClusterError
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.source.listing import is_local
 from pipelines.source.sources import normalised
@@ -17,6 +21,7 @@ from pipelines.storage import Storage
 __all__ = ["start_ray"]
 
 _LOG = logging.getLogger(__name__)
+_ANSWERS_WITHIN_S = 10.0
 _STARTED_HERE = {"twofold": 1.0}
 """Marks the node of a cluster that is started here; nothing asks for it."""
 
@@ -35,6 +40,7 @@ def start_ray(settings: EmbedCorpusSettings, storage: Storage, *, units: int) ->
     Raises:
         InvalidInputError: Input or output is a folder of one of several nodes, an actor asks for
             more than this machine has, or nothing tells how many CPUs each is to have.
+        ClusterError: The cluster cannot be joined, and none be started here.
     """
     joined = _connect()
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
@@ -87,6 +93,38 @@ def _connect() -> bool:
 
 
 def _connect_or_start() -> bool:
+    _check_listens(os.environ.get("RAY_ADDRESS", ""))
+    try:
+        return _join_or_start()
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        raise ClusterError(
+            f"Ray cannot be joined, or started here: {one_line(error)}; check RAY_ADDRESS, that "
+            "the cluster is up, that its Ray and its Python are those of this environment, and its "
+            "token (RAY_AUTH_MODE, RAY_AUTH_TOKEN)"
+        ) from error
+
+
+def _check_listens(address: str) -> None:
+    """Refuse a host and port where nobody listens: Ray ends the process there, without a word.
+
+    Args:
+        address: As Ray reads it; of one that is no host and port ("auto", ray://...) Ray says what
+            is wrong.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN_S).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"expected a Ray cluster at RAY_ADDRESS {address}, found none ({one_line(error)}); "
+            "start it, correct the address (the head's port is 6379 unless it was chosen), or "
+            "unset it to start Ray here"
+        ) from error
+
+
+def _join_or_start() -> bool:
     try:
         # Ray finds a cluster by RAY_ADDRESS or by a file of `ray start`, and does not say which
         # way it went. But resources are refused for a cluster that is there.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from encoder.errors import InvalidInputError
 from encoder.model.description import ModelDescription, describe_model
-from pipelines.corpus.pin import CorpusLayout, Pin, check_pin
+from pipelines.corpus.pin import CorpusLayout, Pin, check_pin, pin_output
 from pipelines.corpus.shards import DATA, group_by_unit
 from pipelines.driver.inputs import look_at_inputs
 from pipelines.driver.report import installed_versions
@@ -15,10 +16,13 @@ from pipelines.errors import LayoutMismatchError
 from pipelines.settings import CorpusSettings, EmbedCorpusSettings, OnInvalid, OnLong
 from pipelines.source.corpus_columns import CorpusColumns, kind_of
 from pipelines.source.plan import plan_units
+from pipelines.source.sources import current_version
 from pipelines.source.units import Source, WorkUnit
 from pipelines.storage import Storage, store_errors
 
-__all__ = ["Plan", "pin_of", "plan_corpus", "units_of"]
+__all__ = ["Plan", "pin_of", "pin_plan", "plan_again", "plan_corpus"]
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Plan:
 
     Attributes:
         sources: The input files.
+        columns: What they say of their columns.
         pin: Space and layout of what it would write.
         units: All work units, by key.
         done: Keys of the units that are complete in the output.
@@ -34,6 +39,7 @@ class Plan:
     """
 
     sources: list[Source]
+    columns: CorpusColumns
     pin: Pin
     units: dict[str, WorkUnit]
     done: frozenset[str]
@@ -81,11 +87,40 @@ def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
         columns.require_types()
     _check_types(columns, pin, storage.uri)
     with store_errors("plan the inputs"):
-        units = units_of(sources, settings)
+        units = _units_of(sources, settings)
     committed = group_by_unit(storage.sizes(DATA))
     done = frozenset(u.key for u in units if u.key in committed and committed[u.key].complete)
     has_shards = any(unit.key in committed for unit in units)
-    return Plan(sources, pin, {unit.key: unit for unit in units}, done, has_shards)
+    return Plan(sources, columns, pin, {unit.key: unit for unit in units}, done, has_shards)
+
+
+def pin_plan(plan: Plan, storage: Storage) -> Plan:
+    """Pin the output; return the plan with the pin that holds, which may be another job's.
+
+    Raises:
+        SpaceMismatchError: A job that started at the same time pinned another space.
+        LayoutMismatchError: It pinned another layout, or other kinds of values than these inputs'.
+    """
+    pin = pin_output(storage, plan.pin)
+    _check_types(plan.columns, pin, storage.uri)
+    return replace(plan, pin=pin)
+
+
+def plan_again(source: Source, settings: EmbedCorpusSettings) -> list[WorkUnit]:
+    """Return the units of a source that has changed since it was planned; none if it is gone.
+
+    Lakes rotate their files: one that goes while a run is at work is as one that went before it.
+
+    Raises:
+        StorageError: The store did not answer.
+    """
+    with store_errors(f"plan {source.uri} again"):
+        try:
+            version, size_bytes = current_version(source.uri)
+            return _units_of([replace(source, version=version, size_bytes=size_bytes)], settings)
+        except (FileNotFoundError, NotADirectoryError):
+            _LOG.warning("%s is gone since the job was planned: nothing of it is left", source.uri)
+            return []
 
 
 def pin_of(settings: CorpusSettings, columns: CorpusColumns, model: ModelDescription) -> Pin:
@@ -123,7 +158,7 @@ def _check_types(columns: CorpusColumns, pin: Pin, output: str) -> None:
             )
 
 
-def units_of(sources: Sequence[Source], settings: EmbedCorpusSettings) -> list[WorkUnit]:
+def _units_of(sources: Sequence[Source], settings: EmbedCorpusSettings) -> list[WorkUnit]:
     """Return the work units of sources under a run's settings; see `plan_units`."""
     return plan_units(
         sources,

@@ -1,50 +1,69 @@
-"""Publishes a listing of an output: decides what is live, writes the index, deletes the rest."""
+"""The end of a run: decides what is live, writes the index, deletes the rest, looks at the ids.
+
+Other jobs may be at work on the same output, so an index is written until what it lists is there.
+"""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pipelines.corpus.conservation import conservation_problems
-from pipelines.corpus.index import INDEX_FILE, Index, IndexedShard, collect_shards, read_index
+from pipelines.corpus.index import (
+    INDEX_FILE,
+    Index,
+    IndexedShard,
+    collect_shards,
+    list_shards,
+    read_index,
+)
 from pipelines.corpus.pin import Pin
 from pipelines.corpus.shards import DATA, REJECTS, ShardName, group_by_unit
+from pipelines.driver.id_check import check_ids
+from pipelines.driver.rejects import sources_without_rows, too_many_rejected
 from pipelines.driver.report import RunReport
 from pipelines.driver.retire import Retirement, plan_retirement, sources_under
 from pipelines.driver.source_versions import versions_now
-from pipelines.errors import ConservationError, CorpusError
+from pipelines.errors import ConservationError, CorpusError, TooManyRejectedError
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.source.units import WorkUnit
 from pipelines.storage import Storage
 
-__all__ = ["Published", "Publisher"]
+__all__ = ["Publisher"]
 
 _STORE_THREADS = 16
+_SHOWN = 10
+_SETTLES_WITHIN_S = 60.0
+"""For so long the listing may change from look to look: beside a job that commits all the time one
+would look for as long as it runs. It publishes, too, when it ends."""
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Published:
-    """What was published.
+class _Published:
+    """What was published of a listing.
 
     Attributes:
         index: What is live.
         retirement: What is not.
-        left: Shards that exist after it.
+        shards: All that the listing held, with their footers.
+        left: Names of those that exist after it.
         unaccounted: Rows in that are not rows out.
     """
 
     index: Index
     retirement: Retirement
+    shards: Sequence[IndexedShard]
     left: Set[ShardName]
     unaccounted: list[CorpusError]
 
 
 @dataclass(frozen=True)
 class Publisher:
-    """Publishes listings of one run's output.
+    """Publishes one run's output.
 
     Attributes:
         settings: Of the run.
@@ -62,10 +81,64 @@ class Publisher:
     done: Collection[str]
     report: RunReport
 
-    def publish(self, sizes: dict[ShardName, int]) -> Published:
+    def publish(self) -> list[CorpusError]:
+        """Publish the index of what is live, delete what is retired, compare the ids.
+
+        Returns:
+            What is wrong with the corpus as it is published: the caller raises it once the report
+            is written.
+        """
+        found = self._settle(list_shards(self.storage))
+        duplicates = None
+        if self.settings.check_ids and not found.index.ids_checked:
+            # Last, and once: of a billion ids it takes half an hour, in which a run may be ended.
+            lost: FileNotFoundError | None = None
+            try:
+                duplicates = check_ids(
+                    self.storage,
+                    found.index,
+                    id_column=self.pin.layout.id_column,
+                    gone=found.retirement.gone,
+                )
+            except FileNotFoundError as error:
+                lost = error
+            sizes = list_shards(self.storage)
+            if sizes.keys() != found.left:
+                # What we have published in the end must not be older than what another job has.
+                found = self._settle(sizes, found.shards)
+                if lost:
+                    _LOG.warning("ids were not compared: another job has retired shards meanwhile")
+            elif lost:
+                raise lost
+        others = (duplicates, found.retirement.refused, self._rejected(found.retirement.live))
+        return [*found.unaccounted, *(problem for problem in others if problem is not None)]
+
+    def _settle(self, sizes: dict[ShardName, int], read: Sequence[IndexedShard] = ()) -> _Published:
+        """Publish a listing, and again while another job commits, retires or publishes meanwhile.
+
+        Args:
+            sizes: The listing.
+            read: Shards whose footers this run has read before.
+        """
+        until = time.monotonic() + _SETTLES_WITHIN_S
+        while True:
+            found = self._publish_listing(sizes, read)
+            sizes, read = list_shards(self.storage), found.shards
+            if sizes.keys() == found.left:
+                return found
+            if time.monotonic() > until:
+                _LOG.warning(
+                    "another job has committed or retired shards all the while: the index lists "
+                    "what was there before, until that job publishes or the next run does"
+                )
+                return found
+
+    def _publish_listing(
+        self, sizes: dict[ShardName, int], read: Sequence[IndexedShard]
+    ) -> _Published:
         """Publish what a listing holds, and delete what is retired."""
         published = _read_published(self.storage)
-        shards = self._collect(sizes, published)
+        shards = self._collect(sizes, published, read)
         incomplete = self._incomplete(sizes)
         unfinished = {self.units[key].source.uri for key in incomplete}
         now = self._versions_now(shards, unfinished, published)
@@ -87,18 +160,42 @@ class Publisher:
         _delete_stale_rejects(self.storage, retirement.live)
         _delete_retired(self.storage, retirement.retired)
         left = sizes.keys() - {shard.name for shard in retirement.retired}
-        return Published(index, retirement, left, self._unaccounted(retirement, incomplete, now))
+        unaccounted = self._unaccounted(retirement, incomplete, now)
+        return _Published(index, retirement, shards, left, unaccounted)
+
+    def _rejected(self, live: Iterable[IndexedShard]) -> TooManyRejectedError | None:
+        """Say which of this run's sources gave nothing; return the error if too many rows did."""
+        ours = [shard for shard in live if shard.name.unit in self.units]
+        if empty := sources_without_rows(ours):
+            shown = ", ".join(empty[:_SHOWN])
+            more = f" and {len(empty) - _SHOWN:,} more" if len(empty) > _SHOWN else ""
+            _LOG.warning(
+                "every row was rejected of %d sources: %s%s; %s says why",
+                len(empty),
+                shown,
+                more,
+                self.storage.below(REJECTS),
+            )
+        self.report.sources_all_rejected = len(empty)
+        return too_many_rejected(
+            ours, most=self.settings.max_rejected, rejects=self.storage.below(REJECTS)
+        )
 
     @property
     def _roots(self) -> set[str]:
         return {unit.source.root for unit in self.units.values()}
 
-    def _collect(self, sizes: dict[ShardName, int], published: Index | None) -> list[IndexedShard]:
-        """Return the shards of a listing; footers that the index tells are not read again."""
+    def _collect(
+        self,
+        sizes: dict[ShardName, int],
+        published: Index | None,
+        read: Sequence[IndexedShard],
+    ) -> list[IndexedShard]:
+        """Return the shards of a listing; footers that are known or in the index are not read."""
         listed = published.shards if published else ()
         # A shard that was deleted and embedded again has its old name and another footer.
         known = (s for s in listed if s.name.unit in self.done or s.name.unit not in self.units)
-        return list(collect_shards(self.storage, sizes, known).values())
+        return list(collect_shards(self.storage, sizes, [*known, *read]).values())
 
     def _incomplete(self, sizes: Iterable[ShardName]) -> list[str]:
         """Return the keys of the plan's units that a listing does not hold to their end."""

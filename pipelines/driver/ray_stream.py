@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from pipelines.actor.events import Event, event_from_row
+from encoder.errors import one_line
+from pipelines.actor.events import DeathEvent, Event, event_from_row
 from pipelines.actor.unit_embedder import UnitEmbedder
 from pipelines.actor.unit_job import UnitJob
 from pipelines.driver.pool import Pool
@@ -24,17 +26,20 @@ from pipelines.source.units import WorkUnit
 
 __all__ = ["stream_events"]
 
+_NAMES_OF_AN_ACTOR = ("class_name:", "actor_id:", "name:", "namespace:")
+_SHOWN_CHARACTERS = 400
+
 
 def stream_events(job: UnitJob, units: Sequence[WorkUnit], pool: Pool) -> Iterator[Event]:
     """Run each unit once on actors; yield their events as they send them.
 
-    A unit whose worker dies has no ending among them.
+    A unit whose worker dies has no ending among them; what Ray says of the worker is an event.
 
     Raises:
         ClusterError: Ray cannot start the workers, or the cluster is lost.
     """
     threads = str(pool.threads)
-    with _data_context(), _quiet_ray_data(), warnings.catch_warnings():
+    with _data_context(), _quiet_ray_data() as deaths, warnings.catch_warnings():
         # The named parameters that replace ray_remote_args lack max_restarts and max_task_retries
         # in 2.60, and their defaults (-1, -1) retry a unit that kills its worker for ever.
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
@@ -66,14 +71,16 @@ def stream_events(job: UnitJob, units: Sequence[WorkUnit], pool: Pool) -> Iterat
         )
         try:
             for row in events.iter_rows():
+                yield from _taken(deaths)
                 yield event_from_row(row)
+            yield from _taken(deaths)
         except RayError as error:
             # A dead worker never comes here: this is one that cannot start, or a lost cluster.
             cause = str(error).strip().rpartition("\n")[2]
             raise ClusterError(
-                f"Ray could not run the workers: {cause}; every node needs twofold installed, or "
-                "start the job with `ray job submit --working-dir`. What is committed stays: the "
-                "next run goes on from there"
+                f"Ray could not run the workers: {cause}; every node needs the same "
+                "version of twofold, or start the job with `ray job submit --working-dir`. What is "
+                "committed stays: the next run goes on from there"
             ) from error
 
 
@@ -99,21 +106,50 @@ def _data_context() -> Iterator[None]:
 
 
 class _OneLine(logging.Filter):
-    """Shortens Ray Data's report of a dead worker to one line; its log files keep the rest."""
+    """Shortens Ray Data's report of a dead worker to one line, and keeps it.
+
+    On Kubernetes Ray's own log files, which have the rest, go with the cluster.
+
+    Attributes:
+        deaths: The lines.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deaths: deque[str] = deque()
 
     def filter(self, record: logging.LogRecord) -> bool:
         if "Progress bars disabled" in str(record.msg):
             return False
         if record.exc_info and record.exc_info[1] is not None:
-            first = str(record.exc_info[1]).strip().partition("\n")[0]
-            record.msg, record.args = f"a worker died: {first}", ()
+            told = _in_one_line(record.exc_info[1])
+            self.deaths.append(told)
+            record.msg, record.args = f"a worker died: {told}", ()
             record.exc_info, record.exc_text = None, None
         return True
 
 
+def _in_one_line(error: BaseException) -> str:
+    """Return where a worker died and why, as far as Ray knows, or what it raised."""
+    if isinstance(error, RayTaskError):
+        return one_line(error.cause)[:_SHOWN_CHARACTERS]
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    if isinstance(error, ActorDiedError) and len(lines) > 1:
+        # What names the actor says nothing outside of Ray.
+        told = " ".join(line for line in lines[1:] if not line.startswith(_NAMES_OF_AN_ACTOR))
+    else:
+        told = lines[-1]
+    return told[:_SHOWN_CHARACTERS]
+
+
+def _taken(deaths: deque[str]) -> Iterator[DeathEvent]:
+    while deaths:
+        yield DeathEvent(deaths.popleft())
+
+
 @contextlib.contextmanager
-def _quiet_ray_data() -> Iterator[None]:
-    """Keep Ray Data's own messages to one line each while units run."""
+def _quiet_ray_data() -> Iterator[deque[str]]:
+    """Keep Ray Data's own messages to one line each while units run; yield those of deaths."""
     logger = logging.getLogger("ray.data")
     shorten = _OneLine()
     handlers = list(logger.handlers)
@@ -122,7 +158,7 @@ def _quiet_ray_data() -> Iterator[None]:
         handler.addFilter(shorten)
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        yield shorten.deaths
     finally:
         logger.setLevel(level)
         for handler in handlers:

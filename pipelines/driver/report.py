@@ -13,9 +13,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.actor.events import Event, ShardEvent
+from pipelines.actor.events import Event, ShardEvent, UnitEvent
 from pipelines.corpus.index import IndexedShard
-from pipelines.corpus.shards import ShardFooter
+from pipelines.corpus.shards import REJECTS, ShardFooter
 
 __all__ = ["REPORT_FILE", "RunReport", "installed_versions"]
 
@@ -39,9 +39,18 @@ _COUNTED = (
     "padded_tokens",
     "truncated",
 )
-_LIMITING_STAGES = {"wait": "reading and tokenizing", "encode": "forward", "write": "writing"}
+_MOST_REASONS = 50
+_SHOWN_REASONS = 5
+_OTHER_REASONS = "other reasons"
+"""Reasons are few, but for what a model raises, which may name the text."""
+_LIMITING_STAGES = {
+    "wait": "reading and tokenizing",
+    "encode": "forward",
+    "write_wait": "writing",
+}
 """What an actor's main thread spends its time on. It waits where reading and tokenizing, which run
-ahead of it on threads, did not keep up; their own seconds overlap with the forward."""
+ahead of it on threads, or writing behind it did not keep up; their own seconds overlap with the
+forward."""
 
 
 def installed_versions() -> dict[str, str]:
@@ -80,6 +89,7 @@ class RunReport:
     documents: int = 0
     rows: int = 0
     rejected: int = 0
+    rejected_by_reason: dict[str, int] = field(default_factory=dict)
     unreadable: int = 0
     tokens: int = 0
     padded_tokens: int = 0
@@ -88,6 +98,7 @@ class RunReport:
     peak_rss_bytes: int = 0
     retired_shards: int = 0
     sources_gone: int = 0
+    sources_all_rejected: int = 0
     sources_replanned: int = 0
     seconds_by_stage: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -101,15 +112,18 @@ class RunReport:
 
     def add(self, event: Event) -> None:
         """Count an event. Rows that another job committed first are counted as its, not ours."""
+        if isinstance(event, ShardEvent | UnitEvent):
+            for stage, seconds in event.seconds.items():
+                self.seconds_by_stage[stage] = self.seconds_by_stage.get(stage, 0.0) + seconds
         if not isinstance(event, ShardEvent):
             return
-        for stage, seconds in event.seconds.items():
-            self.seconds_by_stage[stage] = self.seconds_by_stage.get(stage, 0.0) + seconds
         self.peak_rss_bytes = max(self.peak_rss_bytes, event.peak_rss_bytes)
         if event.duplicate:
             self.duplicate_shards += 1
             return
         self._count(event.name, event.size_bytes, event.footer)
+        for reason, rows in event.reasons.items():
+            self._count_reason(reason, rows)
         self.first_commit_at = min(self.first_commit_at or event.committed_at, event.committed_at)
         self.last_commit_at = max(self.last_commit_at or 0.0, event.committed_at)
 
@@ -127,6 +141,12 @@ class RunReport:
         for counted in _COUNTED:
             setattr(self, counted, getattr(self, counted) + getattr(footer, counted))
         self.provenance = footer.provenance
+
+    def _count_reason(self, reason: str, rows: int) -> None:
+        counts = self.rejected_by_reason
+        if reason not in counts and len(counts) >= _MOST_REASONS:
+            reason = _OTHER_REASONS
+        counts[reason] = counts.get(reason, 0) + rows
 
     @property
     def wall_s(self) -> float:
@@ -201,8 +221,15 @@ class RunReport:
             ("space", self.fingerprint),
             ("output", self.output),
         ]
+        reasons = sorted(self.rejected_by_reason.items(), key=lambda counted: -counted[1])
         stages = ", ".join(f"{k} {v:,.1f}" for k, v in sorted(self.seconds_by_stage.items()))
         optional = [
+            ("rejected because", ", ".join(f"{k} ({v:,})" for k, v in reasons[:_SHOWN_REASONS])),
+            ("rejects", f"{self.output}/{REJECTS}/" if self.rejected + self.unreadable else ""),
+            (
+                "sources all rejected",
+                f"{self.sources_all_rejected:,}" if self.sources_all_rejected else "",
+            ),
             ("limited by", self.limited_by),
             ("actor seconds by stage", stages),
             ("files unreadable", f"{self.unreadable:,}" if self.unreadable else ""),

@@ -16,7 +16,6 @@ from pipelines.actor.unit_embedder import UnitEmbedder
 from pipelines.capacity.store_requests import store_requests
 from pipelines.corpus.pin import pin_output
 from pipelines.corpus.shards import DATA
-from pipelines.driver.publish import publish
 from pipelines.driver.publisher import Publisher
 from pipelines.driver.report import REPORT_FILE, RunReport
 from pipelines.settings import EmbedCorpusSettings
@@ -67,7 +66,7 @@ def run_in_this_process(root: str) -> tuple[int, int]:
     settings = EmbedCorpusSettings(input=(f"{root}/in",), output=storage.uri)
     report = RunReport(job.run_id, "", storage.uri, len(units), 0)
     by_key = {unit.key: unit for unit in units}
-    assert publish(Publisher(settings, storage, job.pin, by_key, [], report)) == []
+    assert Publisher(settings, storage, job.pin, by_key, [], report).publish() == []
     storage.replace(REPORT_FILE, report.to_json().encode())
     return len(units), shards
 

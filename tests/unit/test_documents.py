@@ -13,6 +13,7 @@ import pytest
 import pipelines.evaluate
 import pipelines.export
 import twofold
+from pipelines.driver.report import RunReport
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
@@ -139,6 +140,14 @@ def test_the_tree_in_the_readme_has_every_module_and_no_other(package):
         if entry.suffix == ".py" or (entry / "__init__.py").exists()
     }
     assert shown == there - {"__init__.py"}
+
+
+def test_every_field_of_the_report_is_explained_and_no_other():
+    text = (REPOSITORY / "docs/embedding.md").read_text(encoding="utf-8")
+    section = text.partition("\n### The report\n")[2].partition("\n## ")[0]
+    fields = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    named = [name for field in fields for name in re.findall(r"`(\w+)`", field)]
+    assert sorted(named) == sorted(RunReport("run", "f", "out", 0, 0).to_dict())
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)

@@ -31,8 +31,8 @@ PINNED = {
     "pipelines.columns": """CHAR_END CHAR_START CHUNK_INDEX EMBEDDING N_TOKENS REJECTS_SCHEMA
         RESERVED TEXT_HASH TEXT_HASH_BYTES TRUNCATED shard_schema""",
     "pipelines.errors": """ClusterError ConservationError CorpusError DuplicateIdError
-        LayoutMismatchError PruneLimitError SourceChangedError StorageError UnitFailedError
-        UnreadableSourceError VerificationError exit_code""",
+        LayoutMismatchError PruneLimitError SourceChangedError StorageError
+        TooManyRejectedError UnitFailedError UnreadableSourceError VerificationError exit_code""",
     "pipelines.source.units": "Format RangeKind Source WorkUnit",
     "serving.errors": """OverloadedError RequestError RequestTimeoutError RequestTooLargeError
         ServeError SlowClientError TextFailedError UnauthorizedError UnknownModelError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 from encoder.errors import InvalidInputError
 from encoder.settings import EncoderSettings
 from pipelines.driver import cluster
+from pipelines.driver.outcome import Outcome
 from pipelines.embed_corpus import embed_corpus, main
-from pipelines.errors import ClusterError, StorageError
+from pipelines.errors import ClusterError, StorageError, UnitFailedError
 from pipelines.settings import EmbedCorpusSettings
 
 
@@ -86,6 +88,38 @@ def test_where_the_account_cannot_be_written_the_cause_is_still_told(
     with pytest.raises(ClusterError, match="the head is gone"):
         embed_corpus(settings(tmp_path, tiny_model, tmp_path / "out"))
     assert "_report.json could not be written: the store is gone, too" in caplog.text
+
+
+def test_where_the_account_cannot_be_written_what_is_wrong_with_the_corpus_is_still_told(
+    tmp_path, tiny_model, monkeypatch, caplog
+):
+    def fail(*_: object, **__: object) -> None:
+        raise StorageError("please reduce your request rate")
+
+    def embed(*_: object) -> Outcome:
+        return Outcome({}, failures={"in.jsonl": "its worker died"})
+
+    monkeypatch.setattr("pipelines.embed_corpus._start_ray", lambda *_: object())
+    monkeypatch.setattr("pipelines.embed_corpus._embed_units", embed)
+    monkeypatch.setattr("pipelines.embed_corpus._write_account", fail)
+    with pytest.raises(UnitFailedError, match="its worker died"):
+        embed_corpus(settings(tmp_path, tiny_model, tmp_path / "out"))
+    assert "_report.json could not be written: please reduce" in caplog.text
+
+
+def test_a_run_that_ends_before_its_workers_start_has_said_which_it_is(
+    tmp_path, tiny_model, monkeypatch, caplog
+):
+    """The report in the output is then an earlier run's."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise InvalidInputError("an actor needs 64 CPUs")
+
+    monkeypatch.setattr(cluster, "start_ray", refuse)
+    caplog.set_level("INFO")
+    with pytest.raises(InvalidInputError):
+        embed_corpus(settings(tmp_path, tiny_model, tmp_path / "out"))
+    assert re.search(r"^INFO .* run [0-9a-f]{32}$", caplog.text, re.MULTILINE)
 
 
 def test_a_job_says_its_space_also_where_ray_runs_it_as_a_module(tmp_path, tiny_model):

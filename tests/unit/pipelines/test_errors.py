@@ -35,6 +35,7 @@ EXPECTED = {
     errors.ConservationError: 7,
     errors.DuplicateIdError: 7,
     errors.VerificationError: 8,
+    errors.TooManyRejectedError: 9,
 }
 
 

@@ -31,7 +31,6 @@ from pipelines.corpus import shard_file
 from pipelines.corpus.pin import pin_output
 from pipelines.corpus.shards import ShardFooter, ShardName, footer_of, serialize_shard
 from pipelines.driver.corpus_plan import plan_corpus
-from pipelines.driver.publish import publish
 from pipelines.driver.publisher import Publisher
 from pipelines.driver.report import RunReport
 from pipelines.errors import CorpusError, StorageError
@@ -87,7 +86,7 @@ def embed(
     if index:
         report = RunReport("run", pin.space.fingerprint, storage.uri, len(plan.units), 0)
         run = Publisher(settings, storage, pin, plan.units, plan.done, report)
-        assert publish(run) == []
+        assert run.publish() == []
 
 
 @pytest.fixture(scope="module")

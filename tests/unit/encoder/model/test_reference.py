@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import shutil
 import sys
@@ -436,6 +437,9 @@ def test_a_protocol_that_cannot_be_opened_is_named(uri: str, tmp_path: Path) -> 
         (type("NoCredentialsError", (Exception,), {})("Unable\nto locate"), "AWS_ACCESS_KEY_ID"),
         (FileNotFoundError("bucket"), "nothing at memory://bucket/models/x"),
         (TimeoutError("slow"), "AWS_ENDPOINT_URL"),
+        # Of this machine, not of the store.
+        (OSError(errno.ENOSPC, "No space left on device"), "cannot be kept in .*: make room there"),
+        (PermissionError(errno.EACCES, "Permission denied", "/c/x"), "or let this user write it"),
     ],
 )
 def test_what_the_store_answers_becomes_one_line_that_says_what_to_do(

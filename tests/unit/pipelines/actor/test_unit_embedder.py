@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +24,7 @@ from pipelines.actor import unit_embedder
 from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEvent, event_from_row
 from pipelines.actor.prepare import text_hash
 from pipelines.actor.unit_embedder import UnitEmbedder
-from pipelines.actor.unit_job import UnitJob
+from pipelines.actor.unit_job import UnitJob, twofold_version
 from pipelines.corpus.shards import DATA, REJECTS, ShardName, read_footer
 from pipelines.errors import StorageError, UnreadableSourceError
 from pipelines.settings import OnInvalid
@@ -142,6 +144,14 @@ def test_a_shard_holds_what_the_encoder_gave_and_its_footer_says_so(bench):
     )
     assert table["text_hash"].to_pylist() == [text_hash(text) for text in TEXTS[:3]]
     assert table["char_end"].to_pylist() == [len(text) for text in TEXTS[:3]]
+
+
+def test_every_wait_for_a_write_is_told_that_of_the_last_shard_with_the_units_end(bench):
+    events = bench.embed()
+    first, *later = shards_of(events)
+    assert "write_wait" not in first.seconds
+    assert all("write_wait" in event.seconds for event in later)
+    assert events[-1].seconds.keys() == {"write_wait"}
 
 
 def test_a_unit_that_is_complete_is_not_embedded_again(bench):
@@ -379,6 +389,8 @@ def test_rejects_are_written_before_the_data_and_in_the_order_of_the_source(benc
     assert written == [PROBE_VECTORS_FILE, f"{REJECTS}/{name}", f"{DATA}/{name}"]
     footer = shards_of(events)[0].footer
     assert (footer.documents, footer.rejected, footer.row_stop) == (2, 2, 4)
+    assert sorted(shards_of(events)[0].reasons.values()) == [1, 1]
+    assert shards_of(events)[0].reasons["text is null"] == 1
     rejects = bench.table(name, REJECTS).to_pylist()
     assert [(r["id"], r["row"], r["stage"]) for r in rejects] == [
         ("1", 1, "encode"),
@@ -421,6 +433,37 @@ def test_a_death_between_rejects_and_data_leaves_no_shard_and_the_next_try_ends_
     (name,) = bench.names()
     assert [row["row"] for row in bench.table(name, REJECTS).to_pylist()] == [1]
     assert bench.ids() == ["0"]
+
+
+def test_what_another_job_or_a_dead_try_rejected_gives_way_to_the_rejects_of_who_commits(bench):
+    jsonl(bench.source, ["fine", None])
+    bench.embed()
+    (name,) = bench.names()
+    rejects = bench.table(name, REJECTS)
+    bench.storage.delete(f"{DATA}/{name}")
+    bench.storage.replace(f"{REJECTS}/{name}", b"others")
+    bench.embed()
+    assert bench.table(name, REJECTS) == rejects
+
+
+def test_who_comes_second_to_a_shard_leaves_the_rejects_of_the_first_alone(bench, monkeypatch):
+    """The first has written its rejects, and commits just before the second would."""
+    jsonl(bench.source, ["fine", None])
+    bench.embed(a_job(bench.folder / "out", run_id="first"))
+    (name,) = bench.names()
+    data = bench.storage.read(f"{DATA}/{name}")
+    bench.storage.delete(f"{DATA}/{name}")
+    bench.storage.replace(f"{REJECTS}/{name}", b"the first one's")
+
+    def beaten(create: Callable[..., bool], storage: Storage, path: str, own: bytes) -> bool:
+        if path.startswith(DATA):
+            assert create(storage, path, data)
+        return create(storage, path, own)
+
+    patch_create(monkeypatch, beaten)
+    events = bench.embed(a_job(bench.folder / "out", run_id="second"))
+    assert [event.duplicate for event in shards_of(events)] == [True]
+    assert bench.storage.read(f"{REJECTS}/{name}") == b"the first one's"
 
 
 def test_a_row_that_makes_the_model_raise_fails_the_unit_where_none_is_tolerated(bench):
@@ -514,6 +557,25 @@ def test_a_model_that_does_not_load_is_fatal(bench, monkeypatch):
     assert (event.ending, event.message) == (Ending.FATAL, "no such model")
 
 
+def test_a_worker_without_a_model_takes_its_time_before_it_fails_the_next_unit(bench, monkeypatch):
+    """The others are yet loading; each unit that it fails has two tries left."""
+    waited: list[float] = []
+    answers: list[Exception | None] = [ModelLoadError("503"), None]
+
+    def load(_: EncoderSettings) -> Encoder:
+        if answer := answers.pop(0):
+            raise answer
+        return FakeEncoder()
+
+    monkeypatch.setattr(unit_embedder, "load_encoder", load)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    embedder = bench.embedder()
+    assert ending(list(embedder.events(bench.unit))) is Ending.FATAL
+    assert waited == []
+    assert ending(list(embedder.events(bench.unit))) is Ending.DONE
+    assert waited == [30]
+
+
 def test_what_nobody_expects_fails_the_unit_in_one_line_that_names_it(bench, monkeypatch):
     def broken(*_: object, **__: object) -> Iterator[object]:
         raise ZeroDivisionError("by\nzero")
@@ -544,14 +606,31 @@ def test_an_embedder_loads_its_model_once_for_units_at_once(bench, monkeypatch):
 
 
 def test_events_travel_as_rows_of_two_strings(bench):
+    jsonl(bench.source, [*TEXTS[:6], None])
     batch = {"unit": np.array([bench.unit.to_json()], dtype=object)}
     rows = list(bench.embedder()(batch))
     assert all(set(row) == {"kind", "body"} for row in rows)
     events = [event_from_row({name: values[0] for name, values in row.items()}) for row in rows]
-    assert events[0] == BeginEvent(bench.unit.key)
+    assert events[0] == BeginEvent(bench.unit.key, f"{socket.gethostname()}:{os.getpid()}")
     assert ordinals(events) == [0, 1, 2]
     assert ending(events) is Ending.DONE
     assert events[1].footer == read_footer(bench.storage, bench.names()[0])[0]
+    assert events[3].reasons == {"text is null": 1}
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+def test_a_worker_of_another_version_than_the_drivers_says_so_before_it_reads_a_unit(
+    bench, is_older
+):
+    """Whose settings it would ignore, and whose units it could not read."""
+    job = replace(a_job(bench.folder / "out"), version="0.2.0 (code 12345678)")
+    if is_older:  # than the check: pickled without the field
+        object.__delattr__(job, "version")
+    (row,) = bench.embedder(job)({"unit": np.array(['{"of": "another version"}'], dtype=object)})
+    event = event_from_row({name: values[0] for name, values in row.items()})
+    assert event.ending is Ending.MISMATCH
+    assert f"({'an older one' if is_older else '0.2.0 (code 12345678)'}) on " in event.message
+    assert f"found {twofold_version()}" in event.message
 
 
 def test_a_real_model_embeds_a_unit(tmp_path, tiny_model):

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import AuthenticationError
 
 from encoder.errors import InvalidInputError
 from pipelines.driver import cluster
 from pipelines.driver.cluster import start_ray
 from pipelines.driver.pool import Pool
+from pipelines.errors import ClusterError
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.storage import Storage
 
@@ -26,9 +29,15 @@ class FakeRay:
     """A Ray of 4 CPUs that is connected, that waits to be joined, or that is not there."""
 
     def __init__(
-        self, *, connected: bool = False, refusal: Exception | None = None, alive: int = 1
+        self,
+        *,
+        connected: bool = False,
+        refusal: Exception | None = None,
+        breakage: Exception | None = None,
+        alive: int = 1,
     ) -> None:
         self.connected = connected
+        self._breakage = breakage
         self._alive = alive
         self.started = False
         self._refusal = refusal
@@ -40,6 +49,8 @@ class FakeRay:
         assert not self.connected
         # As Ray does, above its own handler of C++, which aborts.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+        if self._breakage:
+            raise self._breakage
         if self._refusal and "resources" in options:
             raise self._refusal
         self.connected = True
@@ -144,6 +155,50 @@ def test_who_fixed_the_actors_is_not_told_to(monkeypatch, caplog, tmp_path):
     start(FakeRay(connected=True), monkeypatch, tmp_path, actors="1:4")
     assert ELASTIC not in caplog.text
     assert "1 to 4 actors" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "breakage",
+    [
+        RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.59.0"),
+        AuthenticationError("InvalidAuthToken: no token"),
+        ConnectionError("Failed to connect to GCS at 10.0.0.1:6379"),
+        ValueError("Can't find a `node_ip_address.json` file"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_cluster_that_cannot_be_joined_is_one_line_that_says_what_to_check(
+    monkeypatch, tmp_path, breakage
+):
+    with pytest.raises(ClusterError, match=r"check RAY_ADDRESS.*token") as refused:
+        start(FakeRay(breakage=breakage), monkeypatch, tmp_path)
+    assert " ".join(str(breakage).split("\n")[0].split()) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def test_an_address_where_nobody_listens_is_refused_before_ray_ends_the_process(
+    monkeypatch, tmp_path
+):
+    for address in (f"127.0.0.1:{free_port()}", "127.0.0.1:70000"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        fake = FakeRay()
+        with pytest.raises(ClusterError, match=f"at RAY_ADDRESS {address}, found none"):
+            start(fake, monkeypatch, tmp_path)
+        assert not fake.connected
+
+
+@pytest.mark.parametrize("address", ["auto", "local", "ray://127.0.0.1:1", ""])
+def test_an_address_that_is_no_host_and_port_is_rays_to_judge(monkeypatch, tmp_path, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    fake = FakeRay()
+    start(fake, monkeypatch, tmp_path)
+    assert fake.connected
 
 
 def test_ray_refuses_resources_for_a_cluster_that_is_there():

@@ -10,7 +10,7 @@ from encoder.errors import InvalidInputError
 from encoder.settings import EncoderSettings
 from pipelines.corpus.pin import pin_output
 from pipelines.corpus.shards import ShardName
-from pipelines.driver.corpus_plan import Plan, plan_corpus
+from pipelines.driver.corpus_plan import Plan, pin_plan, plan_again, plan_corpus
 from pipelines.errors import LayoutMismatchError
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.storage import Storage
@@ -112,3 +112,32 @@ def test_what_was_written_into_the_input_folder_is_no_document(settings):
     after = plan_beside(inside, ShardName(next(iter(before.units)), 0, last=True))
 
     assert after.sources == before.sources
+
+
+def test_of_two_jobs_that_start_together_the_second_is_refused_if_its_types_are_of_another_kind(
+    settings,
+):
+    storage = Storage(settings.output)
+    first = plan_corpus(settings, storage)
+    for name in "ab":
+        (Path(settings.input[0]) / f"{name}.jsonl").write_text('{"id": 7, "text": "a"}\n')
+    second = plan_corpus(settings, storage)  # which sees no pin either
+
+    assert pin_plan(first, storage).pin.carried.field("id").type == "string"
+    with pytest.raises(LayoutMismatchError, match=r"'id' is int64 in .*/a\.jsonl and string"):
+        pin_plan(second, storage)
+
+
+def test_a_source_that_changed_is_planned_in_its_new_version(settings):
+    source = plan_corpus(settings, Storage(settings.output)).sources[0]
+    Path(source.uri).write_text('{"id": "1", "text": "another"}\n')
+    (unit,) = plan_again(source, settings)
+    assert unit.source.version != source.version
+    assert unit.size_bytes == Path(source.uri).stat().st_size
+
+
+def test_nothing_is_left_of_a_source_that_is_gone(settings, caplog):
+    source = plan_corpus(settings, Storage(settings.output)).sources[0]
+    Path(source.uri).unlink()
+    assert plan_again(source, settings) == []
+    assert f"{source.uri} is gone since the job was planned" in caplog.text

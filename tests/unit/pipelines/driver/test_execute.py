@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 
 from encoder.errors import BackendError, InvalidInputError, ModelLoadError, SpaceMismatchError
-from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEvent
-from pipelines.driver.execute import MOST_TRIES, Outcome, run_units
+from pipelines.actor.events import BeginEvent, DeathEvent, Ending, Event, ShardEvent, UnitEvent
+from pipelines.driver.execute import run_units
+from pipelines.driver.ledger import MOST_TRIES
+from pipelines.driver.outcome import Outcome
 from pipelines.driver.pool import Pool
 from pipelines.errors import ClusterError
 from pipelines.source.units import Source, WorkUnit
@@ -280,6 +282,64 @@ def test_a_model_that_does_not_load_ends_the_run():
     rounds = Rounds(lambda _: [UnitEvent(A.key, Ending.FATAL, "no such model"), done(B)])
     with pytest.raises(ModelLoadError, match="no such model"):
         run(rounds, [A, B])
+
+
+def fatal_on(*workers: str, units: Sequence[WorkUnit] = (A, B, C)) -> list[Event]:
+    """What is heard of units that each of some workers, in turn, has no model for."""
+    return [
+        event
+        for unit, worker in zip(units, workers, strict=False)
+        for event in (BeginEvent(unit.key, worker), ended(unit, Ending.FATAL))
+    ]
+
+
+TWO = replace(POOL, min_actors=2, max_actors=2)
+
+
+def test_a_model_that_does_not_load_on_one_of_two_workers_is_that_workers_trouble_from_the_start():
+    """A full disk, an answer of a busy hub: the other is yet loading."""
+    heard = [BeginEvent(C.key, "good"), *fatal_on("full", "full"), shard_of(C), done(C)]
+    rounds = Rounds(lambda _: heard, all_but())
+    outcome, _ = run(rounds, [A, B, C], pool=TWO)
+    assert rounds.units == [[A, B, C], [A, B]]
+    assert outcome.failures == {}
+
+
+def test_a_model_that_loads_on_none_of_the_workers_ends_the_run_as_soon_as_all_have_said_so():
+    def heard(_: list[WorkUnit]) -> Iterator[Event]:
+        yield from fatal_on("one", "two")
+        pytest.fail("it goes on")
+
+    with pytest.raises(ModelLoadError, match="fatal"):
+        run(Rounds(heard), [A, B, C], pool=TWO)
+
+
+def test_a_round_whose_units_all_met_workers_without_a_model_is_the_last_whoever_did_not_start():
+    with pytest.raises(ModelLoadError):
+        run(Rounds(lambda _: fatal_on("one", "one")), [A, B], pool=TWO)
+
+
+def test_a_worker_without_a_model_that_gets_unit_after_unit_ends_a_run_that_commits_nothing():
+    units = many_units()
+    rounds = Rounds(lambda _: [begun(C), *fatal_on(*["full"] * 30, units=units)])
+    with pytest.raises(BackendError, match="17 work units are lost"):
+        run(rounds, [C, *units], pool=TWO)
+
+
+def test_a_round_that_ends_with_a_model_that_does_not_load_is_followed_by_a_pause(pauses):
+    run(Rounds(lambda _: [done(B), ended(A, Ending.FATAL)]), [A, B])
+    assert pauses == [15]
+
+
+def test_what_ray_says_of_the_workers_that_died_is_told_with_the_units_that_were_lost():
+    dies = lambda _: [begun(A), done(B), DeathEvent("ip: 10.0.0.7 OOM"), DeathEvent("ip: x")]  # noqa: E731
+    outcome, _ = run(Rounds(*[dies] * MOST_TRIES), [A, B])
+    assert "says which; Ray said: ip: 10.0.0.7 OOM | ip: x); tried 3" in outcome.failures[A.label]
+
+
+def test_what_ray_says_of_the_workers_that_died_is_told_where_they_end_the_run():
+    with pytest.raises(ClusterError, match=r"say which; Ray said: its node has died\); try"):
+        run(Rounds(lambda _: [DeathEvent("its node has died"), *deaths(17)]), [A, B, C])
 
 
 def test_a_worker_that_computes_other_vectors_ends_the_run_however_late():

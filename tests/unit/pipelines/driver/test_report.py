@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -40,7 +41,7 @@ def test_shards_are_summed_up():
     report = a_report()
     report.add(a_shard(rejected=1, documents=1, rows=4, truncated=1, unreadable=1))
     report.add(a_shard(committed_at=90.0, tokens=20, padded_tokens=20))
-    report.add(UnitEvent("a" * 32, Ending.DONE))
+    report.add(UnitEvent("a" * 32, Ending.DONE, seconds={"write_wait": 0.25}))
     found = report.to_dict()
     assert {name: found[name] for name in ("shards", "source_rows", "documents", "rows")} == {
         "shards": 2,
@@ -51,9 +52,29 @@ def test_shards_are_summed_up():
     assert (found["rejected"], found["unreadable"], found["truncated"]) == (1, 1, 1)
     assert (found["tokens"], found["padded_tokens"], found["size_bytes"]) == (30, 32, 2000)
     assert found["padding_waste"] == pytest.approx(1 - 30 / 32, abs=1e-5)
-    assert found["seconds_by_stage"] == {"encode": 3.0, "write": 0.5}
+    assert found["seconds_by_stage"] == {"encode": 3.0, "write": 0.5, "write_wait": 0.25}
     assert (found["first_commit_at"], found["last_commit_at"]) == (90.0, 100.0)
     assert found["provenance"] == {"model": "fake"}
+
+
+def test_rejects_are_counted_by_their_reason_and_the_table_says_where_they_are():
+    report = a_report()
+    report.add(replace(a_shard(rejected=3), reasons={"text is null": 1, "text is missing": 2}))
+    report.add(replace(a_shard(rejected=1), reasons={"text is null": 2}))
+    report.add(replace(a_shard(duplicate=True), reasons={"text is null": 9}))
+    assert report.to_dict()["rejected_by_reason"] == {"text is null": 3, "text is missing": 2}
+    table = " ".join(shown(report).replace("│", " ").split())
+    assert "rejected because text is null (3), text is missing (2)" in table
+    assert "rejects s3://b/out/_rejects/" in table
+    assert "rejects" not in shown(a_report())
+
+
+def test_reasons_that_are_many_are_counted_together():
+    """The model may raise something else for every text."""
+    report = a_report()
+    report.add(replace(a_shard(), reasons={f"the model raised {n}": 1 for n in range(60)}))
+    assert len(report.rejected_by_reason) == 51
+    assert report.rejected_by_reason["other reasons"] == 10
 
 
 def test_what_another_job_committed_first_is_its_and_only_its_time_is_ours():
@@ -84,9 +105,11 @@ def test_what_an_actor_encodes_in_a_second_knows_no_start_and_no_other_actor():
     ("seconds", "expected"),
     [
         # Reading and tokenizing overlap with the forward: how long they took says nothing.
-        ({"wait": 2, "encode": 97, "write": 1, "read": 500, "tokenize": 900}, "forward (97%)"),
+        ({"wait": 2, "encode": 97, "write_wait": 1, "read": 500, "tokenize": 900}, "forward (97%)"),
+        # So does writing, behind it.
+        ({"wait": 50, "encode": 20, "write": 60}, "reading and tokenizing (71%)"),
         ({"wait": 3, "encode": 1}, "reading and tokenizing (75%)"),
-        ({"wait": 1, "encode": 1, "write": 2}, "writing (50%)"),
+        ({"wait": 1, "encode": 1, "write": 5, "write_wait": 2}, "writing (50%)"),
     ],
 )
 def test_the_stage_that_limits_the_run_is_named_with_its_share(seconds, expected):

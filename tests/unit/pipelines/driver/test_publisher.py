@@ -11,11 +11,15 @@ import pytest
 
 from pipelines.corpus.index import INDEX_FILE, IndexedShard, list_shards, read_index
 from pipelines.corpus.shards import DATA, REJECTS
-from pipelines.driver import publish as publish_module
-from pipelines.driver import publisher, source_versions
-from pipelines.driver.publish import publish
+from pipelines.driver import id_check, publisher, source_versions
 from pipelines.driver.report import RunReport
-from pipelines.errors import ConservationError, CorpusError, DuplicateIdError, PruneLimitError
+from pipelines.errors import (
+    ConservationError,
+    CorpusError,
+    DuplicateIdError,
+    PruneLimitError,
+    TooManyRejectedError,
+)
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.source.units import WorkUnit
 from pipelines.storage import Storage
@@ -42,7 +46,7 @@ class Output:
             {unit.key for unit in done},
             self.report,
         )
-        problems = publish(run)
+        problems = run.publish()
         assert len(problems) <= 1
         return problems[0] if problems else None
 
@@ -101,13 +105,13 @@ def test_what_was_committed_is_published(output):
 
 def test_a_run_that_is_killed_while_it_looks_at_ids_has_published(output, monkeypatch):
     shards = write_shards(output.storage, [an_indexed_shard(A)])
-    looks = publish_module.find_duplicate_ids
+    looks = id_check.find_duplicate_ids
 
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(publish_module, "find_duplicate_ids", killed)
+        patch.setattr(id_check, "find_duplicate_ids", killed)
         with pytest.raises(KeyboardInterrupt):
             output.publish([A])
     assert output.live() == names(shards)
@@ -118,7 +122,7 @@ def test_a_run_that_is_killed_while_it_looks_at_ids_has_published(output, monkey
         looked.append(args)
         return looks(*args, **keywords)
 
-    monkeypatch.setattr(publish_module, "find_duplicate_ids", look)
+    monkeypatch.setattr(id_check, "find_duplicate_ids", look)
     assert output.publish([A], done=[A]) is None
     assert len(looked) == 1
     assert read_index(output.storage).ids_checked
@@ -135,7 +139,7 @@ def test_what_another_job_publishes_while_ids_are_looked_at_stays(output, monkey
         output.storage.replace(INDEX_FILE, theirs[0])
         return []
 
-    monkeypatch.setattr(publish_module, "find_duplicate_ids", slow)
+    monkeypatch.setattr(id_check, "find_duplicate_ids", slow)
     assert output.publish([A]) is None
     assert output.storage.read(INDEX_FILE) == theirs[0]
 
@@ -149,7 +153,7 @@ def test_what_another_job_retires_while_ids_are_looked_at_is_not_listed(
         storage.delete(f"{DATA}/{second.name}")
         raise FileNotFoundError(second.name)
 
-    monkeypatch.setattr(publish_module, "find_duplicate_ids", gone)
+    monkeypatch.setattr(id_check, "find_duplicate_ids", gone)
     output.publish([A, B])
     assert output.live() == names([first])
     assert not read_index(output.storage).ids_checked
@@ -162,7 +166,7 @@ def test_ids_that_cannot_be_looked_at_for_another_reason_are_an_error(output, mo
     def no_temporary_folder(*_: object, **__: object) -> None:
         raise FileNotFoundError("No usable temporary directory found")
 
-    monkeypatch.setattr(publish_module, "find_duplicate_ids", no_temporary_folder)
+    monkeypatch.setattr(id_check, "find_duplicate_ids", no_temporary_folder)
     with pytest.raises(FileNotFoundError):
         output.publish([A])
 
@@ -252,13 +256,13 @@ def test_ids_are_looked_at_again_only_after_a_change_or_when_they_were_not(
     output, monkeypatch, first_checked
 ):
     looked: list[int] = []
-    find = publish_module.find_duplicate_ids
+    find = id_check.find_duplicate_ids
 
     def counted(*arguments, **named):
         looked.append(1)
         return find(*arguments, **named)
 
-    monkeypatch.setattr(publish_module, "find_duplicate_ids", counted)
+    monkeypatch.setattr(id_check, "find_duplicate_ids", counted)
     write_shards(output.storage, [an_indexed_shard(A)])
     output.publish([A], check_ids=first_checked)
     output.publish([A], done=[A])
@@ -276,6 +280,38 @@ def test_rows_that_are_not_accounted_for_are_an_error_after_publishing(output):
     assert isinstance(error, ConservationError)
     assert "2 source rows, but 2 embedded and 1 rejected" in str(error)
     assert len(output.live()) == 1
+
+
+def all_rejected(unit: WorkUnit) -> IndexedShard:
+    return an_indexed_shard(unit, documents=0, rows=0, rejected=2)
+
+
+def test_a_file_whose_every_row_is_rejected_is_told_by_each_run_until_it_changes(output, caplog):
+    """The retry of the run that rejected them finds nothing to do, and would be a success."""
+    write_shards(output.storage, [all_rejected(A)])
+    for done in ([], [A]):
+        caplog.clear()
+        error = output.publish([A], done=done)
+        assert isinstance(error, TooManyRejectedError)
+        assert output.report.sources_all_rejected == 1
+        assert "every row was rejected of 1 sources: /in/a; " in caplog.text
+    write_shards(output.storage, [an_indexed_shard(NEW_A)])
+    assert output.publish([NEW_A]) is None
+    assert output.report.sources_all_rejected == 0
+
+
+def test_rows_that_were_rejected_of_other_inputs_are_not_this_runs_affair(output, caplog):
+    write_shards(output.storage, [all_rejected(A), an_indexed_shard(B)])
+    assert output.publish([B]) is None
+    assert "every row was rejected" not in caplog.text
+
+
+def test_of_many_sources_without_a_row_the_first_are_named_and_the_others_counted(output, caplog):
+    units = [a_unit(a_source(f"/in/{n:02}")) for n in range(12)]
+    write_shards(output.storage, [all_rejected(unit) for unit in units])
+    assert output.publish(units, max_rejected=1) is None
+    assert "rejected of 12 sources: /in/00, " in caplog.text
+    assert ", /in/09 and 2 more; " in caplog.text
 
 
 def test_a_unit_that_knows_its_rows_must_have_just_as_many(output):
@@ -344,6 +380,53 @@ def test_shards_that_another_job_commits_while_we_publish_are_listed_too(output,
     monkeypatch.setattr(publisher, "collect_shards", slow_look)
     assert output.publish([A, B]) is None
     assert output.live() == names([*mine, *theirs])
+
+
+@pytest.fixture
+def other_job(output, monkeypatch):
+    """Commits a shard of B beside each of the first indexes that are written, and counts them."""
+    written: list[IndexedShard] = []
+    replace = Storage.replace
+
+    def beside(self, name, data):
+        if name == INDEX_FILE and len(written) < 5:
+            written.extend(write_shards(output.storage, [an_indexed_shard(B, len(written))]))
+        return replace(self, name, data)
+
+    monkeypatch.setattr(Storage, "replace", beside)
+    monkeypatch.setattr(source_versions, "_version_now", {B.source.uri: "v1"}.get)
+    return written
+
+
+def test_an_index_is_written_until_another_job_commits_nothing_meanwhile(output, other_job):
+    mine = write_shards(output.storage, [an_indexed_shard(A)])
+    assert output.publish([A], check_ids=False) is None
+    assert len(other_job) == 5
+    assert output.live() == names([*mine, *other_job])
+
+
+def test_beside_a_job_that_commits_all_the_time_a_run_ends_all_the_same(
+    output, other_job, monkeypatch, caplog
+):
+    monkeypatch.setattr(publisher, "_SETTLES_WITHIN_S", -1.0)
+    mine = write_shards(output.storage, [an_indexed_shard(A)])
+    assert output.publish([A], check_ids=False) is None
+    assert output.live() == names(mine)
+    assert "another job has committed or retired shards all the while" in caplog.text
+
+
+def test_a_footer_is_read_once_however_often_the_listing_changes(output, other_job, monkeypatch):
+    write_shards(output.storage, [an_indexed_shard(A)])
+    opened: list[str] = []
+    original = Storage.open
+
+    def recorded(self, name, *rest):
+        opened.append(name)
+        return original(self, name, *rest)
+
+    monkeypatch.setattr(Storage, "open", recorded)
+    output.publish([A], check_ids=False)
+    assert len(opened) == len(set(opened)) == 6
 
 
 def test_a_damaged_index_is_rebuilt_from_the_shards(output, caplog):
