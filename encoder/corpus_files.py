@@ -6,22 +6,28 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
 
 from encoder.errors import InvalidInputError, one_line
 from encoder.model.object_store import open_uri
 from encoder.probe_vectors import ProbeVectors
+from encoder.records import parse_file
 from encoder.space import EmbeddingSpace
 
 __all__ = [
     "CORPUS_SPACE_FILE",
+    "CORPUS_SPACE_FORMAT",
     "PROBE_VECTORS_FILE",
     "file_of_corpus",
+    "parse_corpus_space",
     "read_corpus_probe",
     "read_corpus_space",
 ]
 
 CORPUS_SPACE_FILE = "_space.json"
+CORPUS_SPACE_FORMAT = 1
 PROBE_VECTORS_FILE = "_probe_vectors.json"
 
 
@@ -33,6 +39,7 @@ def read_corpus_space(corpus: str) -> EmbeddingSpace:
 
     Raises:
         InvalidInputError: There is no such corpus, or its file cannot be read.
+        NewerFormatError: A newer version of twofold wrote it.
     """
     where = file_of_corpus(corpus, CORPUS_SPACE_FILE)
     text = _read(corpus, CORPUS_SPACE_FILE)
@@ -42,13 +49,42 @@ def read_corpus_space(corpus: str) -> EmbeddingSpace:
             "earlier `twofold embed`"
         )
     try:
-        space = json.loads(text)["space"]
-    except (KeyError, TypeError, ValueError) as error:
+        return parse_corpus_space(text, where)
+    except InvalidInputError as error:
         raise InvalidInputError(
-            f"{where} does not say what its space is ({one_line(error)}); was it written by "
-            "`twofold embed`?"
+            f"{where} does not say what its space is ({error}); was it written by `twofold embed`?"
         ) from error
-    return EmbeddingSpace.from_dict(space)
+
+
+def parse_corpus_space(text: bytes | str, where: str) -> EmbeddingSpace:
+    """Return the space that a `_space.json` speaks of.
+
+    Args:
+        text: The file's text.
+        where: The file.
+
+    Raises:
+        NewerFormatError: A newer version of twofold wrote it.
+        InvalidInputError: It holds no space, or one that is not its fingerprint's.
+    """
+    record = parse_file(_CORPUS_SPACE, text, CORPUS_SPACE_FORMAT, where)
+    if record.fingerprint != record.space.fingerprint:
+        raise InvalidInputError(
+            f"its fingerprint is {record.fingerprint}, that of its space "
+            f"{record.space.fingerprint}: one of them was changed"
+        )
+    return record.space
+
+
+@dataclass(frozen=True)
+class _CorpusSpace:
+    """Of a `_space.json` what says the space; the layout and more stand beside it."""
+
+    fingerprint: str
+    space: EmbeddingSpace
+
+
+_CORPUS_SPACE = TypeAdapter(_CorpusSpace)
 
 
 def read_corpus_probe(corpus: str, space: EmbeddingSpace) -> ProbeVectors | None:

@@ -13,7 +13,7 @@ import pytest
 
 from encoder.backends.choice import detect_hardware
 from encoder.encoder import load_encoder
-from encoder.errors import BackendError, NonFiniteVectorsError, SpaceMismatchError
+from encoder.errors import BackendError, NewerFormatError, NonFiniteVectorsError, SpaceMismatchError
 from encoder.probe_vectors import PROBE_TEXTS, ProbeVectors, least_cosine_between
 from encoder.settings import EncoderSettings
 from encoder.space import Role
@@ -126,7 +126,9 @@ def test_vectors_that_are_not_finite_are_others():
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 0},
+        {"format": REMOVED},
+        {"unknown": 1},
         {"fingerprint": "0" * 16},
         {"texts": []},
         {"texts": ["one"]},
@@ -148,6 +150,15 @@ def test_a_damaged_file_is_refused_with_its_name(change):
     data = {name: value for name, value in data.items() if value is not REMOVED}
     with pytest.raises(SpaceMismatchError, match=r"^the-file does not hold the probe vectors"):
         ProbeVectors.from_json(json.dumps(data), SPACE, "the-file")
+
+
+def test_a_file_of_a_newer_twofold_is_no_damaged_one_and_must_not_be_deleted():
+    """Those of a later encoder in its place would be the reference of the whole corpus."""
+    data = {**json.loads(of_fake().to_json()), "format": 2}
+    with pytest.raises(NewerFormatError) as refused:
+        ProbeVectors.from_json(json.dumps(data), SPACE, "the-file")
+    assert "the-file was written by a newer version of twofold" in str(refused.value)
+    assert "delete" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff"])

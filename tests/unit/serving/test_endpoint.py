@@ -43,7 +43,8 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> QueryEndpoint:
 def corpus(tmp_path: Path) -> Path:
     """A folder that is as much of a corpus as an endpoint looks at, of the fake encoder's space."""
     made = ProbeVectors.of(WideEncoder())
-    (tmp_path / CORPUS_SPACE_FILE).write_text(json.dumps({"space": WIDE.to_dict()}))
+    pinned = {"format": 1, "fingerprint": WIDE.fingerprint, "space": WIDE.to_dict()}
+    (tmp_path / CORPUS_SPACE_FILE).write_text(json.dumps(pinned))
     (tmp_path / PROBE_VECTORS_FILE).write_text(made.to_json())
     return tmp_path
 

@@ -89,7 +89,7 @@ def test_the_record_names_its_source_and_only_the_configuration_comes_after_it(
     assert len(written) == len(mirrored.copied)
     record = json.loads(bucket.cat_file("/bucket/x/embedding_space.json"))
     assert record["source"] == {"reference": tiny_model.name, "revision": None}
-    assert EmbeddingSpace.from_dict(record["space"]) == mirrored.space
+    assert EmbeddingSpace.from_json(json.dumps(record["space"])) == mirrored.space
 
 
 def test_only_model_files_are_mirrored(tiny_model: Path, tmp_path: Path) -> None:
@@ -228,5 +228,5 @@ def test_a_model_that_is_refused_leaves_nothing_at_the_destination(
 
 def test_a_broken_record_at_the_destination_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "embedding_space.json").write_text("{")
-    with pytest.raises(ModelLoadError, match=r"embedding_space\.json is not valid JSON"):
+    with pytest.raises(ModelLoadError, match=r"embedding_space\.json: expected JSON"):
         _mirror(tiny_model, tmp_path)
