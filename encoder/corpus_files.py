@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pydantic import TypeAdapter
 
@@ -20,6 +21,7 @@ __all__ = [
     "CORPUS_SPACE_FILE",
     "CORPUS_SPACE_FORMAT",
     "PROBE_VECTORS_FILE",
+    "CorpusSpace",
     "file_of_corpus",
     "parse_corpus_space",
     "read_corpus_probe",
@@ -31,8 +33,45 @@ CORPUS_SPACE_FORMAT = 1
 PROBE_VECTORS_FILE = "_probe_vectors.json"
 
 
-def read_corpus_space(corpus: str) -> EmbeddingSpace:
-    """Return the space of a corpus' vectors.
+@dataclass(frozen=True)
+class CorpusSpace:
+    """Of a `_space.json` what it says of the vectors; the layout stands beside it.
+
+    Attributes:
+        fingerprint: Of the space.
+        space: Of every vector of the corpus.
+        provenance: Model, revision and versions of the run that created the corpus.
+    """
+
+    fingerprint: str
+    space: EmbeddingSpace
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def moved(self, provenance: Mapping[str, str]) -> str | None:
+        """Say what to do where the corpus' model is another commit on the hub now.
+
+        Args:
+            provenance: Of a model whose space is another one.
+
+        Returns:
+            The words; None where it is another model, or not from the hub.
+        """
+        model = self.provenance.get("model", "").partition("@")[0]
+        then, now = self.provenance.get("revision"), provenance.get("revision")
+        is_same = model == provenance.get("model", "").partition("@")[0]
+        if then is None or now is None or then == now or not is_same:
+            return None
+        return (
+            f"The corpus was embedded at commit {then} of {model}, this is {now}: give --model "
+            f"{model}@{then}, or a mirror of it (`twofold pull`)"
+        )
+
+
+_CORPUS_SPACE = TypeAdapter(CorpusSpace)
+
+
+def read_corpus_space(corpus: str) -> CorpusSpace:
+    """Return what a corpus says of its vectors.
 
     Args:
         corpus: Output folder of `twofold embed`, local or any fsspec URI.
@@ -56,8 +95,8 @@ def read_corpus_space(corpus: str) -> EmbeddingSpace:
         ) from error
 
 
-def parse_corpus_space(text: bytes | str, where: str) -> EmbeddingSpace:
-    """Return the space that a `_space.json` speaks of.
+def parse_corpus_space(text: bytes | str, where: str) -> CorpusSpace:
+    """Return what a `_space.json` says of the vectors.
 
     Args:
         text: The file's text.
@@ -73,18 +112,7 @@ def parse_corpus_space(text: bytes | str, where: str) -> EmbeddingSpace:
             f"its fingerprint is {record.fingerprint}, that of its space "
             f"{record.space.fingerprint}: one of them was changed"
         )
-    return record.space
-
-
-@dataclass(frozen=True)
-class _CorpusSpace:
-    """Of a `_space.json` what says the space; the layout and more stand beside it."""
-
-    fingerprint: str
-    space: EmbeddingSpace
-
-
-_CORPUS_SPACE = TypeAdapter(_CorpusSpace)
+    return record
 
 
 def read_corpus_probe(corpus: str, space: EmbeddingSpace) -> ProbeVectors | None:

@@ -14,11 +14,16 @@ from typing import Annotated, Any
 import pyarrow as pa
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter
 
-from encoder.corpus_files import CORPUS_SPACE_FILE, CORPUS_SPACE_FORMAT, parse_corpus_space
+from encoder.corpus_files import (
+    CORPUS_SPACE_FILE,
+    CORPUS_SPACE_FORMAT,
+    CorpusSpace,
+    parse_corpus_space,
+)
+from encoder.differences import shown_differences
 from encoder.errors import InvalidInputError, SpaceMismatchError
 from encoder.records import parse_record
 from encoder.space import EmbeddingSpace, Role
-from pipelines.corpus.differences import shown_differences
 from pipelines.corpus.shards import DATA
 from pipelines.errors import CorpusError, LayoutMismatchError
 from pipelines.settings import CorpusSettings, EmbeddingDtype, OnLong
@@ -116,6 +121,11 @@ class Pin:
         """What is read of every source row."""
         return CorpusColumns(self.layout.id_column, self.layout.text_columns, self.carried)
 
+    @property
+    def corpus_space(self) -> CorpusSpace:
+        """What readers of the vectors need of it."""
+        return CorpusSpace(self.space.fingerprint, self.space, self.provenance)
+
     def to_json(self) -> str:
         """Return the file's text."""
         return json.dumps(
@@ -143,7 +153,7 @@ class Pin:
             CorpusError: The file is not what twofold writes.
         """
         try:
-            space = parse_corpus_space(text, where)
+            space = parse_corpus_space(text, where).space
             record = parse_record(_FILE, text)
             schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record.arrow_schema)))
         except (InvalidInputError, OSError, ValueError) as error:
@@ -221,6 +231,7 @@ def check_pin(storage: Storage, wanted: Pin) -> Pin:
         f"{storage.uri} holds vectors of space {existing.space.fingerprint}, this job makes "
         f"{wanted.space.fingerprint}",
         existing.space.differences(wanted.space),
+        existing.corpus_space.moved(wanted.provenance),
     )
     _refuse(
         storage,
@@ -247,9 +258,10 @@ def _refuse(
     kind: type[SpaceMismatchError] | type[LayoutMismatchError],
     what: str,
     differences: dict[str, tuple[Any, Any]],
+    advice: str | None = None,
 ) -> None:
     if differences:
-        advice = "Use the same settings, or another --output"
+        advice = advice or "Use the same settings, or another --output"
         if not storage.sizes(DATA):
             pinned = storage.below(CORPUS_SPACE_FILE)
             advice += f"; it has no shards yet, so if no other job is at work, delete {pinned}"

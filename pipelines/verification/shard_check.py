@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from encoder.differences import shown_differences
 from encoder.space import EmbeddingSpace
 from pipelines.columns import (
     CHAR_END,
@@ -20,7 +21,6 @@ from pipelines.columns import (
     TRUNCATED,
     shard_schema,
 )
-from pipelines.corpus.differences import shown_differences
 from pipelines.corpus.index import IndexedShard
 from pipelines.corpus.pin import Pin
 from pipelines.corpus.shard_file import ShardFile

@@ -138,7 +138,7 @@ def test_another_space_at_the_destination_is_refused_with_the_field_that_differs
 ) -> None:
     _mirror(minilm, tmp_path / "m")
     before = _contents(tmp_path / "m")
-    with pytest.raises(SpaceMismatchError, match="max_seq_length: 256 there, 100 here"):
+    with pytest.raises(SpaceMismatchError, match="max_seq_length: mirror 256, here 100"):
         _mirror(minilm, tmp_path / "m", max_seq_length=100)
     assert _contents(tmp_path / "m") == before
 

@@ -101,5 +101,5 @@ def test_it_can_be_searched():
 
 
 def test_an_endpoint_reads_its_space_and_its_probe_vectors():
-    assert read_corpus_space(str(CORPUS)) == SPACE
+    assert read_corpus_space(str(CORPUS)).space == SPACE
     assert read_corpus_probe(str(CORPUS), SPACE) is not None

@@ -121,6 +121,17 @@ def test_provenance_is_recorded_but_not_compared(storage):
     assert pin_output(storage, replace(a_pin(), provenance={"model": "s3"})) == a_pin()
 
 
+def test_of_a_model_that_the_hub_has_moved_the_pinned_commit_is_named(storage):
+    then, now = ({"model": "org/x", "revision": commit * 40} for commit in "ab")
+    pin_output(storage, replace(a_pin(), provenance=then))
+    moved = a_pin(replace(SPACE, tokenizer_sha256="d" * 64))
+    with pytest.raises(SpaceMismatchError, match=f"give --model org/x@{'a' * 40}, or a mirror"):
+        check_pin(storage, replace(moved, provenance={**now, "model": "org/x@main"}))
+    for other in ({**now, "model": "org/y"}, {"model": "org/x"}, then):
+        with pytest.raises(SpaceMismatchError, match=r"Use the same settings"):
+            check_pin(storage, replace(moved, provenance=other))
+
+
 def test_shards_without_a_pin_are_refused(storage):
     storage.create("data/x.parquet", b"shard")
     with pytest.raises(CorpusError, match=r"has a data folder but no _space\.json"):
