@@ -6,33 +6,79 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pydantic import TypeAdapter
 
 from encoder.errors import InvalidInputError, one_line
 from encoder.model.object_store import open_uri
 from encoder.probe_vectors import ProbeVectors
+from encoder.records import parse_file
 from encoder.space import EmbeddingSpace
 
 __all__ = [
     "CORPUS_SPACE_FILE",
+    "CORPUS_SPACE_FORMAT",
     "PROBE_VECTORS_FILE",
+    "CorpusSpace",
     "file_of_corpus",
+    "parse_corpus_space",
     "read_corpus_probe",
     "read_corpus_space",
 ]
 
 CORPUS_SPACE_FILE = "_space.json"
+CORPUS_SPACE_FORMAT = 1
 PROBE_VECTORS_FILE = "_probe_vectors.json"
 
 
-def read_corpus_space(corpus: str) -> EmbeddingSpace:
-    """Return the space of a corpus' vectors.
+@dataclass(frozen=True)
+class CorpusSpace:
+    """Of a `_space.json` what it says of the vectors; the layout stands beside it.
+
+    Attributes:
+        fingerprint: Of the space.
+        space: Of every vector of the corpus.
+        provenance: Model, revision and versions of the run that created the corpus.
+    """
+
+    fingerprint: str
+    space: EmbeddingSpace
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def moved(self, provenance: Mapping[str, str]) -> str | None:
+        """Say what to do where the corpus' model is another commit on the hub now.
+
+        Args:
+            provenance: Of a model whose space is another one.
+
+        Returns:
+            The words; None where it is another model, or not from the hub.
+        """
+        model = self.provenance.get("model", "").partition("@")[0]
+        then, now = self.provenance.get("revision"), provenance.get("revision")
+        is_same = model == provenance.get("model", "").partition("@")[0]
+        if then is None or now is None or then == now or not is_same:
+            return None
+        return (
+            f"The corpus was embedded at commit {then} of {model}, this is {now}: give --model "
+            f"{model}@{then}, or a mirror of it (`twofold pull`)"
+        )
+
+
+_CORPUS_SPACE = TypeAdapter(CorpusSpace)
+
+
+def read_corpus_space(corpus: str) -> CorpusSpace:
+    """Return what a corpus says of its vectors.
 
     Args:
         corpus: Output folder of `twofold embed`, local or any fsspec URI.
 
     Raises:
         InvalidInputError: There is no such corpus, or its file cannot be read.
+        NewerFormatError: A newer version of twofold wrote it.
     """
     where = file_of_corpus(corpus, CORPUS_SPACE_FILE)
     text = _read(corpus, CORPUS_SPACE_FILE)
@@ -42,13 +88,31 @@ def read_corpus_space(corpus: str) -> EmbeddingSpace:
             "earlier `twofold embed`"
         )
     try:
-        space = json.loads(text)["space"]
-    except (KeyError, TypeError, ValueError) as error:
+        return parse_corpus_space(text, where)
+    except InvalidInputError as error:
         raise InvalidInputError(
-            f"{where} does not say what its space is ({one_line(error)}); was it written by "
-            "`twofold embed`?"
+            f"{where} does not say what its space is ({error}); was it written by `twofold embed`?"
         ) from error
-    return EmbeddingSpace.from_dict(space)
+
+
+def parse_corpus_space(text: bytes | str, where: str) -> CorpusSpace:
+    """Return what a `_space.json` says of the vectors.
+
+    Args:
+        text: The file's text.
+        where: The file.
+
+    Raises:
+        NewerFormatError: A newer version of twofold wrote it.
+        InvalidInputError: It holds no space, or one that is not its fingerprint's.
+    """
+    record = parse_file(_CORPUS_SPACE, text, CORPUS_SPACE_FORMAT, where)
+    if record.fingerprint != record.space.fingerprint:
+        raise InvalidInputError(
+            f"its fingerprint is {record.fingerprint}, that of its space "
+            f"{record.space.fingerprint}: one of them was changed"
+        )
+    return record
 
 
 def read_corpus_probe(corpus: str, space: EmbeddingSpace) -> ProbeVectors | None:

@@ -4,6 +4,7 @@
     ├── InvalidInputError      a text, a setting or a file that the caller can correct
     ├── ModelLoadError         a model that cannot be loaded as a known embedding space
     ├── SpaceMismatchError     two vectors, folders or services of different embedding spaces
+    │   └── NewerFormatError   a file of a newer twofold: whether they are is not known here
     └── BackendError           the forward failed for a reason that is not the input's
         └── NonFiniteVectorsError    some rows came out as NaN, infinite or zero; names them
 
@@ -16,6 +17,7 @@ __all__ = [
     "BackendError",
     "InvalidInputError",
     "ModelLoadError",
+    "NewerFormatError",
     "NonFiniteVectorsError",
     "SpaceMismatchError",
     "TwofoldError",
@@ -37,6 +39,10 @@ class ModelLoadError(TwofoldError):
 
 class SpaceMismatchError(TwofoldError):
     """Vectors of two embedding spaces would be mixed or compared."""
+
+
+class NewerFormatError(SpaceMismatchError):
+    """A newer version of twofold wrote a file: what it says of its vectors is not known here."""
 
 
 class BackendError(TwofoldError):

@@ -16,7 +16,7 @@ from encoder.encoder import Encoder
 from encoder.errors import ModelLoadError
 from encoder.model.description import ModelDescription, describe_model
 from encoder.model.int8_record import read_int8_record
-from encoder.probe_vectors import PROBE_TEXTS
+from encoder.probe_vectors import SHORT_PROBE_TEXTS
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace, Pooling, Role
 from encoder.tokenizer import Tokenizer
@@ -27,7 +27,7 @@ _PROBE_BATCH_TOKENS = 512
 """Padded tokens of a forward; a forward of both poolings has each text twice."""
 _PROBE_PADDING_TOKENS = 384
 """Of a short text's row: more than the windows of local attention that are in use."""
-_PACKAGES = ("torch", "transformers", "tokenizers", "openvino")
+_PACKAGES = ("twofold", "torch", "transformers", "tokenizers", "openvino")
 
 
 def load(settings: EncoderSettings) -> Encoder:
@@ -77,7 +77,7 @@ def _probe(tokenizer: Tokenizer, space: EmbeddingSpace) -> list[TokenBatch]:
     """
     poolings = {space.role(role).pooling for role in Role}
     mixes = [[Pooling.CLS, Pooling.MEAN], [Pooling.CLS]] if len(poolings) > 1 else [[*poolings]]
-    tokenized = tokenizer.tokenize(PROBE_TEXTS)
+    tokenized = tokenizer.tokenize(SHORT_PROBE_TEXTS)
     batches = plan_batches(
         tokenized.n_tokens,
         max_batch_tokens=_PROBE_BATCH_TOKENS,

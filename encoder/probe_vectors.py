@@ -18,15 +18,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict, TypeAdapter
 
 from encoder.backends.fidelity import LEAST_COSINE, cosines
 from encoder.encoder import Encoder
-from encoder.errors import BackendError, NonFiniteVectorsError, SpaceMismatchError, one_line
+from encoder.errors import (
+    BackendError,
+    InvalidInputError,
+    NonFiniteVectorsError,
+    SpaceMismatchError,
+)
+from encoder.records import parse_file
 from encoder.space import EmbeddingSpace, Role
 
-__all__ = ["PROBE_TEXTS", "ProbeVectors", "least_cosine_between"]
+__all__ = ["PROBE_TEXTS", "SHORT_PROBE_TEXTS", "ProbeVectors", "least_cosine_between"]
 
-PROBE_TEXTS = (
+SHORT_PROBE_TEXTS = (
     "jobs",
     "Who wrote it?",
     "how to reverse a list in python",
@@ -38,6 +45,17 @@ PROBE_TEXTS = (
     "0 1 2 3 5 8 13 21 34 55 89 144 233 377 610 { } [ ] ( ) < > = + - * / | & ^ % $ # @ ! " * 2,
 )
 """Fixed texts of 3 to 130 tokens: words, a question, prose, digits, other scripts, punctuation."""
+
+PROBE_TEXTS = (
+    *SHORT_PROBE_TEXTS,
+    " ".join(
+        f"Line {n} of file {n * n % 89} is read by worker {n * 7 % 13}, which counts {n**3 % 997}."
+        for n in range(1, 81)
+    ),
+)
+"""Those, and one of more than 1024 tokens: how far attention reaches (local attention, scaled
+positions) and where texts are cut shows in no shorter one. A ModernBERT whose config.json made it
+look four times as far passed all of the others; at 194 tokens its cosine was 0.91."""
 
 _FORMAT = 1
 _SHOWN_CHARACTERS = 40
@@ -187,32 +205,49 @@ class ProbeVectors:
             where: The file, for the error.
 
         Raises:
+            NewerFormatError: A newer version of twofold wrote it.
             SpaceMismatchError: The file is of another space, or damaged, so that nobody can know.
         """
         try:
-            data = json.loads(text)
-            if data["format"] != _FORMAT:
-                raise ValueError(f"format {data['format']}, expected {_FORMAT}")
-            if data["fingerprint"] != space.fingerprint:
-                raise ValueError(f"space {data['fingerprint']}, expected {space.fingerprint}")
-            texts = tuple(map(str, data["texts"]))
+            found = parse_file(_FILE, text, _FORMAT, where)
+            if found.fingerprint != space.fingerprint:
+                raise InvalidInputError(f"space {found.fingerprint}, expected {space.fingerprint}")
             with np.errstate(over="ignore"):  # to infinity, which is refused below
                 vectors = {
-                    role: np.array(data[role.value], float).astype(np.float32) for role in Role
+                    role: np.array(getattr(found, role.value), float).astype(np.float32)
+                    for role in Role
                 }
-            if shapes := {v.shape for v in vectors.values()} - {(len(texts), space.dimension)}:
-                raise ValueError(f"vectors {shapes}, expected {(len(texts), space.dimension)}")
+            expected = (len(found.texts), space.dimension)
+            if shapes := {v.shape for v in vectors.values()} - {expected}:
+                raise InvalidInputError(f"vectors {shapes}, expected {expected}")
             if not all(np.isfinite(v).all() and v.any(axis=1).all() for v in vectors.values()):
-                raise ValueError("vectors that are zero or not finite")
-            if not texts or data["provenance"]["dtype"] not in LEAST_COSINE:
-                raise ValueError("no texts, or a precision that is not known")
-            return cls(space.fingerprint, str(data["host"]), texts, vectors, data["provenance"])
-        except (ArithmeticError, KeyError, TypeError, ValueError) as error:
+                raise InvalidInputError("vectors that are zero or not finite")
+            if not found.texts or found.provenance.get("dtype") not in LEAST_COSINE:
+                raise InvalidInputError("no texts, or a precision that is not known")
+        except (InvalidInputError, ValueError) as error:  # rows of many lengths are no array
             raise SpaceMismatchError(
-                f"{where} does not hold the probe vectors of its corpus ({one_line(error)}); "
-                "restore the file, or delete it: the next run that embeds something writes those "
-                "of its encoder"
+                f"{where} does not hold the probe vectors of its corpus ({error}); restore the "
+                "file, or delete it: the next run that embeds something writes those of its encoder"
             ) from error
+        return cls(space.fingerprint, found.host, found.texts, vectors, found.provenance)
+
+
+@dataclass(frozen=True)
+class _ProbeFile:
+    """The content of a `_probe_vectors.json`; the vectors are (N, D) each."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    format: int
+    fingerprint: str
+    host: str
+    provenance: dict[str, str]
+    texts: tuple[str, ...]
+    query: list[list[float]]
+    document: list[list[float]]
+
+
+_FILE = TypeAdapter(_ProbeFile)
 
 
 def least_cosine_between(one: str, other: str) -> float:

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import Enum, StrEnum
 from functools import cached_property
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter
+
 from encoder.errors import InvalidInputError
+from encoder.records import parse_record
 
 __all__ = ["EmbeddingSpace", "Pooling", "Role", "RoleEncoding"]
 
@@ -50,6 +53,8 @@ class RoleEncoding:
         prompt: Text put in front of every input of this role; empty for none.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     pooling: Pooling
     prompt: str = ""
 
@@ -69,6 +74,8 @@ class EmbeddingSpace:
         truncate_dim: Leading dimensions kept (Matryoshka models), or None for all of them.
         dimension: Length of the vectors that come out, after `truncate_dim`.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     weights_sha256: str
     tokenizer_sha256: str
@@ -97,41 +104,18 @@ class EmbeddingSpace:
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> EmbeddingSpace:
-        """Rebuild a space from `to_dict`.
+    def from_json(cls, text: str | bytes) -> EmbeddingSpace:
+        """Rebuild a space from `to_json`.
 
         Raises:
             InvalidInputError: A field is missing, unknown or of another type.
         """
-        expected = {f.name for f in fields(cls)}
-        if set(data) != expected:
+        try:
+            return parse_record(_ADAPTER, text)
+        except InvalidInputError as error:
             raise InvalidInputError(
-                f"an embedding space has the fields {sorted(expected)}, found {sorted(data)}; "
-                "the file was written by another version of twofold or by hand"
-            )
-        try:
-            roles = {
-                name: RoleEncoding(Pooling(data[name]["pooling"]), str(data[name]["prompt"]))
-                for name in ("query", "document")
-            }
-            return cls(**{**data, **roles})
-        except (KeyError, TypeError, ValueError) as error:
-            raise InvalidInputError(f"not an embedding space: {error!r}") from error
-
-    @classmethod
-    def from_json(cls, text: str) -> EmbeddingSpace:
-        """Rebuild a space from `to_json`.
-
-        Raises:
-            InvalidInputError: The text is not the JSON of an embedding space.
-        """
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise InvalidInputError(f"an embedding space is JSON, found: {error}") from error
-        if not isinstance(data, dict):
-            raise InvalidInputError(f"an embedding space is a JSON object, found {type(data)}")
-        return cls.from_dict(data)
+                f"not an embedding space of this version of twofold: {error}"
+            ) from error
 
     def summary(self) -> str:
         """Return what a person checks before a long job: roles, prompts, lengths."""
@@ -150,6 +134,9 @@ class EmbeddingSpace:
         """Return the fields in which two spaces differ, as name -> (ours, theirs)."""
         ours, theirs = self.to_dict(), other.to_dict()
         return {name: (ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]}
+
+
+_ADAPTER = TypeAdapter(EmbeddingSpace)
 
 
 def _plain(fields_of_one: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from rich.console import Console
 from command_line.boundary import run_command
 from command_line.parse import parse_settings
 from encoder.errors import InvalidInputError, TwofoldError, one_line
-from encoder.model.reference import ModelReference
 from pipelines.actor.events import Event
 from pipelines.actor.unit_job import UnitJob
 from pipelines.driver.corpus_plan import Plan, pin_plan, plan_again, plan_corpus
@@ -155,7 +154,7 @@ def _embed_units(
         pin=plan.pin,
         encoder=settings.encoder.model_copy(
             update={
-                "model": str(ModelReference.parse(settings.encoder.model)),
+                "model": plan.model,
                 "num_threads": settings.encoder.num_threads or pool.threads,
                 "device": pool.device,
             }

@@ -5,6 +5,7 @@ A Serve config gives the same settings below `args:`. This module must not use
 would silently pass a plain dict for one that it cannot evaluate.
 """
 
+import logging
 import os
 from typing import Any, cast
 
@@ -14,7 +15,8 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
 from command_line.sources import from_environment, merge, nested
-from encoder.model.reference import ModelReference
+from encoder.errors import ModelLoadError
+from encoder.model.reference import ModelReference, at_commit
 from encoder.placement import device_with
 from serving.autoscaling import ReplicasForLoad
 from serving.endpoint import QueryEndpoint
@@ -24,6 +26,7 @@ from serving.settings import ScalingSettings, ServingSettings
 __all__ = ["DEPLOYMENT_NAME", "alive_nodes", "build_app"]
 
 DEPLOYMENT_NAME = "QueryEndpoint"
+_logger = logging.getLogger("ray.serve")
 _MAX_ONGOING_REQUESTS = 20_000
 """More than the connections that one HAProxy takes where `ray_environment` says how many."""
 _HEALTH_CHECK_PERIOD_S = 10.0
@@ -42,7 +45,7 @@ def build_app(args: ServingSettings) -> serve.Application:
     size = replica_size(args.scaling, args.encoder, alive_nodes())
     # Replicas are in other folders than whoever gave a relative one.
     where = {
-        "model": str(ModelReference.parse(args.encoder.model)),
+        "model": str(_at_commit(ModelReference.parse(args.encoder.model))),
         "device": device_with(args.encoder, size.num_gpus),
     }
     encoder = args.encoder.model_copy(update=where)
@@ -74,6 +77,16 @@ def alive_nodes() -> list[dict[str, float]]:
         return [{"CPU": float(os.cpu_count() or 1)}]
     nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's, without types
     return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+def _at_commit(model: ModelReference) -> ModelReference:
+    """Return the model at its commit of now: a replica that starts later must load the same."""
+    try:
+        return at_commit(model)
+    except ModelLoadError as error:
+        # Replicas may reach what cannot be reached from here, and say it if they do not.
+        _logger.warning("each replica looks up the commit of %s by itself: %s", model, error)
+        return model
 
 
 def _replicas(scaling: ScalingSettings) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from encoder.corpus_files import (
     PROBE_VECTORS_FILE,
@@ -10,6 +11,7 @@ from encoder.corpus_files import (
     read_corpus_probe,
     read_corpus_space,
 )
+from encoder.differences import shown_differences
 from encoder.encoder import Encoder
 from encoder.errors import SpaceMismatchError
 from encoder.space import EmbeddingSpace
@@ -26,7 +28,7 @@ def check_corpus(corpus: str, encoder: Encoder) -> None:
         SpaceMismatchError: It is of another space, or computes other vectors in the same one.
         InvalidInputError: There is no such corpus, or it cannot be read.
     """
-    check_corpus_space(corpus, encoder.space)
+    check_corpus_space(corpus, encoder.space, encoder.provenance)
     known = read_corpus_probe(corpus, encoder.space)
     if known is None:
         _logger.warning(
@@ -39,21 +41,25 @@ def check_corpus(corpus: str, encoder: Encoder) -> None:
         known.check(encoder, file_of_corpus(corpus, PROBE_VECTORS_FILE))
 
 
-def check_corpus_space(corpus: str, space: EmbeddingSpace) -> None:
+def check_corpus_space(corpus: str, space: EmbeddingSpace, provenance: Mapping[str, str]) -> None:
     """Check that a corpus' vectors can be compared with those of a space.
+
+    Args:
+        corpus: Output folder of `twofold embed`, or its URI.
+        space: The space.
+        provenance: Of the model that spans it.
 
     Raises:
         SpaceMismatchError: They cannot; names the fields that differ.
         InvalidInputError: There is no such corpus.
     """
     theirs = read_corpus_space(corpus)
-    differences = space.differences(theirs)
+    differences = theirs.space.differences(space)
     if differences:
-        fields = "; ".join(
-            f"{name}: there {there!r}, here {here!r}" for name, (here, there) in differences.items()
+        advice = theirs.moved(provenance) or (
+            "Serve the model and settings it was embedded with, or embed it again"
         )
         raise SpaceMismatchError(
             f"{corpus} holds vectors of space {theirs.fingerprint}, this endpoint makes "
-            f"{space.fingerprint}: {fields}. Serve the model and settings it was embedded with, or "
-            "embed it again"
+            f"{space.fingerprint}: {shown_differences(differences)}. {advice}"
         )

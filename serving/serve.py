@@ -206,10 +206,10 @@ def _check_here(settings: ServeCommandSettings) -> None:
     from encoder.model.description import describe_model
     from serving.corpus_check import check_corpus_space
 
-    space = describe_model(settings.encoder).space
-    _logger.info("embedding space %s", space.summary())
+    model = describe_model(settings.encoder)
+    _logger.info("embedding space %s", model.space.summary())
     if settings.corpus is not None:
-        check_corpus_space(settings.corpus, space)
+        check_corpus_space(settings.corpus, model.space, model.provenance)
 
 
 def _ready_line(settings: ServeCommandSettings) -> str:

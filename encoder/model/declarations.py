@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from encoder.errors import InvalidInputError, ModelLoadError
-from encoder.model.folder import SPACE_FILE, as_json_object, parse_json
+from encoder.model.folder import SPACE_FILE
+from encoder.records import parse_file
 from encoder.settings import DEFAULT_MODEL, EncoderSettings
 from encoder.space import EmbeddingSpace, Pooling
 
@@ -113,23 +115,15 @@ def parse_space_file(content: bytes, origin: str) -> EmbeddingSpace:
     """Return the space in an `embedding_space.json` that was read from `origin`.
 
     Raises:
-        ModelLoadError: It is not one, or another version of twofold wrote it.
+        ModelLoadError: It is not one.
+        NewerFormatError: A newer version of twofold mirrored the model.
     """
-    data = as_json_object(parse_json(content, origin), origin)
-    if data.get("format") != SPACE_FILE_FORMAT:
-        raise ModelLoadError(
-            f"{origin}: expected format {SPACE_FILE_FORMAT}, found {data.get('format')!r}; use the "
-            "version of twofold that mirrored the model, or mirror it again with this one"
-        )
-    space = data.get("space")
-    if not isinstance(space, dict):
-        raise ModelLoadError(f"{origin} has no space; mirror the model again with `twofold pull`")
     try:
-        read = EmbeddingSpace.from_dict(space)
+        return parse_file(_SPACE_FILE, content, SPACE_FILE_FORMAT, origin).space
     except InvalidInputError as error:
-        raise ModelLoadError(f"{origin}: {error}") from error
-    _check_types(read, origin)
-    return read
+        raise ModelLoadError(
+            f"{origin}: {error}; mirror the model again with `twofold pull`"
+        ) from error
 
 
 def render_space_file(space: EmbeddingSpace, *, reference: str, revision: str | None) -> bytes:
@@ -145,18 +139,11 @@ def render_space_file(space: EmbeddingSpace, *, reference: str, revision: str | 
     return (json.dumps(record, indent=2) + "\n").encode()
 
 
-def _check_types(space: EmbeddingSpace, origin: str) -> None:
-    expected: dict[str, tuple[Any, type]] = {
-        "weights_sha256": (space.weights_sha256, str),
-        "tokenizer_sha256": (space.tokenizer_sha256, str),
-        "normalize": (space.normalize, bool),
-        "max_seq_length": (space.max_seq_length, int),
-        "dimension": (space.dimension, int),
-    }
-    if space.truncate_dim is not None:
-        expected["truncate_dim"] = (space.truncate_dim, int)
-    for name, (value, kind) in expected.items():
-        if type(value) is not kind:
-            raise ModelLoadError(
-                f"{origin}: {name} must be {kind.__name__}, found {value!r}; mirror the model again"
-            )
+@dataclass(frozen=True)
+class _SpaceFile:
+    """What counts of an `embedding_space.json`; where the model was copied from does not."""
+
+    space: EmbeddingSpace
+
+
+_SPACE_FILE = TypeAdapter(_SpaceFile)

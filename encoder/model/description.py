@@ -5,7 +5,7 @@ This is what a driver needs of a model; it imports neither torch nor transformer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from encoder.model.declared_space import load_space
 from encoder.model.files import ModelFiles, read_model_files
@@ -22,12 +22,14 @@ class ModelDescription:
     """A model's files and space.
 
     Attributes:
+        reference: The model, at the commit that the hub gave: whoever loads it later is told this.
         files: The model's local files.
         space: The embedding space under the settings.
         provenance: The reference, the revision where the hub gave one, and with dtype int8 the
             digest of the graph.
     """
 
+    reference: ModelReference
     files: ModelFiles
     space: EmbeddingSpace
     provenance: dict[str, str]
@@ -48,4 +50,9 @@ def describe_model(settings: EncoderSettings) -> ModelDescription:
         provenance["revision"] = resolved.revision
     if settings.dtype is DtypeName.INT8:
         provenance["int8_graph"] = read_int8_record(resolved.folder).graph_sha256
-    return ModelDescription(files, load_space(files, settings, reference), provenance)
+    return ModelDescription(
+        replace(reference, revision=resolved.revision),
+        files,
+        load_space(files, settings, reference),
+        provenance,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -23,13 +24,19 @@ _HTTP_UNAUTHORIZED = 401
 _HTTP_FORBIDDEN = 403
 
 
-def download_from_hub(name: str, revision: str | None, cache_dir: Path | None) -> Path:
+def download_from_hub(
+    name: str,
+    revision: str | None,
+    cache_dir: Path | None,
+    patterns: Sequence[str] = MODEL_FILE_PATTERNS,
+) -> Path:
     """Return the folder of the model's commit, downloaded or from the cache.
 
     Args:
         name: `org/name`.
         revision: Branch, tag or commit; None for the default branch.
         cache_dir: None for the cache that every Hugging Face library shares.
+        patterns: Which of its files.
 
     Raises:
         ModelLoadError: The model is unknown, not open to this user, or out of reach and not cached.
@@ -39,7 +46,7 @@ def download_from_hub(name: str, revision: str | None, cache_dir: Path | None) -
             name,
             revision=revision,
             cache_dir=cache_dir,
-            allow_patterns=list(MODEL_FILE_PATTERNS),
+            allow_patterns=list(patterns),
         )
     except Exception as error:
         # Everything below (validation, HTTP client, disk) has classes of its own, and the HTTP

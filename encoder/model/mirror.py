@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from encoder.differences import shown_differences
 from encoder.errors import SpaceMismatchError
 from encoder.model.declarations import render_space_file
 from encoder.model.declared_space import load_space
@@ -112,10 +113,7 @@ def _refuse_other_space(recorded: EmbeddingSpace, space: EmbeddingSpace, uri: st
     """Check that a mirror's record is of the space that is about to be mirrored there."""
     differences = recorded.differences(space)
     if differences:
-        shown = "; ".join(
-            f"{name}: {theirs!r} there, {ours!r} here"
-            for name, (theirs, ours) in differences.items()
-        )
+        shown = shown_differences(differences, "mirror")
         raise SpaceMismatchError(
             f"{uri} mirrors another embedding space ({shown}); give another folder as --to"
         )

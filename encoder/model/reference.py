@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -20,7 +20,7 @@ from encoder.model.folder import CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE
 from encoder.model.hub import download_from_hub
 from encoder.model.object_store import download_folder
 
-__all__ = ["ModelReference", "ReferenceKind", "ResolvedModel", "resolve"]
+__all__ = ["ModelReference", "ReferenceKind", "ResolvedModel", "at_commit", "resolve"]
 
 _PACKAGE_PREFIX = "package:"
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>\S+))?", re.ASCII)
@@ -145,6 +145,20 @@ def resolve(reference: ModelReference, cache_dir: Path | None = None) -> Resolve
     else:
         folder = _local_folder(reference.name)
     return ResolvedModel(folder, None)
+
+
+def at_commit(reference: ModelReference) -> ModelReference:
+    """Return a hub's model at the commit that its branch or tag names now; others as they are.
+
+    Whoever loads a model later, or elsewhere, is told the commit: a branch may have moved.
+
+    Raises:
+        ModelLoadError: The hub cannot be reached, and the cache does not know the commit.
+    """
+    if reference.kind is not ReferenceKind.HUB:
+        return reference
+    folder = download_from_hub(reference.name, reference.revision, None, [CONFIG_FILE])
+    return replace(reference, revision=folder.name)
 
 
 def _exists(text: str) -> bool:

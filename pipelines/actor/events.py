@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from pipelines.corpus.shards import ShardFooter
 
 __all__ = [
@@ -113,6 +115,9 @@ class DeathEvent:
 
 Event = BeginEvent | ShardEvent | UnitEvent | DeathEvent
 _KINDS = {BeginEvent: "begin", ShardEvent: "shard", UnitEvent: "unit"}
+_ADAPTERS: dict[str, TypeAdapter[Event]] = {
+    name: TypeAdapter(kind) for kind, name in _KINDS.items()
+}
 
 
 def event_to_row(event: Event) -> dict[str, list[str]]:
@@ -122,9 +127,4 @@ def event_to_row(event: Event) -> dict[str, list[str]]:
 
 def event_from_row(row: Mapping[str, Any]) -> Event:
     """Rebuild an event from a row of `event_to_row`."""
-    body = json.loads(row["body"])
-    if row["kind"] == "begin":
-        return BeginEvent(**body)
-    if row["kind"] == "shard":
-        return ShardEvent(**{**body, "footer": ShardFooter.from_dict(body["footer"])})
-    return UnitEvent(**{**body, "ending": Ending(body["ending"])})
+    return _ADAPTERS[row["kind"]].validate_json(row["body"])

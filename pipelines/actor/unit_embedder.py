@@ -19,6 +19,7 @@ from functools import partial
 
 import numpy as np
 
+from encoder.differences import shown_differences
 from encoder.encoder import Encoder, load_encoder
 from encoder.errors import BackendError, ModelLoadError, SpaceMismatchError, TwofoldError
 from encoder.probe_vectors import ProbeVectors
@@ -29,7 +30,6 @@ from pipelines.actor.prepare import PreparedBatch, prepare
 from pipelines.actor.shard_stream import bad_row_error, check_version, cut_into_shards, documents_of
 from pipelines.actor.shard_writer import ShardWriter
 from pipelines.actor.unit_job import UnitJob, twofold_version
-from pipelines.corpus.differences import shown_differences
 from pipelines.corpus.probe_vectors import agree_on_probe_vectors
 from pipelines.corpus.shards import DATA, ShardName, UnitShards, group_by_unit, read_footer
 from pipelines.errors import SourceChangedError, StorageError

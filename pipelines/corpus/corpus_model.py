@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from encoder.differences import shown_differences
 from encoder.errors import ModelLoadError, SpaceMismatchError
 from encoder.model.declared_space import load_space
 from encoder.model.files import ModelFiles, read_model_files
 from encoder.model.reference import ModelReference, resolve
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace
-from pipelines.corpus.differences import shown_differences
 from pipelines.corpus.pin import Pin
 
 __all__ = ["CorpusModel", "check_space", "encoder_settings_of", "find_corpus_model"]

@@ -9,17 +9,24 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter
 
-from encoder.corpus_files import CORPUS_SPACE_FILE
+from encoder.corpus_files import (
+    CORPUS_SPACE_FILE,
+    CORPUS_SPACE_FORMAT,
+    CorpusSpace,
+    parse_corpus_space,
+)
+from encoder.differences import shown_differences
 from encoder.errors import InvalidInputError, SpaceMismatchError
-from encoder.space import EmbeddingSpace
-from pipelines.corpus.differences import shown_differences
+from encoder.records import parse_record
+from encoder.space import EmbeddingSpace, Role
 from pipelines.corpus.shards import DATA
 from pipelines.errors import CorpusError, LayoutMismatchError
-from pipelines.settings import CorpusSettings, OnLong
+from pipelines.settings import CorpusSettings, EmbeddingDtype, OnLong
 from pipelines.source.corpus_columns import CorpusColumns
 from pipelines.storage import Storage
 
@@ -32,7 +39,10 @@ __all__ = [
     "require_pin",
 ]
 
-_FORMAT = 1
+
+def _as_pairs(value: object) -> object:
+    """Return what stands in the file as an object as the pairs of which it consists."""
+    return tuple(value.items()) if isinstance(value, dict) else value
 
 
 @dataclass(frozen=True)
@@ -51,12 +61,14 @@ class CorpusLayout:
         unit_bytes: Input bytes of a work unit.
     """
 
-    role: str
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    role: Role
     id_column: str
     text_columns: tuple[str, ...]
-    carried: tuple[tuple[str, str], ...]
-    embedding_dtype: str
-    on_long: str
+    carried: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_as_pairs)]
+    embedding_dtype: EmbeddingDtype
+    on_long: OnLong
     chunk_overlap: int
     rows_per_shard: int
     unit_bytes: int
@@ -65,12 +77,12 @@ class CorpusLayout:
     def of(cls, settings: CorpusSettings, columns: CorpusColumns) -> CorpusLayout:
         """Return the layout that a run's settings and sources ask for."""
         return cls(
-            role=settings.role.value,
+            role=settings.role,
             id_column=columns.id_column,
             text_columns=columns.text_columns,
             carried=tuple((field.name, str(field.type)) for field in columns.carried),
             embedding_dtype=settings.embedding_dtype,
-            on_long=settings.on_long.value,
+            on_long=settings.on_long,
             chunk_overlap=settings.chunk_overlap if settings.on_long is OnLong.CHUNK else 0,
             rows_per_shard=settings.rows_per_shard,
             unit_bytes=settings.unit_bytes,
@@ -109,11 +121,16 @@ class Pin:
         """What is read of every source row."""
         return CorpusColumns(self.layout.id_column, self.layout.text_columns, self.carried)
 
+    @property
+    def corpus_space(self) -> CorpusSpace:
+        """What readers of the vectors need of it."""
+        return CorpusSpace(self.space.fingerprint, self.space, self.provenance)
+
     def to_json(self) -> str:
         """Return the file's text."""
         return json.dumps(
             {
-                "format": _FORMAT,
+                "format": CORPUS_SPACE_FORMAT,
                 "fingerprint": self.space.fingerprint,
                 "space": self.space.to_dict(),
                 "layout": {**asdict(self.layout), "carried": dict(self.layout.carried)},
@@ -132,28 +149,36 @@ class Pin:
             where: The file, for the error.
 
         Raises:
-            CorpusError: The file is not what this version of twofold writes.
+            NewerFormatError: A newer version of twofold wrote it.
+            CorpusError: The file is not what twofold writes.
         """
         try:
-            data = json.loads(text)
-            if data["format"] != _FORMAT:
-                raise InvalidInputError(f"format {data['format']}, expected {_FORMAT}")
-            layout = {
-                **data["layout"],
-                "text_columns": tuple(data["layout"]["text_columns"]),
-                "carried": tuple(data["layout"]["carried"].items()),
-            }
-            return cls(
-                space=EmbeddingSpace.from_dict(data["space"]),
-                layout=CorpusLayout(**layout),
-                carried=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(data["arrow_schema"]))),
-                provenance=data["provenance"],
-            )
-        except (InvalidInputError, KeyError, OSError, TypeError, ValueError) as error:
+            space = parse_corpus_space(text, where).space
+            record = parse_record(_FILE, text)
+            schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record.arrow_schema)))
+        except (InvalidInputError, OSError, ValueError) as error:
             raise CorpusError(
-                f"{where} is not a corpus pin of this version of twofold ({error}); point --output "
-                "at another folder, or restore the file"
+                f"{where} is not a corpus pin of this version of twofold ({error}); restore the "
+                "file, or point --output at another folder"
             ) from error
+        return cls(space, record.layout, schema, record.provenance)
+
+
+@dataclass(frozen=True)
+class _PinFile:
+    """The content of `_space.json`."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    format: int
+    fingerprint: str
+    space: EmbeddingSpace
+    layout: CorpusLayout
+    arrow_schema: str
+    provenance: dict[str, str]
+
+
+_FILE = TypeAdapter(_PinFile)
 
 
 def read_pin(storage: Storage) -> Pin | None:
@@ -206,6 +231,7 @@ def check_pin(storage: Storage, wanted: Pin) -> Pin:
         f"{storage.uri} holds vectors of space {existing.space.fingerprint}, this job makes "
         f"{wanted.space.fingerprint}",
         existing.space.differences(wanted.space),
+        existing.corpus_space.moved(wanted.provenance),
     )
     _refuse(
         storage,
@@ -232,9 +258,10 @@ def _refuse(
     kind: type[SpaceMismatchError] | type[LayoutMismatchError],
     what: str,
     differences: dict[str, tuple[Any, Any]],
+    advice: str | None = None,
 ) -> None:
     if differences:
-        advice = "Use the same settings, or another --output"
+        advice = advice or "Use the same settings, or another --output"
         if not storage.sizes(DATA):
             pinned = storage.below(CORPUS_SPACE_FILE)
             advice += f"; it has no shards yet, so if no other job is at work, delete {pinned}"

@@ -2,22 +2,23 @@
 
 Name: `<unit key>-<ordinal>[-last].parquet`. A unit's shards are written in order, so a listing of
 names alone says how far each unit is and whether it is complete.
-Footer: two entries in the Parquet metadata, `twofold.space` (the embedding space) and
-`twofold.shard` (`ShardFooter`): everything that the index, a resume and `verify` need.
+Footer: three entries in the Parquet metadata, `twofold.format` (a number), `twofold.space` (the
+embedding space) and `twofold.shard` (`ShardFooter`): what index, resume and `verify` need.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ConfigDict, TypeAdapter
 
 from encoder.errors import InvalidInputError
+from encoder.records import check_format, parse_record
 from encoder.space import EmbeddingSpace
 from pipelines.columns import EMBEDDING, REJECTS_SCHEMA, TEXT_HASH
 from pipelines.errors import CorpusError
@@ -40,6 +41,9 @@ DATA = "data"
 REJECTS = "_rejects"
 _SPACE_KEY = b"twofold.space"
 _SHARD_KEY = b"twofold.shard"
+_FORMAT_KEY = b"twofold.format"
+_FORMAT = 1
+"""Of the footer; shards that do not say theirs are of this one."""
 _NAME = re.compile(r"(?P<unit>[0-9a-f]{32})-(?P<ordinal>\d{5,})(?P<last>-last)?\.parquet")
 
 
@@ -122,6 +126,8 @@ class ShardFooter:
         provenance: Model reference, backend, dtype, versions: not part of the space.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     source: str
     version: str
     format: str
@@ -147,19 +153,8 @@ class ShardFooter:
         """Return the footer entry."""
         return json.dumps(asdict(self), sort_keys=True)
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> ShardFooter:
-        """Rebuild a footer.
 
-        Raises:
-            CorpusError: Fields are missing or unknown.
-        """
-        try:
-            return cls(**data)
-        except TypeError as error:
-            raise CorpusError(
-                f"not the footer of a shard of this version of twofold: {error}"
-            ) from error
+_FOOTER = TypeAdapter(ShardFooter)
 
 
 def serialize_shard(table: pa.Table, footer: ShardFooter, space: EmbeddingSpace) -> bytes:
@@ -168,7 +163,11 @@ def serialize_shard(table: pa.Table, footer: ShardFooter, space: EmbeddingSpace)
     Vectors are stored plain and uncompressed (they do not compress, and reading stays a copy); the
     other columns are dictionary-encoded and zstd-compressed.
     """
-    metadata = {_SPACE_KEY: space.to_json().encode(), _SHARD_KEY: footer.to_json().encode()}
+    metadata = {
+        _FORMAT_KEY: str(_FORMAT).encode(),
+        _SPACE_KEY: space.to_json().encode(),
+        _SHARD_KEY: footer.to_json().encode(),
+    }
     plain = {EMBEDDING, TEXT_HASH}
     others = [
         leaf
@@ -217,16 +216,22 @@ def footer_of(schema: pa.Schema, name: str) -> tuple[ShardFooter, EmbeddingSpace
     """Return what the Arrow schema metadata of a shard says.
 
     Raises:
-        CorpusError: The file has no such metadata, or other: it is not a shard of this version.
+        NewerFormatError: A newer version of twofold wrote the shard.
+        CorpusError: The file has no such metadata, or other: it is not a shard.
     """
     metadata = schema.metadata or {}
     if _SPACE_KEY not in metadata or _SHARD_KEY not in metadata:
         raise CorpusError(f"{name} has no twofold footer; it was not written by `twofold embed`")
     try:
-        footer = ShardFooter.from_dict(json.loads(metadata[_SHARD_KEY]))
-        return footer, EmbeddingSpace.from_json(metadata[_SPACE_KEY].decode())
-    except (CorpusError, InvalidInputError, ValueError) as error:
-        raise CorpusError(f"{name}: {error}") from error
+        check_format(_number(metadata.get(_FORMAT_KEY, b"1")), _FORMAT, name)
+        footer = parse_record(_FOOTER, metadata[_SHARD_KEY])
+        return footer, EmbeddingSpace.from_json(metadata[_SPACE_KEY])
+    except InvalidInputError as error:
+        raise CorpusError(f"{name} has a footer that twofold does not write: {error}") from error
+
+
+def _number(text: bytes) -> int | bytes:
+    return int(text) if text.isdigit() else text
 
 
 def read_footer(storage: Storage, name: ShardName) -> tuple[ShardFooter, EmbeddingSpace]:

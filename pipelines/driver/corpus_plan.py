@@ -33,6 +33,7 @@ class Plan:
         sources: The input files.
         columns: What they say of their columns.
         pin: Space and layout of what it would write.
+        model: Reference of its model, at the commit that the hub has now.
         units: All work units, by key.
         done: Keys of the units that are complete in the output.
         has_shards: Whether the output holds shards of any of these units.
@@ -41,6 +42,7 @@ class Plan:
     sources: list[Source]
     columns: CorpusColumns
     pin: Pin
+    model: str
     units: dict[str, WorkUnit]
     done: frozenset[str]
     has_shards: bool
@@ -81,7 +83,8 @@ def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
     sources, columns = look_at_inputs(
         settings, pass_through=settings.columns, written=storage.below(DATA)
     )
-    wanted = pin_of(settings, columns, describe_model(settings.encoder))
+    model = describe_model(settings.encoder)
+    wanted = pin_of(settings, columns, model)
     pin = check_pin(storage, wanted)
     if pin is wanted:
         columns.require_types()
@@ -91,7 +94,8 @@ def plan_corpus(settings: EmbedCorpusSettings, storage: Storage) -> Plan:
     committed = group_by_unit(storage.sizes(DATA))
     done = frozenset(u.key for u in units if u.key in committed and committed[u.key].complete)
     has_shards = any(unit.key in committed for unit in units)
-    return Plan(sources, columns, pin, {unit.key: unit for unit in units}, done, has_shards)
+    by_key = {unit.key: unit for unit in units}
+    return Plan(sources, columns, pin, str(model.reference), by_key, done, has_shards)
 
 
 def pin_plan(plan: Plan, storage: Storage) -> Plan:

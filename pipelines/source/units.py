@@ -12,6 +12,8 @@ import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+from pydantic import TypeAdapter
+
 __all__ = ["Format", "RangeKind", "Source", "WorkUnit"]
 
 _KEY_HEX_DIGITS = 32
@@ -108,9 +110,7 @@ class WorkUnit:
     @classmethod
     def from_json(cls, text: str) -> WorkUnit:
         """Rebuild a unit from `to_json`."""
-        data = json.loads(text)
-        source = data.pop("source")
-        source["format"] = Format(source["format"])
-        source["partition"] = tuple((name, value) for name, value in source["partition"])
-        data["kind"] = RangeKind(data["kind"])
-        return cls(source=Source(**source), **data)
+        return _UNIT.validate_json(text)
+
+
+_UNIT = TypeAdapter(WorkUnit)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from encoder.differences import shown_differences
 from encoder.space import EmbeddingSpace
 from pipelines.columns import (
     CHAR_END,
@@ -20,7 +21,6 @@ from pipelines.columns import (
     TRUNCATED,
     shard_schema,
 )
-from pipelines.corpus.differences import shown_differences
 from pipelines.corpus.index import IndexedShard
 from pipelines.corpus.pin import Pin
 from pipelines.corpus.shard_file import ShardFile
@@ -33,7 +33,6 @@ __all__ = ["CheckedShard", "check_shard"]
 
 _BATCH_ROWS = 4096
 _NORM_TOLERANCE = {"float32": 1e-5, "float16": 2e-3}
-_KINDS = {"str": str, "int": int, "bool": bool, "dict[str, str]": dict}
 
 
 @dataclass(frozen=True)
@@ -93,20 +92,10 @@ def check_shard(
     except CorpusError as error:
         is_readable = False
         problems.append(str(error))
-    if footer is not None and not all(_has_its_type(footer, field) for field in _FIELDS):
-        footer, is_readable = None, False
-        problems.append("its footer holds values of other types than twofold writes")
     if footer is not None:
         problems += _rejects_problems(storage, name, footer, has_rejects=has_rejects)
     lines = tuple(p if str(name) in p else f"{name}: {p}" for p in problems)
     return CheckedShard(name, size_bytes, footer, is_readable, lines)
-
-
-_FIELDS = tuple((field.name, str(field.type)) for field in fields(ShardFooter))
-
-
-def _has_its_type(footer: ShardFooter, field: tuple[str, str]) -> bool:
-    return isinstance(getattr(footer, field[0]), _KINDS[field[1]])
 
 
 def _expected_schema(pin: Pin) -> pa.Schema:

@@ -170,7 +170,7 @@ def test_another_pooling_than_the_corpus_is_refused_with_both_values(
 
     [said] = error_lines(capfd.readouterr().err)
     assert code == 3
-    assert "query: there {'pooling': 'mean', 'prompt': ''}, here {'pooling': 'cls'" in said
+    assert 'query: corpus {"pooling": "mean", "prompt": ""}, here {"pooling": "cls"' in said
     assert "document: " not in said, "it differs in one field only"
 
 

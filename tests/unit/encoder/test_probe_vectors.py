@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,18 @@ import pytest
 
 from encoder.backends.choice import detect_hardware
 from encoder.encoder import load_encoder
-from encoder.errors import BackendError, NonFiniteVectorsError, SpaceMismatchError
-from encoder.probe_vectors import PROBE_TEXTS, ProbeVectors, least_cosine_between
+from encoder.errors import BackendError, NewerFormatError, NonFiniteVectorsError, SpaceMismatchError
+from encoder.probe_vectors import (
+    PROBE_TEXTS,
+    SHORT_PROBE_TEXTS,
+    ProbeVectors,
+    least_cosine_between,
+)
 from encoder.settings import EncoderSettings
 from encoder.space import Role
+from encoder.tokenizer import Tokenizer
 from support.fake_encoder import SPACE, FakeEncoder
+from support.transformers import tiny_transformer
 
 WHERE = "s3://lake/vectors/_probe_vectors.json"
 REMOVED = "(removed)"
@@ -126,17 +134,19 @@ def test_vectors_that_are_not_finite_are_others():
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 0},
+        {"format": REMOVED},
+        {"unknown": 1},
         {"fingerprint": "0" * 16},
         {"texts": []},
         {"texts": ["one"]},
         {"query": [[1.0]]},
         {"query": "nonsense"},
         {"document": [[1.0, None]]},
-        {"document": [[0.0] * 4] * 8},
-        {"document": [[10**400] * 4] * 8},
-        {"document": [[1e300] * 4] * 8},
-        {"query": [[math.nan] * 4] * 8},
+        {"document": [[0.0] * 4] * len(PROBE_TEXTS)},
+        {"document": [[10**400] * 4] * len(PROBE_TEXTS)},
+        {"document": [[1e300] * 4] * len(PROBE_TEXTS)},
+        {"query": [[math.nan] * 4] * len(PROBE_TEXTS)},
         {"host": REMOVED},
         {"provenance": {}},
         {"provenance": {"dtype": "float8"}},
@@ -148,6 +158,15 @@ def test_a_damaged_file_is_refused_with_its_name(change):
     data = {name: value for name, value in data.items() if value != REMOVED}
     with pytest.raises(SpaceMismatchError, match=r"^the-file does not hold the probe vectors"):
         ProbeVectors.from_json(json.dumps(data), SPACE, "the-file")
+
+
+def test_a_file_of_a_newer_twofold_is_no_damaged_one_and_must_not_be_deleted():
+    """Those of a later encoder in its place would be the reference of the whole corpus."""
+    data = {**json.loads(of_fake().to_json()), "format": 2}
+    with pytest.raises(NewerFormatError) as refused:
+        ProbeVectors.from_json(json.dumps(data), SPACE, "the-file")
+    assert "the-file was written by a newer version of twofold" in str(refused.value)
+    assert "delete" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff"])
@@ -222,6 +241,38 @@ def test_an_edited_configuration_is_the_same_space_and_other_vectors(tiny_model,
     assert other.space.fingerprint == known.fingerprint
     with pytest.raises(SpaceMismatchError, match="config"):
         known.check(other, WHERE)
+
+
+def test_how_far_attention_reaches_shows_in_a_text_that_is_longer(tiny_model, tmp_path):
+    """Of a text within the window, a wider one is the same."""
+    narrow = Path(shutil.copytree(tiny_model, tmp_path / "narrow"))
+    tiny_transformer(
+        "modernbert",
+        vocab_size=json.loads((narrow / "config.json").read_text())["vocab_size"],
+        max_position_embeddings=1024,
+        local_attention=400,
+        **{"bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3},
+    ).save_pretrained(narrow)
+    (narrow / "tokenizer_config.json").write_text('{"model_max_length": 1024}')
+    wide = edited(narrow, tmp_path / "wide", local_attention=1600)
+    one, other = load_encoder(settings(narrow)), load_encoder(settings(wide))
+    assert one.space == other.space
+    ProbeVectors.of(one, SHORT_PROBE_TEXTS).check(other, WHERE)
+    with pytest.raises(SpaceMismatchError, match="'Line 1 of file"):
+        ProbeVectors.of(one).check(other, WHERE)
+
+
+def test_one_text_is_longer_than_a_thousand_tokens(tiny_model):
+    n_tokens = Tokenizer(tiny_model / "tokenizer.json", 8192).tokenize(PROBE_TEXTS).n_tokens
+    assert n_tokens[:-1].max() < 200
+    assert 1024 < n_tokens[-1] < 2048
+
+
+def test_another_version_of_twofold_alone_is_no_reason_to_refuse(tiny_model):
+    encoder = load_encoder(settings(tiny_model))
+    assert encoder.provenance["twofold"] == version("twofold")
+    known = ProbeVectors.of(encoder)
+    replace(known, provenance={**known.provenance, "twofold": "0.0.1"}).check(encoder, WHERE)
 
 
 @pytest.mark.parametrize("changes", [{"backend": "openvino"}, {"dtype": "bfloat16"}], ids=str)

@@ -60,7 +60,6 @@ def test_a_person_can_check_a_space_in_one_line():
 @given(spaces)
 def test_a_space_survives_json(space: EmbeddingSpace):
     assert EmbeddingSpace.from_json(space.to_json()) == space
-    assert EmbeddingSpace.from_dict(json.loads(json.dumps(space.to_dict()))) == space
 
 
 @given(spaces, spaces)
@@ -105,12 +104,37 @@ def without(name: str) -> dict[str, object]:
         without("normalize"),
         {**NOINSTRUCT.to_dict(), "revision": "main"},
         {**NOINSTRUCT.to_dict(), "query": {"pooling": "max", "prompt": ""}},
-        {**NOINSTRUCT.to_dict(), "query": {"pooling": "mean"}},
+        {**NOINSTRUCT.to_dict(), "query": {"prompt": ""}},
         {**NOINSTRUCT.to_dict(), "query": None},
     ],
 )
 def test_what_is_not_a_space_is_refused(data: dict[str, object]):
     with pytest.raises(InvalidInputError, match="embedding space"):
+        EmbeddingSpace.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"normalize": "false"}, "normalize: expected a valid boolean, found 'false'"),
+        ({"dimension": "384"}, "dimension: expected a valid integer, found '384'"),
+        ({"max_seq_length": None}, "max_seq_length: expected a valid integer, found None"),
+        ({"max_seq_length": True}, "max_seq_length: expected a valid integer, found True"),
+        (
+            {"query": {"pooling": "max", "prompt": ""}},
+            "query.pooling: expected 'cls' or 'mean', found 'max'",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_what_was_expected_and_found(changes, problem):
+    with pytest.raises(InvalidInputError, match=f"{problem}$"):
+        EmbeddingSpace.from_json(json.dumps({**NOINSTRUCT.to_dict(), **changes}))
+
+
+def test_what_a_later_version_may_say_of_a_role_is_refused_and_never_passed_over():
+    data = NOINSTRUCT.to_dict()
+    data["document"]["suffix"] = " [SEP]"
+    with pytest.raises(InvalidInputError, match=r"document\.suffix: expected no such field"):
         EmbeddingSpace.from_json(json.dumps(data))
 
 

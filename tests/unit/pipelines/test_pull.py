@@ -85,4 +85,4 @@ def test_another_space_at_the_destination_exits_with_3(
     arguments = ["--model", str(tiny_model), "--to", str(tmp_path / "m")]
     assert main(arguments) == 0
     assert main([*arguments, "--no-normalize"]) == 3
-    assert "normalize: True there, False here" in capsys.readouterr().err
+    assert "normalize: mirror true, here false" in capsys.readouterr().err

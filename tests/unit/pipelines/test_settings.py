@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
 from pipelines.columns import RESERVED
+from pipelines.corpus.pin import CorpusLayout
 from pipelines.settings import Actors, EmbedCorpusSettings
+from pipelines.source.corpus_columns import CorpusColumns
 from pipelines.source.units import Format
 
 
@@ -96,3 +101,20 @@ def test_settings_cannot_be_changed_after_they_were_read():
     given = settings()
     with pytest.raises(ValidationError, match="frozen"):
         given.output = "elsewhere"
+
+
+def test_what_a_corpus_is_pinned_to_by_default_is_the_same_in_every_version_of_twofold():
+    # Who gave no flag has these pinned: with others the next run of the same command is refused.
+    layout = CorpusLayout.of(settings(), CorpusColumns("id", ("text",), pa.schema([])))
+    assert asdict(layout) == {
+        "role": "document",
+        "id_column": "id",
+        "text_columns": ("text",),
+        "carried": (),
+        "embedding_dtype": "float32",
+        "on_long": "truncate",
+        "chunk_overlap": 0,
+        "rows_per_shard": 10_000,
+        "unit_bytes": 67_108_864,
+    }
+    assert settings(on_long="chunk").chunk_overlap == 64

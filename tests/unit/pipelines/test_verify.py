@@ -299,7 +299,7 @@ def test_a_footer_of_another_range_than_the_name_is_found(output):
 def test_a_footer_without_its_types_is_found(output):
     name = shards(output)[0]
     rewrite(output, name, footer=lambda f: replace(f, row_stop=str(f.row_stop)))
-    assert naming(name, "values of other types", findings(output))
+    assert naming(name, "row_stop: expected a valid integer", findings(output))
 
 
 def test_a_shard_under_the_name_of_another_is_found(output):

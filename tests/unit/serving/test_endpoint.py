@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -24,6 +25,7 @@ from serving import endpoint as module
 from serving import metrics
 from serving.access_log import AccessLog
 from serving.before_serve import BeforeServe
+from serving.corpus_check import check_corpus_space
 from serving.embed_request import EmbedRequest
 from serving.endpoint import QueryEndpoint
 from serving.errors import OverloadedError, ServeError
@@ -43,7 +45,8 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> QueryEndpoint:
 def corpus(tmp_path: Path) -> Path:
     """A folder that is as much of a corpus as an endpoint looks at, of the fake encoder's space."""
     made = ProbeVectors.of(WideEncoder())
-    (tmp_path / CORPUS_SPACE_FILE).write_text(json.dumps({"space": WIDE.to_dict()}))
+    pinned = {"format": 1, "fingerprint": WIDE.fingerprint, "space": WIDE.to_dict()}
+    (tmp_path / CORPUS_SPACE_FILE).write_text(json.dumps(pinned))
     (tmp_path / PROBE_VECTORS_FILE).write_text(made.to_json())
     return tmp_path
 
@@ -69,6 +72,20 @@ def test_a_replica_that_computes_other_vectors_than_its_corpus_does_not_start(
         SpaceMismatchError, match=f"other vectors .* wrote {corpus}/_probe.*as query"
     ):
         replica_of(corpus)
+
+
+def test_a_replica_of_a_model_that_the_hub_has_moved_is_told_the_corpus_commit(
+    endpoint: QueryEndpoint, corpus: Path, monkeypatch: pytest.MonkeyPatch
+):
+    other = replace(WIDE, tokenizer_sha256="d" * 64)
+    pinned = json.loads((corpus / CORPUS_SPACE_FILE).read_text())
+    pinned |= {"fingerprint": other.fingerprint, "space": other.to_dict()}
+    pinned |= {"provenance": {"model": "org/x", "revision": "a" * 40}}
+    (corpus / CORPUS_SPACE_FILE).write_text(json.dumps(pinned))
+    with pytest.raises(SpaceMismatchError, match=r"tokenizer_sha256: corpus .*Serve the model"):
+        check_corpus_space(str(corpus), WIDE, {"model": "org/x"})
+    with pytest.raises(SpaceMismatchError, match=f"give --model org/x@{'a' * 40}"):
+        check_corpus_space(str(corpus), WIDE, {"model": "org/x@v2", "revision": "b" * 40})
 
 
 def test_a_replica_beside_a_corpus_without_probe_vectors_says_what_is_not_known(

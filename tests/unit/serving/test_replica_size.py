@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -96,6 +97,14 @@ def test_variables_lie_below_what_an_application_is_given(monkeypatch):
     settings, _ = app.build_app(given)._bound_deployment.init_args
     assert (settings.encoder.model, settings.limits.max_inputs) == ("org/given", 7)
     assert (settings.scaling.min_replicas, settings.scaling.most_replicas) == (2, 3)
+
+
+def test_a_replica_that_starts_later_loads_the_commit_of_now(monkeypatch):
+    monkeypatch.setattr(app, "alive_nodes", lambda: [{"CPU": 8.0}])
+    monkeypatch.setattr(app, "at_commit", lambda model: replace(model, revision="a" * 40))
+    settings, _ = app.build_app(ServingSettings(model="org/x@v2"))._bound_deployment.init_args
+    assert settings.encoder.model == f"org/x@{'a' * 40}"
+    assert settings.model_names == ("org/x@v2",)
 
 
 def test_a_replica_finds_a_folder_that_was_named_from_elsewhere(monkeypatch, tmp_path):

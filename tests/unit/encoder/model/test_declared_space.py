@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import AutoModel
 
-from encoder.errors import ModelLoadError
+from encoder.errors import ModelLoadError, NewerFormatError
 from encoder.model.declarations import render_space_file
 from encoder.model.declared_space import load_space
 from encoder.model.files import read_model_files
@@ -500,7 +500,7 @@ def test_a_mirror_whose_files_changed_is_refused_with_both_digests(saved: Path, 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": 2},
+        {"format": 0},
         {"space": None},
         {"space": {}},
         {"space": {"max_seq_length": "64"}},
@@ -516,6 +516,13 @@ def test_a_record_that_was_edited_is_refused(saved: Path, changes: dict[str, Any
         changes = {"space": {**record["space"], **changes["space"]}}
     _write(path, {**record, **changes})
     with pytest.raises(ModelLoadError, match=r"embedding_space\.json"):
+        _space(saved)
+
+
+def test_a_mirror_of_a_newer_twofold_is_left_as_it_is(saved: Path) -> None:
+    path = _mirror(saved, _space(saved)) / "embedding_space.json"
+    _write(path, {**json.loads(path.read_text()), "format": 2})
+    with pytest.raises(NewerFormatError, match=r"embedding_space\.json .* newer .* upgrade"):
         _space(saved)
 
 

@@ -89,7 +89,7 @@ def test_the_record_names_its_source_and_only_the_configuration_comes_after_it(
     assert len(written) == len(mirrored.copied)
     record = json.loads(bucket.cat_file("/bucket/x/embedding_space.json"))
     assert record["source"] == {"reference": tiny_model.name, "revision": None}
-    assert EmbeddingSpace.from_dict(record["space"]) == mirrored.space
+    assert EmbeddingSpace.from_json(json.dumps(record["space"])) == mirrored.space
 
 
 def test_only_model_files_are_mirrored(tiny_model: Path, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_another_space_at_the_destination_is_refused_with_the_field_that_differs
 ) -> None:
     _mirror(minilm, tmp_path / "m")
     before = _contents(tmp_path / "m")
-    with pytest.raises(SpaceMismatchError, match="max_seq_length: 256 there, 100 here"):
+    with pytest.raises(SpaceMismatchError, match="max_seq_length: mirror 256, here 100"):
         _mirror(minilm, tmp_path / "m", max_seq_length=100)
     assert _contents(tmp_path / "m") == before
 
@@ -228,5 +228,5 @@ def test_a_model_that_is_refused_leaves_nothing_at_the_destination(
 
 def test_a_broken_record_at_the_destination_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "embedding_space.json").write_text("{")
-    with pytest.raises(ModelLoadError, match=r"embedding_space\.json is not valid JSON"):
+    with pytest.raises(ModelLoadError, match=r"embedding_space\.json: expected JSON"):
         _mirror(tiny_model, tmp_path)

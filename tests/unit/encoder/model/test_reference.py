@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from encoder.errors import ModelLoadError
 from encoder.model.files import read_model_files
-from encoder.model.reference import ModelReference, ReferenceKind, resolve
+from encoder.model.reference import ModelReference, ReferenceKind, at_commit, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -221,6 +221,26 @@ def test_a_cached_hub_model_loads_offline_with_its_commit(
     resolved = resolve(ModelReference.parse(text), tmp_path)
     assert (resolved.folder, resolved.revision) == (snapshot, COMMIT)
     assert read_model_files(resolved.folder).hidden_size == 32
+
+
+def test_a_hub_model_is_handed_on_at_its_commit_for_which_one_small_file_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, str | None, list[str]]] = []
+
+    def record(name: str, *, revision: str | None, allow_patterns: list[str], **_: Any) -> str:
+        asked.append((name, revision, allow_patterns))
+        return f"/cache/snapshots/{COMMIT}"
+
+    monkeypatch.setattr("encoder.model.hub.snapshot_download", record)
+    assert str(at_commit(ModelReference.parse("org/name@v2"))) == f"org/name@{COMMIT}"
+    assert asked == [("org/name", "v2", ["config.json"])]
+
+
+@pytest.mark.parametrize("text", ["/models/x", "s3://lake/models/x", "package:models"])
+def test_what_is_not_the_hubs_has_no_commit(text: str) -> None:
+    reference = ModelReference.parse(text)
+    assert at_commit(reference) == reference
 
 
 def test_a_hub_model_that_is_not_cached_offline_tells_how_to_mirror_it(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from encoder.errors import NewerFormatError
 from pipelines.corpus import index as index_module
 from pipelines.corpus.index import (
     INDEX_FILE,
@@ -157,3 +158,10 @@ def test_a_damaged_index_says_that_it_may_be_deleted(storage, text):
     storage.replace(INDEX_FILE, text.encode())
     with pytest.raises(CorpusError, match=r"_index\.json is not an index .* delete it"):
         read_index(storage)
+
+
+def test_an_index_of_a_newer_twofold_is_not_to_be_deleted(storage):
+    storage.replace(INDEX_FILE, b'{"format": 2}')
+    with pytest.raises(NewerFormatError, match=r"_index\.json was written by a newer") as refused:
+        read_index(storage)
+    assert "delete" not in str(refused.value)

@@ -10,8 +10,8 @@ from threading import Barrier
 import pyarrow as pa
 import pytest
 
-from encoder.corpus_files import CORPUS_SPACE_FILE
-from encoder.errors import SpaceMismatchError
+from encoder.corpus_files import CORPUS_SPACE_FILE, read_corpus_space
+from encoder.errors import InvalidInputError, NewerFormatError, SpaceMismatchError
 from encoder.space import EmbeddingSpace, Pooling, RoleEncoding
 from pipelines.corpus.pin import (
     CorpusLayout,
@@ -121,6 +121,17 @@ def test_provenance_is_recorded_but_not_compared(storage):
     assert pin_output(storage, replace(a_pin(), provenance={"model": "s3"})) == a_pin()
 
 
+def test_of_a_model_that_the_hub_has_moved_the_pinned_commit_is_named(storage):
+    then, now = ({"model": "org/x", "revision": commit * 40} for commit in "ab")
+    pin_output(storage, replace(a_pin(), provenance=then))
+    moved = a_pin(replace(SPACE, tokenizer_sha256="d" * 64))
+    with pytest.raises(SpaceMismatchError, match=f"give --model org/x@{'a' * 40}, or a mirror"):
+        check_pin(storage, replace(moved, provenance={**now, "model": "org/x@main"}))
+    for other in ({**now, "model": "org/y"}, {"model": "org/x"}, then):
+        with pytest.raises(SpaceMismatchError, match=r"Use the same settings"):
+            check_pin(storage, replace(moved, provenance=other))
+
+
 def test_shards_without_a_pin_are_refused(storage):
     storage.create("data/x.parquet", b"shard")
     with pytest.raises(CorpusError, match=r"has a data folder but no _space\.json"):
@@ -182,7 +193,8 @@ def test_an_overlap_counts_only_where_texts_are_chunked():
         "",
         "[]",
         "{}",
-        '{"format": 2}',
+        '{"format": 0}',
+        a_pin().to_json().replace('"format": 1,', ""),
         a_pin().to_json().replace("rows_per_shard", "rows"),
         a_pin().to_json().replace('"arrow_schema": "', '"arrow_schema": "AAAA'),
     ],
@@ -191,6 +203,42 @@ def test_a_damaged_pin_is_named_with_what_to_do(storage, text):
     storage.create(CORPUS_SPACE_FILE, text.encode())
     with pytest.raises(CorpusError, match=r"_space\.json is not a corpus pin .* another folder"):
         read_pin(storage)
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        (('"truncate"', '"summarise"'), "layout.on_long: expected 'truncate', 'chunk' or 'reject'"),
+        (('"float32"', '"int8"'), "layout.embedding_dtype: expected 'float32' or 'float16'"),
+        (('"role": "document"', '"role": "x"'), "layout.role: expected 'query' or 'document'"),
+        (('"unit_bytes"', '"chunker": 2, "unit_bytes"'), "layout.chunker: expected no such field"),
+        (('"unit_bytes": 1000000', '"unit_bytes": "1"'), "unit_bytes: expected a valid integer"),
+    ],
+)
+def test_a_layout_of_other_values_is_refused_with_the_field(storage, written, problem):
+    text = a_pin().to_json()
+    assert text.replace(*written) != text
+    storage.create(CORPUS_SPACE_FILE, text.replace(*written).encode())
+    with pytest.raises(CorpusError, match=problem):
+        read_pin(storage)
+
+
+def test_a_space_that_is_not_its_fingerprints_is_refused(storage):
+    text = a_pin().to_json().replace('"normalize": true', '"normalize": false')
+    storage.create(CORPUS_SPACE_FILE, text.encode())
+    with pytest.raises(CorpusError, match=f"its fingerprint is {SPACE.fingerprint}, that of its"):
+        read_pin(storage)
+    with pytest.raises(InvalidInputError, match=r"its fingerprint is .* one of them was changed"):
+        read_corpus_space(storage.uri)
+
+
+def test_a_pin_of_a_newer_twofold_is_left_as_it_is(storage):
+    """Whatever else stands in it: the job and the endpoint say the same."""
+    pin = {**json.loads(a_pin().to_json()), "format": 2, "storage": "int8"}
+    storage.create(CORPUS_SPACE_FILE, json.dumps(pin).encode())
+    for read in (lambda: read_pin(storage), lambda: read_corpus_space(storage.uri)):
+        with pytest.raises(NewerFormatError, match=r"_space\.json .* newer .* format 1, found 2"):
+            read()
 
 
 def test_a_folder_that_must_be_a_corpus_but_is_none_is_named(storage):

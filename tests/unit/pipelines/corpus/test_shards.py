@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from encoder.errors import NewerFormatError
 from pipelines.corpus.shards import (
     DATA,
     ShardName,
@@ -116,6 +117,25 @@ def test_a_parquet_file_without_a_footer_of_ours_is_named():
 def test_a_footer_that_is_not_one_is_named(shard):
     with pytest.raises(CorpusError, match=r"x\.parquet"):
         footer_of(with_metadata(**{"twofold.shard": shard}), "x.parquet")
+
+
+def test_a_footer_of_a_newer_twofold_is_told_from_a_damaged_one():
+    shard = json.dumps({**json.loads(a_footer().to_json()), "news": 1})
+    schema = with_metadata(**{"twofold.format": "2", "twofold.shard": shard})
+    with pytest.raises(NewerFormatError, match=r"x\.parquet was written by a newer version"):
+        footer_of(schema, "x.parquet")
+
+
+@pytest.mark.parametrize("found", ["0", "x", "", "-1"])
+def test_a_footer_of_no_format_is_named(found):
+    with pytest.raises(CorpusError, match=r"x\.parquet .*format: expected 1"):
+        footer_of(with_metadata(**{"twofold.format": found}), "x.parquet")
+
+
+def test_a_footer_says_its_format_and_one_that_does_not_is_of_the_first():
+    written = pq.read_schema(pa.BufferReader(serialize_shard(a_table(), a_footer(), SPACE)))
+    assert written.metadata[b"twofold.format"] == b"1"
+    assert footer_of(with_metadata(), "x.parquet") == footer_of(written, "x.parquet")
 
 
 def test_a_space_that_is_not_one_is_named():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from encoder.errors import InvalidInputError
+from encoder.model import reference
 from encoder.settings import EncoderSettings
 from pipelines.corpus.pin import pin_output
 from pipelines.corpus.shards import ShardName
@@ -141,3 +143,17 @@ def test_nothing_is_left_of_a_source_that_is_gone(settings, caplog):
     Path(source.uri).unlink()
     assert plan_again(source, settings) == []
     assert f"{source.uri} is gone since the job was planned" in caplog.text
+
+
+def test_of_a_hubs_model_workers_are_told_the_commit_and_the_pin_keeps_what_the_user_gave(
+    settings, tiny_model, tmp_path, monkeypatch
+):
+    """The branch may move before the last worker starts."""
+    commit = tmp_path / "snapshots" / ("a" * 40)
+    shutil.copytree(tiny_model, commit)
+    monkeypatch.setattr(reference, "download_from_hub", lambda *_: commit)
+    given = EncoderSettings(model="org/name", query_pooling="mean", document_pooling="cls")
+    plan = plan_corpus(settings.model_copy(update={"encoder": given}), Storage(settings.output))
+    assert plan.model == f"org/name@{'a' * 40}"
+    pinned = {name: plan.pin.provenance[name] for name in ("model", "revision")}
+    assert pinned == {"model": "org/name", "revision": "a" * 40}

@@ -9,6 +9,7 @@ from dataclasses import replace as with_changes
 
 import pytest
 
+from encoder.errors import NewerFormatError
 from pipelines.corpus.index import INDEX_FILE, IndexedShard, list_shards, read_index
 from pipelines.corpus.shards import DATA, REJECTS
 from pipelines.driver import id_check, publisher, source_versions
@@ -435,6 +436,14 @@ def test_a_damaged_index_is_rebuilt_from_the_shards(output, caplog):
     assert output.publish([A]) is None
     assert output.live() == names(shards)
     assert "rebuilding it from the shards" in caplog.text
+
+
+def test_an_index_of_a_newer_twofold_is_not_replaced(output):
+    write_shards(output.storage, [an_indexed_shard(A)])
+    output.storage.replace(INDEX_FILE, b'{"format": 2}')
+    with pytest.raises(NewerFormatError, match="upgrade"):
+        output.publish([A])
+    assert output.storage.read(INDEX_FILE) == b'{"format": 2}'
 
 
 def test_rejects_of_a_try_that_died_go_where_the_committed_one_rejected_nothing(output):

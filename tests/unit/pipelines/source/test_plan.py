@@ -140,3 +140,28 @@ def test_the_same_bytes_read_as_another_format_are_another_unit(tmp_path):
         )
     }
     assert len(keys) == 2
+
+
+def test_units_and_their_keys_are_the_same_in_every_version_of_twofold():
+    # Shards on disk are named by them: if this fails, every corpus is embedded again as a whole.
+    source = Source("s3://lake/docs/a.jsonl", '"9b2c"', 2500, Format.JSONL, root="s3://lake/docs")
+    units = plan_units([source], unit_bytes=1000, tolerate_unreadable=False)
+    assert [(unit.start, unit.stop, unit.key) for unit in units] == [
+        (0, 1000, "ded26a293686c7d938ff47198b8ca773"),
+        (1000, 2000, "6b59cec0e2fa9854d4d7d78bba8272a3"),
+        (2000, 2500, "8f98d5c6e979a8706363bd9096957a68"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        (RangeKind.ROW_GROUPS, "15373d29f15ac266a8d4a8839ec2065b"),
+        (RangeKind.BYTES, "bbf0d46204330a1e49a6cc5242232165"),
+        (RangeKind.FILE, "2e9fb4a22832d254e03f2b9d3682577a"),
+        (RangeKind.UNREADABLE, "04d9b7d30b9d2ab5879a7bad75abf045"),
+    ],
+)
+def test_of_every_kind_of_range_the_key_is_the_same_in_every_version_of_twofold(kind, key):
+    source = Source("/lake/docs/a.parquet", "2500-1767225600000000000", 2500, Format.PARQUET)
+    assert WorkUnit(source, kind, 0, 4, None, None, 0).key == key
