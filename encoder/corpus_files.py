@@ -38,8 +38,8 @@ def read_corpus_space(corpus: str) -> EmbeddingSpace:
     text = _read(corpus, CORPUS_SPACE_FILE)
     if text is None:
         raise InvalidInputError(
-            f"{corpus} is no corpus: expected {CORPUS_SPACE_FILE} in it; give the --output of an "
-            "earlier `twofold embed`"
+            f"{corpus} is no corpus: expected {CORPUS_SPACE_FILE} in it, found none, or no such "
+            "folder or bucket; give the --output of an earlier `twofold embed`"
         )
     try:
         space = json.loads(text)["space"]

@@ -4,8 +4,9 @@
     ├── InvalidInputError      a text, a setting or a file that the caller can correct
     ├── ModelLoadError         a model that cannot be loaded as a known embedding space
     ├── SpaceMismatchError     two vectors, folders or services of different embedding spaces
-    └── BackendError           the forward failed for a reason that is not the input's
-        └── NonFiniteVectorsError    some rows came out as NaN, infinite or zero; names them
+    ├── BackendError           the forward failed for a reason that is not the input's
+    │   └── NonFiniteVectorsError    some rows came out as NaN, infinite or zero; names them
+    └── StorageError           a store or disk does not answer, refuses, or is full
 
 `pipelines.errors` and `serving.errors` extend this tree.
 """
@@ -18,6 +19,7 @@ __all__ = [
     "ModelLoadError",
     "NonFiniteVectorsError",
     "SpaceMismatchError",
+    "StorageError",
     "TwofoldError",
     "one_line",
 ]
@@ -41,6 +43,10 @@ class SpaceMismatchError(TwofoldError):
 
 class BackendError(TwofoldError):
     """The forward pass failed for a reason that is not one text's (device lost, out of memory)."""
+
+
+class StorageError(TwofoldError):
+    """A store or disk does not answer, refuses or is full, which says nothing of what it holds."""
 
 
 class NonFiniteVectorsError(BackendError):
