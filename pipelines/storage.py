@@ -78,8 +78,11 @@ class Storage:
 
     @cached_property
     def _located(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        # Else s3fs reads a file above 50 MB by ranges, of which each may be of another version:
+        # _index.json is replaced while others read it.
+        options = {"max_concurrency": 1} if self._is_s3 else {}
         with self._explained("reach"):
-            return file_system_of(self.uri, use_listings_cache=False)
+            return file_system_of(self.uri, use_listings_cache=False, **options)
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
@@ -96,7 +99,7 @@ class Storage:
         return f"{self.uri}/{relative}"
 
     def read(self, relative: str) -> bytes | None:
-        """Return a file's bytes, or None where there is no such file."""
+        """Return a file's bytes, all of one version, or None where there is no such file."""
         with self._explained("read", relative):
             try:
                 return cast(bytes, self.fs.cat_file(self.path(relative)))
