@@ -17,16 +17,12 @@ from pathlib import Path
 import fsspec
 
 from encoder.errors import ModelLoadError, one_line
-from encoder.file_systems import file_system_of, file_version
+from encoder.file_systems import file_system_of, file_version, what_to_check
 from encoder.model.folder import is_model_file
 
 __all__ = ["download_folder", "list_model_files", "open_uri"]
 
 _KEY_HEX_DIGITS = 32
-_CREDENTIAL_ERRORS = frozenset(
-    # botocore's, by name: they are no PermissionError, and the store need not be S3.
-    {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}
-)
 
 
 def open_uri(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -132,12 +128,4 @@ def _explained(uri: str) -> Iterator[None]:
     except Exception as error:
         # Each store's client raises classes of its own; all of them mean that there is no model.
         reason = one_line(error)[:300]
-        if isinstance(error, PermissionError) or type(error).__name__ in _CREDENTIAL_ERRORS:
-            raise ModelLoadError(
-                f"{uri} may not be read with these credentials ({reason}): set the store's "
-                "credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
-            ) from error
-        raise ModelLoadError(
-            f"{uri} cannot be read ({reason}): check that the store is up and its address "
-            "(AWS_ENDPOINT_URL for an S3 store other than AWS)"
-        ) from error
+        raise ModelLoadError(f"{uri} cannot be read ({reason}); {what_to_check(uri)}") from error

@@ -432,8 +432,8 @@ def test_a_protocol_that_cannot_be_opened_is_named(uri: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("error", "shown"),
     [
-        (PermissionError("Forbidden"), "credentials .*AWS_ACCESS_KEY_ID"),
-        (type("NoCredentialsError", (Exception,), {})("Unable\nto locate"), "AWS_ACCESS_KEY_ID"),
+        (PermissionError("Forbidden"), "the credentials or the role"),
+        (type("NoCredentialsError", (Exception,), {})("Unable\nto locate"), "the credentials"),
         (FileNotFoundError("bucket"), "nothing at memory://bucket/models/x"),
         (TimeoutError("slow"), "AWS_ENDPOINT_URL"),
     ],
