@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 
-from encoder.errors import InvalidInputError, one_line
+from encoder.errors import InvalidInputError, StorageError, one_line
+from encoder.file_systems import what_to_check
 from encoder.model.object_store import open_uri
 from encoder.probe_vectors import ProbeVectors
 from encoder.space import EmbeddingSpace
@@ -32,7 +33,8 @@ def read_corpus_space(corpus: str) -> EmbeddingSpace:
         corpus: Output folder of `twofold embed`, local or any fsspec URI.
 
     Raises:
-        InvalidInputError: There is no such corpus, or its file cannot be read.
+        InvalidInputError: There is no such corpus, or its file does not say its space.
+        StorageError: The file cannot be read.
     """
     where = file_of_corpus(corpus, CORPUS_SPACE_FILE)
     text = _read(corpus, CORPUS_SPACE_FILE)
@@ -59,7 +61,7 @@ def read_corpus_probe(corpus: str, space: EmbeddingSpace) -> ProbeVectors | None
         space: Its space.
 
     Raises:
-        InvalidInputError: The file cannot be read.
+        StorageError: The file cannot be read.
         SpaceMismatchError: It is of another space, or damaged.
     """
     text = _read(corpus, PROBE_VECTORS_FILE)
@@ -81,9 +83,9 @@ def _read(corpus: str, name: str) -> bytes | None:
         return None
     except Exception as error:
         # Each store's client raises classes of its own.
-        raise InvalidInputError(
-            f"{file_of_corpus(corpus, name)} cannot be read ({one_line(error)}); check the "
-            "address, the endpoint (AWS_ENDPOINT_URL) and the credentials: without the right to "
-            "list, a file that is not there is forbidden"
+        where = file_of_corpus(corpus, name)
+        raise StorageError(
+            f"{where} cannot be read ({one_line(error)}); {what_to_check(where)}: without the "
+            "right to list, a file that is not there is forbidden"
         ) from error
     return found
