@@ -1,19 +1,26 @@
 """A file on a local disk that appears whole or not at all, also if its writer is killed.
 
-What a killed writer leaves is a hidden file `.NAME.<32 hex digits>.tmp` beside the name.
+What a killed writer leaves is a hidden file `.NAME.<32 hex digits>.tmp` beside the name, until
+somebody deletes the leftovers of the folder.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["create_whole", "replace_whole"]
+__all__ = ["LEFTOVER_AGE_S", "create_whole", "delete_leftovers", "replace_whole"]
+
+LEFTOVER_AGE_S = 24 * 60 * 60
+"""No writer takes so long for a file: one that old has died."""
+_STAGED = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 
 def create_whole(target: Path, content: BinaryIO) -> bool:
@@ -40,6 +47,18 @@ def replace_whole(target: Path, content: BinaryIO) -> None:
     with _staged(target, content) as staged:
         staged.replace(target)
         _sync_folder(target.parent)
+
+
+def delete_leftovers(folder: Path) -> None:
+    """Delete what writers left in a folder that were killed a day ago or earlier.
+
+    What cannot be deleted is in nobody's way.
+    """
+    for path in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            is_old = time.time() - path.stat().st_mtime > LEFTOVER_AGE_S
+            if is_old and _STAGED.fullmatch(path.name):
+                path.unlink()
 
 
 @contextmanager

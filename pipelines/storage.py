@@ -34,7 +34,7 @@ from encoder.file_systems import (
     what_to_check,
     without_file_protocol,
 )
-from encoder.whole_file import create_whole, replace_whole
+from encoder.whole_file import create_whole, delete_leftovers, replace_whole
 from pipelines.store_client import RemoteFile, client_errors
 
 __all__ = ["OUTAGES", "STORE_ERRORS", "Storage", "store_errors"]
@@ -208,6 +208,11 @@ class Storage:
         """Delete a file; one that is gone already is no error."""
         with self._explained("delete", relative), contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path(relative))
+
+    def delete_leftovers(self, folder: str) -> None:
+        """Delete what killed writers left in a folder of a disk; a store keeps no such thing."""
+        if self.is_local:
+            delete_leftovers(Path(self.path(folder)))
 
     def probe_exclusive_create(self) -> None:
         """Check that the store refuses to create a name twice.

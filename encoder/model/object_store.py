@@ -2,16 +2,19 @@
 
 A download lands in a folder named after the URI and the versions of its files, so a model that is
 replaced in the bucket is another folder here. The folder appears whole, by one rename: processes
-that download the same model at once do so side by side, and the first to finish wins.
+that download the same model at once do so side by side, and the first to finish wins. What one
+leaves that is killed is deleted by a download a day later.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
@@ -19,6 +22,7 @@ import fsspec
 from encoder.errors import ModelLoadError, one_line
 from encoder.file_systems import file_system_of, file_version, what_to_check
 from encoder.model.folder import is_model_file
+from encoder.whole_file import LEFTOVER_AGE_S
 
 __all__ = ["download_folder", "list_model_files", "open_uri"]
 
@@ -90,6 +94,7 @@ def _download(
         raise ModelLoadError(
             f"cannot make the cache folder {folder.parent} for downloaded models: {error.strerror}"
         ) from error
+    _delete_leftovers(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as temporary:
         staged = Path(temporary) / "model"
         for relative, (size, _) in files.items():
@@ -110,6 +115,13 @@ def _download(
             if not folder.is_dir():
                 raise
             # Another process was first with the same files: use its copy.
+
+
+def _delete_leftovers(cache: Path) -> None:
+    for path in cache.glob(f"{'[0-9a-f]' * _KEY_HEX_DIGITS}.*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > LEFTOVER_AGE_S:
+                shutil.rmtree(path)
 
 
 def _key(uri: str, files: dict[str, tuple[int, str]]) -> str:
