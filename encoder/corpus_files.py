@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from pydantic import TypeAdapter
 
-from encoder.errors import InvalidInputError, one_line
+from encoder.errors import InvalidInputError, StorageError, one_line
+from encoder.file_systems import what_to_check
 from encoder.model.object_store import open_uri
 from encoder.probe_vectors import ProbeVectors
 from encoder.records import parse_file
@@ -77,15 +78,16 @@ def read_corpus_space(corpus: str) -> CorpusSpace:
         corpus: Output folder of `twofold embed`, local or any fsspec URI.
 
     Raises:
-        InvalidInputError: There is no such corpus, or its file cannot be read.
+        InvalidInputError: There is no such corpus, or its file does not say its space.
         NewerFormatError: A newer version of twofold wrote it.
+        StorageError: The file cannot be read.
     """
     where = file_of_corpus(corpus, CORPUS_SPACE_FILE)
     text = _read(corpus, CORPUS_SPACE_FILE)
     if text is None:
         raise InvalidInputError(
-            f"{corpus} is no corpus: expected {CORPUS_SPACE_FILE} in it; give the --output of an "
-            "earlier `twofold embed`"
+            f"{corpus} is no corpus: expected {CORPUS_SPACE_FILE} in it, found none, or no such "
+            "folder or bucket; give the --output of an earlier `twofold embed`"
         )
     try:
         return parse_corpus_space(text, where)
@@ -123,7 +125,7 @@ def read_corpus_probe(corpus: str, space: EmbeddingSpace) -> ProbeVectors | None
         space: Its space.
 
     Raises:
-        InvalidInputError: The file cannot be read.
+        StorageError: The file cannot be read.
         SpaceMismatchError: It is of another space, or damaged.
     """
     text = _read(corpus, PROBE_VECTORS_FILE)
@@ -145,9 +147,9 @@ def _read(corpus: str, name: str) -> bytes | None:
         return None
     except Exception as error:
         # Each store's client raises classes of its own.
-        raise InvalidInputError(
-            f"{file_of_corpus(corpus, name)} cannot be read ({one_line(error)}); check the "
-            "address, the endpoint (AWS_ENDPOINT_URL) and the credentials: without the right to "
-            "list, a file that is not there is forbidden"
+        where = file_of_corpus(corpus, name)
+        raise StorageError(
+            f"{where} cannot be read ({one_line(error)}); {what_to_check(where)}: without the "
+            "right to list, a file that is not there is forbidden"
         ) from error
     return found

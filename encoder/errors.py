@@ -5,8 +5,9 @@
     ├── ModelLoadError         a model that cannot be loaded as a known embedding space
     ├── SpaceMismatchError     two vectors, folders or services of different embedding spaces
     │   └── NewerFormatError   a file of a newer twofold: whether they are is not known here
-    └── BackendError           the forward failed for a reason that is not the input's
-        └── NonFiniteVectorsError    some rows came out as NaN, infinite or zero; names them
+    ├── BackendError           the forward failed for a reason that is not the input's
+    │   └── NonFiniteVectorsError    some rows came out as NaN, infinite or zero; names them
+    └── StorageError           a store or disk does not answer, refuses, or is full
 
 `pipelines.errors` and `serving.errors` extend this tree.
 """
@@ -20,6 +21,7 @@ __all__ = [
     "NewerFormatError",
     "NonFiniteVectorsError",
     "SpaceMismatchError",
+    "StorageError",
     "TwofoldError",
     "one_line",
 ]
@@ -47,6 +49,10 @@ class NewerFormatError(SpaceMismatchError):
 
 class BackendError(TwofoldError):
     """The forward pass failed for a reason that is not one text's (device lost, out of memory)."""
+
+
+class StorageError(TwofoldError):
+    """A store or disk does not answer, refuses or is full, which says nothing of what it holds."""
 
 
 class NonFiniteVectorsError(BackendError):

@@ -19,6 +19,7 @@ __all__ = [
     "file_system_of",
     "file_version",
     "has_password",
+    "what_to_check",
     "without_file_protocol",
 ]
 
@@ -87,6 +88,16 @@ def without_file_protocol(uri: str) -> str:
     """Return the path of a `file://` or `local://` URI; every other URI or path as it is."""
     protocol, separator, path = uri.partition("://")
     return path if separator and protocol in LocalFileSystem.protocol else uri
+
+
+def what_to_check(uri: str) -> str:
+    """Return what a user can do about a path or URI that cannot be reached, read or written."""
+    if "://" in without_file_protocol(uri):
+        return (
+            "check that the bucket is there, the credentials or the role and, for S3, AWS_REGION "
+            "and AWS_ENDPOINT_URL"
+        )
+    return "check that it may be read and written, and that the disk has space"
 
 
 def canonical_uri(uri: str) -> str:

@@ -73,8 +73,8 @@ def quantize_model(
 
     Raises:
         InvalidInputError: There are too few texts, the destination or the model has an int8 graph
-            already, the destination holds other files or cannot be written, or NNCF is not
-            installed.
+            already, the destination holds other files, or NNCF is not installed.
+        StorageError: The destination cannot be written.
         ModelLoadError: The model cannot be loaded, converted or quantized.
         SpaceMismatchError: The destination mirrors another embedding space.
         BackendError: In int8 the model's vectors are too far from float32; nothing was written.
@@ -92,7 +92,7 @@ def quantize_model(
         record = _make(model, sample, settings.num_threads, folder)
         (folder / INT8_RECORD_FILE).write_text(record.model_dump_json(indent=2) + "\n")
         mirror(settings, destination_uri)
-        with store_errors_explained(f"write to {destination_uri}"):
+        with store_errors_explained("write to", destination_uri):
             _refuse_graph(destination, destination_uri)
             for name in INT8_FILES:
                 # What is there has no record: an interrupted run left it, and nobody reads it.
@@ -107,7 +107,7 @@ def _free_destination(model: ModelDescription, uri: str) -> ModelDestination:
             f"{model.provenance['model']} has an int8 graph already; `twofold pull` copies it, or "
             "quantize the model that it was made of"
         )
-    with store_errors_explained(f"write to {uri}"):
+    with store_errors_explained("write to", uri):
         destination = ModelDestination(uri)
         _refuse_graph(destination, uri)
         files_to_mirror(model.files.folder, model.space, destination, uri)

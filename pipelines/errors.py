@@ -4,10 +4,10 @@ TwofoldError
 ├── InvalidInputError         (encoder) settings, rows, files that the caller can correct
 │   └── UnreadableSourceError a source file that cannot be read to its end
 ├── SpaceMismatchError        (encoder)
+├── StorageError              (encoder) also a store that lacks what the commit rests on
 └── CorpusError               the output folder or the job as a whole
     ├── LayoutMismatchError   the output was written with other columns, chunking or sharding
     ├── SourceChangedError    a source file is not the version that was planned
-    ├── StorageError          the store does not do what the commit rests on
     ├── ClusterError          Ray cannot run the workers
     ├── UnitFailedError       units that did not finish; the others did
     ├── ConservationError     rows in != rows out + rows rejected
@@ -24,6 +24,7 @@ from encoder.errors import (
     InvalidInputError,
     ModelLoadError,
     SpaceMismatchError,
+    StorageError,
     TwofoldError,
 )
 
@@ -58,10 +59,6 @@ class LayoutMismatchError(CorpusError):
 
 class SourceChangedError(CorpusError):
     """A source file is not, or is no longer, the version that was planned."""
-
-
-class StorageError(CorpusError):
-    """The store lacks a property that the commit rests on, or did not answer."""
 
 
 class ClusterError(CorpusError):
@@ -105,6 +102,7 @@ _EXIT_CODES: tuple[tuple[type[TwofoldError], int], ...] = (
     (DuplicateIdError, 7),
     (VerificationError, 8),
     (TooManyRejectedError, 9),
+    (StorageError, 5),
     (CorpusError, 5),
     (TwofoldError, 1),
 )

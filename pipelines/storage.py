@@ -11,11 +11,13 @@ botocore reads (AWS_ENDPOINT_URL, AWS_PROFILE, ...).
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import io
 import os
+import time
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, cast
@@ -25,16 +27,23 @@ from aiohttp import ClientError
 from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 
-from encoder.errors import one_line
-from encoder.file_systems import canonical_uri, file_system_of, without_file_protocol
-from pipelines.errors import StorageError
+from encoder.errors import StorageError, one_line
+from encoder.file_systems import (
+    canonical_uri,
+    file_system_of,
+    what_to_check,
+    without_file_protocol,
+)
+from encoder.whole_file import create_whole, delete_leftovers, replace_whole
+from pipelines.store_client import RemoteFile, client_errors
 
 __all__ = ["OUTAGES", "STORE_ERRORS", "Storage", "store_errors"]
 
 # s3fs cuts a PUT of twice `chunksize` into parts; a shard is one conditional PUT up to S3's limit.
 _S3_SINGLE_PUT_BYTES = 5 * 2**30
-OUTAGES = (ConnectionError, TimeoutError, asyncio.TimeoutError, BotoCoreError, ClientError)
-"""What says of no file anything: the store or the network fails. (Python 3.10 has two timeouts.)"""
+_CONFLICT_WAITS_S = (1.0, 1.0)
+OUTAGES = (ConnectionError, TimeoutError, BotoCoreError, ClientError)
+"""What says of no file anything: the store or the network fails."""
 STORE_ERRORS = (OSError, *OUTAGES)
 """What a store, its client or the network raise."""
 
@@ -63,11 +72,17 @@ class Storage:
         """Whether the folder is on a disk of this machine (or mounted on it)."""
         return "://" not in self.uri
 
+    @property
+    def _is_s3(self) -> bool:
+        return self.uri.startswith("s3://")
+
     @cached_property
     def _located(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        # Else s3fs reads a file above 50 MB by ranges, of which each may be of another version:
+        # _index.json is replaced while others read it.
+        options = {"max_concurrency": 1} if self._is_s3 else {}
         with self._explained("reach"):
-            fs, root = file_system_of(self.uri, use_listings_cache=False)
-        return fs, root
+            return file_system_of(self.uri, use_listings_cache=False, **options)
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
@@ -84,7 +99,7 @@ class Storage:
         return f"{self.uri}/{relative}"
 
     def read(self, relative: str) -> bytes | None:
-        """Return a file's bytes, or None where there is no such file."""
+        """Return a file's bytes, all of one version, or None where there is no such file."""
         with self._explained("read", relative):
             try:
                 return cast(bytes, self.fs.cat_file(self.path(relative)))
@@ -92,16 +107,29 @@ class Storage:
                 return None
 
     def open(self, relative: str, read_ahead_bytes: int | None = None) -> IO[bytes]:
-        """Open a file for reading.
+        """Open a file for reading; what a store's client raises then is a StorageError, too.
 
         Args:
             relative: Path below the root.
             read_ahead_bytes: What an object store's client reads at once at least; None leaves it
                 to the client (s3fs: 50 MB, a whole shard however little of it is wanted).
+
+        Raises:
+            FileNotFoundError: There is no such file.
         """
         options = {} if read_ahead_bytes is None else {"block_size": read_ahead_bytes}
         with self._explained("open", relative):
-            return cast("IO[bytes]", self.fs.open(self.path(relative), "rb", **options))
+            file = self.fs.open(self.path(relative), "rb", **options)
+        return cast("IO[bytes]", file if self.is_local else RemoteFile(file, self.below(relative)))
+
+    def size(self, relative: str) -> int:
+        """Return a file's size in bytes.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        with self._explained("look up", relative):
+            return int(self.fs.size(self.path(relative)))
 
     def sizes(self, folder: str, prefix: str = "") -> dict[str, int]:
         """List a folder: file name -> size in bytes, of the names that begin with `prefix`.
@@ -139,55 +167,36 @@ class Storage:
             StorageError: The store did not take the file, and it is not there.
         """
         if isinstance(self.fs, LocalFileSystem):
-            return self._create_local(Path(self.path(relative)), data)
-        path = self.path(relative)
-        options: dict[str, Any] = {}
-        if "s3" in self.fs.protocol:
-            options["chunksize"] = _S3_SINGLE_PUT_BYTES
-        try:
-            self.fs.pipe_file(path, data, mode="create", **options)
-        except STORE_ERRORS as error:
-            # A lost race is FileExistsError on AWS and MinIO, EINVAL on SeaweedFS, a 409 between
-            # simultaneous uploads on AWS; a lost reply may be anything. What exists decides.
-            if self.exists(relative):
-                return False
-            raise StorageError(
-                f"{self.below(relative)} could not be written: {one_line(error)}; check "
-                "credentials, the endpoint and free space, then start the job again: it goes on "
-                "where it stopped"
-            ) from error
-        return True
-
-    def _create_local(self, target: Path, data: bytes) -> bool:
-        with self._explained("write", target.name):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+            with self._explained("write", relative):
+                return create_whole(Path(self.path(relative)), io.BytesIO(data))
+        options: dict[str, Any] = {"chunksize": _S3_SINGLE_PUT_BYTES} if self._is_s3 else {}
+        waits_s = iter(_CONFLICT_WAITS_S)
+        while True:
             try:
-                _write_synced(temporary, data)
-                try:
-                    os.link(temporary, target)
-                except FileExistsError:
+                self.fs.pipe_file(self.path(relative), data, mode="create", **options)
+            except Exception as error:
+                # A lost race is FileExistsError on AWS and MinIO, EINVAL on SeaweedFS; a lost
+                # reply may be anything. What exists decides.
+                if self.exists(relative):
                     return False
-                _sync_folder(target.parent)
-            finally:
-                temporary.unlink(missing_ok=True)
-        return True
+                wait_s = next(waits_s, None) if _is_conflict(error) else None
+                if wait_s is None:
+                    raise StorageError(
+                        f"{self.below(relative)} could not be written: {one_line(error)}; "
+                        f"{what_to_check(self.uri)}, then start the job again: it goes on where "
+                        "it stopped"
+                    ) from error
+                time.sleep(wait_s)
+            else:
+                return True
 
     def replace(self, relative: str, data: bytes) -> None:
         """Write a file over what is there; a reader sees the old or the new one whole."""
         with self._explained("write", relative):
-            if not isinstance(self.fs, LocalFileSystem):
+            if isinstance(self.fs, LocalFileSystem):
+                replace_whole(Path(self.path(relative)), io.BytesIO(data))
+            else:
                 self.fs.pipe_file(self.path(relative), data)
-                return
-            target = Path(self.path(relative))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-            try:
-                _write_synced(temporary, data)
-                temporary.replace(target)
-                _sync_folder(target.parent)
-            finally:
-                temporary.unlink(missing_ok=True)
 
     def exists(self, relative: str) -> bool:
         """Whether a file is there now (asked of the store, not of a cache)."""
@@ -199,6 +208,11 @@ class Storage:
         """Delete a file; one that is gone already is no error."""
         with self._explained("delete", relative), contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path(relative))
+
+    def delete_leftovers(self, folder: str) -> None:
+        """Delete what killed writers left in a folder of a disk; a store keeps no such thing."""
+        if self.is_local:
+            delete_leftovers(Path(self.path(folder)))
 
     def probe_exclusive_create(self) -> None:
         """Check that the store refuses to create a name twice.
@@ -222,16 +236,8 @@ class Storage:
                 "disk"
             )
 
-    @contextlib.contextmanager
-    def _explained(self, verb: str, relative: str = "") -> Iterator[None]:
-        """Turn the store's exceptions into one line that names the file; not-found passes."""
-        try:
-            yield
-        except (FileNotFoundError, FileExistsError):
-            raise
-        except (*STORE_ERRORS, ImportError, ValueError) as error:
-            where = self.below(relative) if relative else self.uri
-            raise StorageError(f"cannot {verb} {where}: {one_line(error)}") from error
+    def _explained(self, verb: str, relative: str = "") -> AbstractContextManager[None]:
+        return client_errors(verb, self.below(relative) if relative else self.uri)
 
 
 @contextlib.contextmanager
@@ -244,9 +250,8 @@ def store_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except STORE_ERRORS as error:
-        raise StorageError(
-            f"cannot {doing}: {one_line(error)}; check the endpoint and the credentials"
-        ) from error
+        # What remains is a disk's: a store's client has raised a StorageError already.
+        raise StorageError(f"cannot {doing}: {one_line(error)}; {what_to_check('')}") from error
 
 
 def _local_sizes(path: str, prefix: str) -> dict[str, int]:
@@ -260,16 +265,6 @@ def _local_sizes(path: str, prefix: str) -> dict[str, int]:
     return found
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _is_conflict(error: Exception) -> bool:
+    """Return whether AWS refused an upload for another one at the same time: "retry the upload"."""
+    return "ConditionalRequestConflict" in str(error.__cause__)

@@ -32,7 +32,7 @@ from pipelines.corpus.index import IndexedShard, list_shards
 from pipelines.corpus.pin import Pin, require_pin
 from pipelines.corpus.probe_vectors import read_probe_vectors
 from pipelines.corpus.shards import DATA, REJECTS, ShardName
-from pipelines.errors import CorpusError, StorageError, VerificationError, exit_code
+from pipelines.errors import CorpusError, VerificationError, exit_code
 from pipelines.source.units import Format
 from pipelines.storage import Storage
 from pipelines.verification.index_check import (
@@ -119,7 +119,7 @@ def verify(settings: VerifySettings) -> VerifyReport:
         What was found. A finding is no exception: all of them are reported.
 
     Raises:
-        CorpusError: There is no corpus there, or a job deletes shards of it meanwhile.
+        CorpusError: There is no corpus there, or a job works on what was found to be off.
         SpaceMismatchError: `--model` is not the corpus' model.
         ModelLoadError: The corpus' model is not there.
     """
@@ -163,6 +163,7 @@ def verify(settings: VerifySettings) -> VerifyReport:
             units={name.unit for name in sizes},
             input_format=settings.input_format,
         )
+    _check_not_at_work(storage, sizes, findings)
     return VerifyReport(
         shards=len(sizes),
         rows=sum(shard.footer.rows for shard in shards),
@@ -189,6 +190,19 @@ def _check_shards(storage: Storage, pin: Pin, sizes: Mapping[ShardName, int]) ->
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         return list(pool.map(check, sorted(sizes)))
+
+
+def _check_not_at_work(
+    storage: Storage, sizes: Mapping[ShardName, int], findings: Sequence[str]
+) -> None:
+    """Refuse findings on shards that came or went since they were listed: a job's, no damage."""
+    changed = sizes.keys() ^ list_shards(storage).keys() if findings else set()
+    for name in map(str, sorted(changed)):
+        if any(name in finding for finding in findings):
+            raise CorpusError(
+                f"{storage.below(DATA)}/{name} came or went meanwhile: a job works on the corpus; "
+                "verify it afterwards"
+            )
 
 
 def _foreign_files(storage: Storage) -> Iterator[str]:
@@ -221,13 +235,7 @@ def _duplicates(storage: Storage, pin: Pin, shards: Sequence[IndexedShard]) -> I
             id_column=pin.layout.id_column,
             rows=sum(shard.footer.rows for shard in shards),
         )
-    except FileNotFoundError as error:
-        raise CorpusError(
-            f"{error} was deleted meanwhile: a job works on the corpus; verify it afterwards"
-        ) from error
-    except StorageError:
-        raise  # an outage is no damage
-    except CorpusError as error:
+    except (CorpusError, FileNotFoundError) as error:
         yield f"{error}; ids were not compared"
         return
     for identity, chunk, names in found:

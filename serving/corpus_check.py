@@ -26,7 +26,8 @@ def check_corpus(corpus: str, encoder: Encoder) -> None:
 
     Raises:
         SpaceMismatchError: It is of another space, or computes other vectors in the same one.
-        InvalidInputError: There is no such corpus, or it cannot be read.
+        InvalidInputError: There is no such corpus.
+        StorageError: It cannot be read.
     """
     check_corpus_space(corpus, encoder.space, encoder.provenance)
     known = read_corpus_probe(corpus, encoder.space)
@@ -52,6 +53,7 @@ def check_corpus_space(corpus: str, space: EmbeddingSpace, provenance: Mapping[s
     Raises:
         SpaceMismatchError: They cannot; names the fields that differ.
         InvalidInputError: There is no such corpus.
+        StorageError: It cannot be read.
     """
     theirs = read_corpus_space(corpus)
     differences = theirs.space.differences(space)

@@ -22,6 +22,7 @@ from encoder.errors import (
     InvalidInputError,
     ModelLoadError,
     SpaceMismatchError,
+    StorageError,
     TwofoldError,
 )
 
@@ -112,6 +113,7 @@ _EXIT_CODES: tuple[tuple[type[TwofoldError], int], ...] = (
     (ModelLoadError, 4),
     (BackendError, 4),
     (InvalidInputError, 2),
+    (StorageError, 5),
     (ServeError, 5),
     (TwofoldError, 1),
 )
@@ -135,6 +137,7 @@ def error_code(error: TwofoldError) -> str | None:
 def exit_code(error: TwofoldError) -> int:
     """Return the process exit code of an error, as the batch commands use them.
 
-    2 bad settings, 3 another space than the corpus', 4 model or backend, 5 Ray or Serve, 1 others.
+    2 bad settings, 3 another space than the corpus', 4 model or backend, 5 storage, Ray or
+    Serve, 1 others.
     """
     return next(code for kind, code in _EXIT_CODES if isinstance(error, kind))

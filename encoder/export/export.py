@@ -67,12 +67,13 @@ def export_model(
         export_format: Which format.
 
     Raises:
-        InvalidInputError: The destination is not empty or cannot be written, or a package that
-            the format needs is not installed.
+        InvalidInputError: The destination is not empty, or a package that the format needs is not
+            installed.
+        StorageError: The destination cannot be written.
         ModelLoadError: The model cannot be loaded or converted.
         BackendError: The export gives other vectors than the model; nothing was written.
     """
-    with store_errors_explained(f"write to {destination_uri}"):
+    with store_errors_explained("write to", destination_uri):
         destination = ModelDestination(destination_uri)
         _require_empty(destination, destination_uri)
     model = describe_model(settings)
@@ -88,10 +89,10 @@ def export_model(
         )
         (folder / README_FILE).write_text(readme, encoding="utf-8")
         names = _names(folder)
-        with store_errors_explained(f"write to {destination_uri}"):
+        with store_errors_explained("write to", destination_uri):
             for name in names:
                 destination.write(folder / name, name)
-            destination.write_record(_record(model))
+            destination.create(SPACE_FILE, _record(model))
     return ExportedModel(model.space, (*names, SPACE_FILE), fidelity)
 
 

@@ -1,15 +1,14 @@
 """A folder behind a URI to which model files are added, each whole or not at all.
 
-Nothing that is there is ever overwritten. Which files a model has, and in which order they are
-written, is their writer's business: `encoder.model.mirror` and `encoder.export`.
+Which files a model has, and in which order they are written, is their writer's business
+(`encoder.model.mirror`, `encoder.export`), and so is that nothing is overwritten: they look before
+they `write`, and `create` what others could write at the same time.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-import uuid
+import errno
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,15 +17,18 @@ from typing import BinaryIO
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from encoder.errors import InvalidInputError, TwofoldError, one_line
+from encoder.errors import InvalidInputError, StorageError, TwofoldError, one_line
+from encoder.file_systems import what_to_check
 from encoder.model.declarations import parse_space_file
 from encoder.model.folder import SPACE_FILE
 from encoder.model.object_store import open_uri
 from encoder.space import EmbeddingSpace
+from encoder.whole_file import create_whole, replace_whole
 
 __all__ = ["ModelDestination", "store_errors_explained"]
 
 _COMPARE_BYTES = 1 << 20
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 
 
 class ModelDestination:
@@ -76,30 +78,49 @@ class ModelDestination:
         )
 
     def write(self, local: Path, relative: str) -> None:
-        """Copy a local file to the destination; it appears there whole or not at all."""
+        """Copy a local file to the destination; it appears there whole or not at all.
+
+        Another one of its name is replaced: look first (`holds`).
+        """
         path = self._path(relative)
         if isinstance(self._fs, LocalFileSystem):
-            _copy_whole(local, Path(path))
+            with local.open("rb") as content:
+                replace_whole(Path(path), content)
         else:
             self._fs.put_file(str(local), path)
 
-    def write_record(self, record: bytes) -> None:
-        """Write `embedding_space.json`; what it speaks of is there."""
-        with tempfile.TemporaryDirectory() as temporary:
-            local = Path(temporary) / SPACE_FILE
-            local.write_bytes(record)
-            self.write(local, SPACE_FILE)
+    def create(self, relative: str, content: bytes) -> bool:
+        """Write a small file unless one of its name is there, and return whether that was done.
+
+        Of several writers at the same time one creates it.
+        """
+        path = self._path(relative)
+        try:
+            if isinstance(self._fs, LocalFileSystem):
+                return _create_local(Path(path), content)
+            self._fs.pipe_file(path, content, mode="create")
+        except Exception:
+            # SeaweedFS calls a file that exists an invalid argument: what is there decides.
+            self._fs.invalidate_cache()
+            if self._fs.exists(path):
+                return False
+            raise
+        return True
 
     def _path(self, relative: str) -> str:
         return f"{self._root}/{relative}"
 
 
 @contextmanager
-def store_errors_explained(action: str) -> Iterator[None]:
-    """Turn what a store's client raises into InvalidInputError.
+def store_errors_explained(action: str, uri: str) -> Iterator[None]:
+    """Turn what a store's client or a disk raises into one line that says what to do.
 
     Args:
-        action: What is being done, as in "mirror to s3://bucket/models/x".
+        action: What is being done, as in "mirror to".
+        uri: Where.
+
+    Raises:
+        StorageError: It cannot be written there.
     """
     try:
         yield
@@ -108,24 +129,20 @@ def store_errors_explained(action: str) -> Iterator[None]:
     except Exception as error:
         # Each store's client raises classes of its own; all of them mean: not written.
         reason = one_line(error)[:300]
-        raise InvalidInputError(
-            f"cannot {action} ({reason}): check that the place exists, that it may be "
-            "written, and the store's credentials and address"
-        ) from error
+        raise StorageError(f"cannot {action} {uri} ({reason}); {what_to_check(uri)}") from error
 
 
-def _copy_whole(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Not mkstemp, whose files are private: a model folder is there to be shared.
-    staged = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+def _create_local(path: Path, content: bytes) -> bool:
     try:
-        with staged.open("xb") as copy, source.open("rb") as original:
-            shutil.copyfileobj(original, copy)
-            copy.flush()
-            os.fsync(copy.fileno())
-        staged.replace(target)
-    finally:
-        staged.unlink(missing_ok=True)
+        return create_whole(path, io.BytesIO(content))
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+    # exFAT, a bucket as a folder: no corpus can be there, but a model.
+    if path.exists():
+        return False
+    replace_whole(path, io.BytesIO(content))
+    return True
 
 
 def _same_content(ours: BinaryIO, theirs: BinaryIO) -> bool:

@@ -1,8 +1,9 @@
 """Mirroring a model: its files, and an `embedding_space.json` that says which space they span.
 
 The hub's NoInstruct folder says nothing of its asymmetry; a mirror must, since its name is gone.
-config.json is written last, behind the record: a folder without it is refused by who loads it, and
-one that has it is whole. Nothing that is there is overwritten.
+The record is created first, which claims the folder: of two that mirror different spaces to it at
+the same time one is refused. config.json is created last: a folder without it is refused by who
+loads it, and one that has it is whole. Nothing that is there is overwritten.
 """
 
 from __future__ import annotations
@@ -53,26 +54,28 @@ def mirror(
     Raises:
         ModelLoadError: The model cannot be loaded.
         SpaceMismatchError: The destination mirrors another embedding space.
-        InvalidInputError: The destination holds other files, or cannot be written.
+        InvalidInputError: The destination holds other files.
+        StorageError: The destination cannot be written.
     """
     reference = ModelReference.parse(settings.model)
     resolved = resolve(reference, cache_dir)
     space = load_space(read_model_files(resolved.folder), settings, reference)
     record = render_space_file(space, reference=reference.public, revision=resolved.revision)
-    with store_errors_explained(f"mirror to {destination_uri}"):
+    with store_errors_explained("mirror to", destination_uri):
         destination = ModelDestination(destination_uri)
-        is_recorded = destination.recorded_space() is not None
         missing = files_to_mirror(resolved.folder, space, destination, destination_uri)
+        copied: list[str] = []
+        if destination.create(SPACE_FILE, record):
+            copied.append(SPACE_FILE)
+        else:
+            _is_recorded(destination, space, destination_uri)
         for relative in missing:
             destination.write(resolved.folder / relative, relative)
-        if not is_recorded:
-            destination.write_record(record)
-            missing.append(SPACE_FILE)
+            copied.append(relative)
         # Where a whole mirror is, a configuration that the source has changed since is no concern.
-        if CONFIG_FILE not in destination.file_names():
-            destination.write(resolved.folder / CONFIG_FILE, CONFIG_FILE)
-            missing.append(CONFIG_FILE)
-    return MirroredModel(space, tuple(missing))
+        if destination.create(CONFIG_FILE, (resolved.folder / CONFIG_FILE).read_bytes()):
+            copied.append(CONFIG_FILE)
+    return MirroredModel(space, tuple(copied))
 
 
 def files_to_mirror(
@@ -90,14 +93,12 @@ def files_to_mirror(
         SpaceMismatchError: The destination mirrors another embedding space.
         InvalidInputError: The destination holds other files.
     """
-    recorded = destination.recorded_space()
     names = _files_to_copy(folder)
-    if recorded is not None:
-        _refuse_other_space(recorded, space, uri)
-        # The files that the record speaks of are there. Only an int8 graph can have been made
-        # since, and the last file be missing.
+    is_recorded = _is_recorded(destination, space, uri)
+    if is_recorded and CONFIG_FILE in destination.file_names():
+        # A whole mirror. Only an int8 graph can have been made since.
         names = [name for name in names if name in INT8_FILES]
-    else:
+    elif not is_recorded:
         destination.holds(folder / CONFIG_FILE, CONFIG_FILE)  # or another model's
     return [name for name in names if not destination.holds(folder / name, name)]
 
@@ -109,11 +110,14 @@ def _files_to_copy(folder: Path) -> list[str]:
     return [*sorted(found.difference(INT8_FILES)), *(name for name in INT8_FILES if name in found)]
 
 
-def _refuse_other_space(recorded: EmbeddingSpace, space: EmbeddingSpace, uri: str) -> None:
-    """Check that a mirror's record is of the space that is about to be mirrored there."""
-    differences = recorded.differences(space)
-    if differences:
+def _is_recorded(destination: ModelDestination, space: EmbeddingSpace, uri: str) -> bool:
+    """Return whether a mirror has a record; refuse one of another space than is to be there."""
+    recorded = destination.recorded_space()
+    if recorded is None:
+        return False
+    if differences := recorded.differences(space):
         shown = shown_differences(differences, "mirror")
         raise SpaceMismatchError(
             f"{uri} mirrors another embedding space ({shown}); give another folder as --to"
         )
+    return True

@@ -2,7 +2,8 @@
 
 A download lands in a folder named after the URI and the versions of its files, so a model that is
 replaced in the bucket is another folder here. The folder appears whole, by one rename: processes
-that download the same model at once do so side by side, and the first to finish wins.
+that download the same model at once do so side by side, and the first to finish wins. What one
+leaves that is killed is deleted by a download a day later.
 """
 
 from __future__ import annotations
@@ -10,25 +11,24 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
 
 from encoder.errors import ModelLoadError, one_line
-from encoder.file_systems import file_system_of, file_version
+from encoder.file_systems import file_system_of, file_version, what_to_check
 from encoder.model.folder import is_model_file
+from encoder.whole_file import LEFTOVER_AGE_S
 
 __all__ = ["download_folder", "list_model_files", "open_uri"]
 
 _KEY_HEX_DIGITS = 32
-_CREDENTIAL_ERRORS = frozenset(
-    # botocore's, by name: they are no PermissionError, and the store need not be S3.
-    {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"}
-)
 _LOCAL_ERRNOS = frozenset({errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS})
 """What this machine's disk raises; clients of stores raise none of these numbers."""
 
@@ -98,6 +98,7 @@ def _download(
         raise ModelLoadError(
             f"cannot make the cache folder {folder.parent} for downloaded models: {error.strerror}"
         ) from error
+    _delete_leftovers(folder.parent)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as temporary:
         staged = Path(temporary) / "model"
         for relative, (size, _) in files.items():
@@ -118,6 +119,13 @@ def _download(
             if not folder.is_dir():
                 raise
             # Another process was first with the same files: use its copy.
+
+
+def _delete_leftovers(cache: Path) -> None:
+    for path in cache.glob(f"{'[0-9a-f]' * _KEY_HEX_DIGITS}.*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > LEFTOVER_AGE_S:
+                shutil.rmtree(path)
 
 
 def _key(uri: str, files: dict[str, tuple[int, str]]) -> str:
@@ -141,12 +149,4 @@ def _explained(uri: str, cache: Path) -> Iterator[None]:
                 f"{uri} cannot be kept in {cache} on {socket.gethostname()} ({reason}): make room "
                 "there, or let this user write it"
             ) from error
-        if isinstance(error, PermissionError) or type(error).__name__ in _CREDENTIAL_ERRORS:
-            raise ModelLoadError(
-                f"{uri} may not be read with these credentials ({reason}): set the store's "
-                "credentials in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
-            ) from error
-        raise ModelLoadError(
-            f"{uri} cannot be read ({reason}): check that the store is up and its address "
-            "(AWS_ENDPOINT_URL for an S3 store other than AWS)"
-        ) from error
+        raise ModelLoadError(f"{uri} cannot be read ({reason}); {what_to_check(uri)}") from error

@@ -53,12 +53,11 @@ def store_requests(
         # before ids are checked and after.
         put=shards + 7,
         # Each shard's footer and ids are read once at the end; the probe, the pin and the index are
-        # read back.
-        get=parquet_files + blocks + 2 * shards + 3,
+        # read back. _probe_vectors.json and the index are looked for before they are there.
+        get=parquet_files + blocks + 2 * shards + 5,
         # A unit: its version, and opening it. A shard: the version again, footer and ids opened.
-        head=parquet_files + 2 * units + 3 * shards + 8,
+        head=parquet_files + 2 * units + 3 * shards + 3,
         # A unit lists its shards at its beginning and end, and before each shard's forward. The
-        # driver lists all at the plan, and thrice for data and once for rejects at the end. The
-        # first worker looks for _probe_vectors.json by a HEAD and a LIST, each other one reads it.
-        listing=listed_files + 2 * units + shards + 4 * listed_shards + 5,
+        # driver lists all at the plan, and thrice for data and once for rejects at the end.
+        listing=listed_files + 2 * units + shards + 4 * listed_shards + 3,
     )

@@ -196,8 +196,8 @@ def require_pin(storage: Storage) -> Pin:
     pin = read_pin(storage)
     if pin is None:
         raise CorpusError(
-            f"{storage.uri} is no corpus: expected {CORPUS_SPACE_FILE} in it; give the --output of "
-            "an earlier `twofold embed`"
+            f"{storage.uri} is no corpus: expected {CORPUS_SPACE_FILE} in it, found none, or no "
+            "such folder or bucket; give the --output of an earlier `twofold embed`"
         )
     return pin
 

@@ -14,10 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from encoder.errors import one_line
+from encoder.errors import StorageError, one_line
+from encoder.file_systems import what_to_check
 from encoder.space import EmbeddingSpace
 from pipelines.corpus.shards import DATA, ShardFooter, ShardName, footer_of
-from pipelines.errors import CorpusError, StorageError
+from pipelines.errors import CorpusError
 from pipelines.source.arrow_values import runs_code
 from pipelines.storage import OUTAGES, Storage
 
@@ -132,8 +133,7 @@ class ShardFile:
         """Return what Arrow is to read, and how much of it at a time (0: a column at once)."""
         if storage.is_local:
             return storage.path(relative), _BUFFER_BYTES
-        size = storage.fs.size(storage.path(relative))
-        if size > _WHOLE_FILE_BYTES:
+        if storage.size(relative) > _WHOLE_FILE_BYTES:
             # A column's values lie together, so that reading them is few requests.
             self._stream = storage.open(relative)  # type: ignore[assignment]
             return self._stream, _BUFFER_BYTES
@@ -168,7 +168,10 @@ def damage_explained(where: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OUTAGES as error:
-        raise StorageError(f"cannot read {where}: {one_line(error)}") from error
-    # A ValueError is a name that is no UTF-8, or values that are not what the schema says.
+        raise StorageError(
+            f"cannot read {where}: {one_line(error)}; {what_to_check(where)}"
+        ) from error
+    # Of a store's file an OSError is Arrow's: what the client raises is a StorageError already. A
+    # ValueError is a name that is no UTF-8, or values that are not what the schema says.
     except (pa.ArrowException, ValueError, OSError) as error:
         raise CorpusError(f"{where} is not readable: {one_line(error)}") from error

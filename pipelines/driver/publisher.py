@@ -159,6 +159,8 @@ class Publisher:
             self.storage.replace(INDEX_FILE, index.to_json().encode())
         _delete_stale_rejects(self.storage, retirement.live)
         _delete_retired(self.storage, retirement.retired)
+        for folder in (DATA, REJECTS):
+            self.storage.delete_leftovers(folder)
         left = sizes.keys() - {shard.name for shard in retirement.retired}
         unaccounted = self._unaccounted(retirement, incomplete, now)
         return _Published(index, retirement, shards, left, unaccounted)

@@ -55,7 +55,8 @@ def infer_columns(
     Raises:
         InvalidInputError: A column is missing, texts are not strings, an id is nested, a partition
             column has a name of the job's own, or two formats differ in a column's type.
-        OSError: A store did not answer.
+        OSError: A disk did not give a file.
+        StorageError: A store did not answer.
     """
     partition = [name for name, _ in sources[0].partition if name != id_column] if sources else []
     reserved = sorted(set(partition) & set(RESERVED))

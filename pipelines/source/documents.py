@@ -82,7 +82,8 @@ def read_documents(
             yielded.
         SourceChangedError: The file is gone or was replaced since it was planned.
         InvalidInputError: The file lacks a column, or has it in another type.
-        OSError: The store did not answer; nothing is said about the file.
+        OSError: The disk did not give it; nothing is said about the file.
+        StorageError: The store did not answer; neither.
     """
     if unit.kind is RangeKind.UNREADABLE:
         nothing = pa.RecordBatch.from_pylist([], schema=columns.carried)

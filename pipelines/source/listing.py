@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from encoder.errors import InvalidInputError, one_line
 from encoder.file_systems import file_system_of
-from pipelines.storage import STORE_ERRORS
+from pipelines.store_client import client_errors
 
 __all__ = ["files_of", "is_local", "open_filesystem"]
 
@@ -56,21 +56,19 @@ def files_of(root: str) -> dict[str, Mapping[str, Any]]:
         root: Absolute path or URI of a file, a folder or a pattern.
 
     Raises:
-        InvalidInputError: Nothing is there, or the store does not list it.
+        InvalidInputError: Nothing is there, or no files that count.
+        StorageError: The store or the disk does not list it.
     """
     fs, path = open_filesystem(root)
+    is_pattern = bool(_MAGIC.search(path)) and not (is_local(root) and os.path.lexists(path))
     try:
-        fs.invalidate_cache()
-        is_pattern = bool(_MAGIC.search(path)) and not (is_local(root) and os.path.lexists(path))
-        found = _match(fs, path) if is_pattern else _find(fs, path, base=path)
+        with client_errors("list the input", root):
+            fs.invalidate_cache()
+            found = _match(fs, path) if is_pattern else _find(fs, path, base=path)
     except FileNotFoundError as error:
         raise InvalidInputError(
             f"input {root}: expected a file, a folder or a pattern, found nothing there"
-        ) from error
-    except STORE_ERRORS as error:
-        raise InvalidInputError(
-            f"input {root}: cannot be listed: {one_line(error)};"
-            " check the name, the credentials and the endpoint"
+            f"{'' if is_local(root) else ', or no such bucket'}"
         ) from error
     if not found:
         what = "pattern matches no files" if is_pattern else "folder holds no files"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from stat import S_ISREG
@@ -17,9 +16,10 @@ from typing import Any
 from urllib.parse import unquote
 
 from encoder.errors import InvalidInputError
-from encoder.file_systems import canonical_uri, without_file_protocol
+from encoder.file_systems import canonical_uri, file_version, without_file_protocol
 from pipelines.source.listing import files_of, is_local, open_filesystem
 from pipelines.source.units import Format, Source
+from pipelines.store_client import client_errors
 
 __all__ = ["current_version", "list_sources", "normalised"]
 
@@ -52,8 +52,9 @@ def list_sources(
             what is in it.
 
     Raises:
-        InvalidInputError: An input names nothing, cannot be listed, or holds files whose format
-            their names do not tell.
+        InvalidInputError: An input names nothing, or holds files whose format their names do not
+            tell.
+        StorageError: An input cannot be listed.
     """
     is_written = _Below(written)
     sources: dict[str, Source] = {}
@@ -89,7 +90,9 @@ def current_version(source_uri: str) -> tuple[str, int]:
     """Return (version, size in bytes) of a file as it is now, never from a listing cache.
 
     Raises:
-        OSError: The file is gone, or a folder now (FileNotFoundError), or the store did not answer.
+        FileNotFoundError: The file is gone, or a folder now.
+        OSError: A disk does not give it.
+        StorageError: The store did not answer.
     """
     if is_local(source_uri):
         status = Path(source_uri).stat()
@@ -97,11 +100,12 @@ def current_version(source_uri: str) -> tuple[str, int]:
             raise FileNotFoundError(source_uri)
         return f"{status.st_size}-{status.st_mtime_ns}", status.st_size
     fs, path = open_filesystem(source_uri)
-    fs.invalidate_cache(path)
-    info = fs.info(path)
+    with client_errors("look up", source_uri):
+        fs.invalidate_cache(path)
+        info = fs.info(path)
     if info.get("type") == "directory":
         raise FileNotFoundError(source_uri)
-    return _version(info), int(info["size"])
+    return file_version(info), int(info["size"])
 
 
 def normalised(argument: str) -> str:
@@ -174,7 +178,7 @@ def _source(
             raise InvalidInputError(
                 f"{uri}: expected a file of known size, and its server says none; copy it first"
             )
-        version, size_bytes = _version(info), int(info["size"])
+        version, size_bytes = file_version(info), int(info["size"])
     return Source(
         uri=uri,
         version=version,
@@ -184,17 +188,6 @@ def _source(
         partition=_partition_of(uri),
         root=root,
     )
-
-
-def _version(info: Mapping[str, Any]) -> str:
-    """Return the version of a remote file: its ETag, else size and time of the last change."""
-    tag = info.get("ETag") or info.get("etag")
-    if tag:
-        return str(tag).strip('"')
-    changed = info.get("mtime") or info.get("LastModified") or info.get("created") or 0
-    # A store may give a datetime for one file and seconds in a listing.
-    seconds = changed.timestamp() if isinstance(changed, datetime) else changed
-    return f"{info['size']}-{seconds}"
 
 
 def _partition_of(uri: str) -> tuple[tuple[str, str], ...]:

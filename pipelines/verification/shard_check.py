@@ -25,7 +25,7 @@ from pipelines.corpus.index import IndexedShard
 from pipelines.corpus.pin import Pin
 from pipelines.corpus.shard_file import ShardFile
 from pipelines.corpus.shards import REJECTS, ShardFooter, ShardName
-from pipelines.errors import CorpusError, StorageError
+from pipelines.errors import CorpusError
 from pipelines.source.units import Format, RangeKind, Source, WorkUnit
 from pipelines.storage import Storage
 
@@ -87,8 +87,6 @@ def check_shard(
             tally.read(file.batches(None, batch_rows=_BATCH_ROWS), is_counted=is_readable)
             if is_readable:
                 problems += tally.problems(footer)
-    except StorageError:
-        raise  # an outage is no damage
     except CorpusError as error:
         is_readable = False
         problems.append(str(error))
@@ -212,8 +210,6 @@ def _rejects_problems(
             rows = sum(batch.num_rows for batch in file.batches(None, batch_rows=_BATCH_ROWS))
             if not file.schema.equals(REJECTS_SCHEMA):
                 yield f"{where} has the columns {_columns(file.schema)}"
-    except StorageError:
-        raise
     except CorpusError as error:
         yield str(error)
         return

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from encoder.errors import InvalidInputError
+from encoder.errors import InvalidInputError, StorageError
 from pipelines.errors import SourceChangedError
 from pipelines.source.column_inference import infer_columns
 from pipelines.source.documents import read_documents
@@ -115,7 +115,7 @@ def test_nothing_at_a_uri_is_one_clear_line(s3_store, uri):
 @pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
 def test_wrong_credentials_are_one_clear_line(folder, monkeypatch, fresh_clients, name):
     monkeypatch.setenv(name, "wrong")
-    with pytest.raises(InvalidInputError, match="credentials") as error:
+    with pytest.raises(StorageError, match="credentials") as error:
         list_sources([folder], None)
     assert "\n" not in str(error.value)
 
@@ -124,6 +124,6 @@ def test_no_credentials_at_all_are_one_clear_line(folder, monkeypatch, fresh_cli
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    with pytest.raises(InvalidInputError, match="credentials") as error:
+    with pytest.raises(StorageError, match="credentials") as error:
         list_sources([folder], None)
     assert "\n" not in str(error.value)

@@ -9,6 +9,7 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from s3fs import S3FileSystem
 
 from pipelines.actor import unit_embedder
 from pipelines.actor.events import Ending
@@ -69,6 +70,22 @@ def run_in_this_process(root: str) -> tuple[int, int]:
     assert Publisher(settings, storage, job.pin, by_key, [], report).publish() == []
     storage.replace(REPORT_FILE, report.to_json().encode())
     return len(units), shards
+
+
+def test_a_file_is_read_by_one_request_however_large_it_is(
+    s3_store: S3Store,
+    lossy_proxy: LossyProxy,
+    fresh_clients: None,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """By ranges it could be of two versions: _index.json is replaced while others read it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", lossy_proxy.endpoint)
+    monkeypatch.setattr(S3FileSystem, "default_block_size", 1000)  # else a range is 50 MB
+    storage, content = Storage(s3_store.fresh_prefix()), bytes(range(256)) * 100
+    storage.replace("_index.json", content)
+    lossy_proxy.log.clear()
+    assert storage.read("_index.json") == content
+    assert by_kind(lossy_proxy.log) == {"GET": 1}
 
 
 def by_kind(log: list[tuple[str, str]]) -> Counter[str]:

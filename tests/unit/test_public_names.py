@@ -25,7 +25,7 @@ PINNED = {
         EncoderSettings InvalidInputError ModelLoadError NonFiniteVectorsError Pooling
         Role RoleEncoding SpaceMismatchError Tokenized TwofoldError load_encoder""",
     "encoder.errors": """BackendError InvalidInputError ModelLoadError NewerFormatError
-        NonFiniteVectorsError SpaceMismatchError TwofoldError one_line""",
+        NonFiniteVectorsError SpaceMismatchError StorageError TwofoldError one_line""",
     "encoder.settings": "DEFAULT_MODEL BackendName DtypeName EncoderSettings",
     "encoder.space": "EmbeddingSpace Pooling Role RoleEncoding",
     "pipelines.columns": """CHAR_END CHAR_START CHUNK_INDEX EMBEDDING N_TOKENS REJECTS_SCHEMA

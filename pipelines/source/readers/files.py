@@ -1,8 +1,8 @@
 """Opening source files as streams, and telling a damaged file from a store that does not answer.
 
 A file that is gone or was replaced is `SourceChangedError` (the plan is out of date), bytes that
-cannot be decoded are `UnreadableSourceError`, and anything else (permissions, network) stays the
-OSError or client error that it is: it says nothing about the file.
+cannot be decoded are `UnreadableSourceError`, and anything else says nothing about the file: what a
+store's client raises is a `StorageError`, a disk's OSError stays what it is.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from encoder.errors import InvalidInputError
 from pipelines.errors import SourceChangedError, UnreadableSourceError
 from pipelines.source.listing import is_local, open_filesystem
 from pipelines.source.units import Source
+from pipelines.store_client import RemoteFile, client_errors
 
 __all__ = ["STREAM_BLOCK_BYTES", "guarded", "open_parquet", "open_stream", "translated"]
 
@@ -124,7 +125,7 @@ def translated(error: Exception, label: str, rows_before: int | None) -> Excepti
 
 
 def _is_decoding(error: Exception) -> bool:
-    """Return whether the bytes are at fault: Arrow's OSErrors carry no errno, the system's do."""
+    """Return whether the bytes are at fault: Arrow's OSErrors carry no errno, a disk's do."""
     if isinstance(error, MemoryError):
         return False
     return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
@@ -149,10 +150,11 @@ def _parquet_file(raw: IO[bytes]) -> pq.ParquetFile:
         raise pa.ArrowInvalid(str(error)) from error
 
 
-def _open_remote(source: Source, block_bytes: int) -> io.RawIOBase:
+def _open_remote(source: Source, block_bytes: int) -> RemoteFile:
     """Open a remote file; only `block_size` is asked for, the option that every system takes."""
     fs, path = open_filesystem(source.uri)
-    file = fs.open(path, "rb", block_size=block_bytes)
+    with client_errors("read", source.uri):
+        file = RemoteFile(fs.open(path, "rb", block_size=block_bytes), source.uri)
     if not file.seekable():
         raise InvalidInputError(f"{source.uri}: expected a store with range reads, found none")
-    return cast(io.RawIOBase, file)
+    return file

@@ -12,9 +12,11 @@ from threading import Barrier
 
 import fsspec
 import pytest
+from botocore.exceptions import ClientError
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipelines.errors import StorageError
+from encoder.errors import StorageError
+from pipelines import storage as storage_module
 from pipelines.storage import Storage
 
 
@@ -198,6 +200,100 @@ def test_a_write_that_never_arrived_is_an_error_of_one_line_that_names_the_file(
     assert "memory://bucket/out/data/a" in str(raised.value)
     assert "connection reset by peer" in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+class Conflicting(MemoryFileSystem):
+    """A store that refuses uploads as AWS does those that meet another one; s3fs makes it EIO."""
+
+    cachable = False
+
+    def __init__(self, *, conflicts: int, winner: bytes | None = None) -> None:
+        super().__init__()
+        self.conflicts, self.winner = conflicts, winner
+
+    def pipe_file(self, path, value, mode="overwrite", **kwargs):
+        self.conflicts -= 1
+        if self.conflicts < 0:
+            return super().pipe_file(path, value, mode)
+        if self.winner is not None:
+            super().pipe_file(path, self.winner, mode)
+        answer = {"Error": {"Code": "ConditionalRequestConflict", "Message": "a conflict"}}
+        raise OSError(5, "a conflict") from ClientError(answer, "PutObject")
+
+
+@pytest.fixture
+def waits_s(monkeypatch) -> list[float]:
+    """How long was slept, instead of doing it."""
+    slept: list[float] = []
+    monkeypatch.setattr(storage_module.time, "sleep", slept.append)
+    return slept
+
+
+def test_an_upload_that_met_another_one_which_failed_is_tried_again(waits_s):
+    storage = with_filesystem(Conflicting(conflicts=2))
+    assert storage.create("data/a", b"content")
+    assert storage.read("data/a") == b"content"
+    assert waits_s == [1, 1]
+
+
+def test_an_upload_that_met_another_one_which_won_is_not_tried_again(waits_s):
+    storage = with_filesystem(Conflicting(conflicts=1, winner=b"theirs"))
+    assert not storage.create("data/a", b"ours")
+    assert storage.read("data/a") == b"theirs"
+    assert waits_s == []
+
+
+def test_an_upload_that_meets_others_for_ever_is_an_error(waits_s):
+    with pytest.raises(StorageError, match=r"could not be written: .*a conflict"):
+        with_filesystem(Conflicting(conflicts=100)).create("data/a", b"content")
+    assert len(waits_s) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "call"),
+    [
+        ("cat_file", lambda storage: storage.read("a")),
+        ("open", lambda storage: storage.open("a")),
+        ("info", lambda storage: storage.size("a")),
+        ("find", lambda storage: storage.sizes("")),
+        ("pipe_file", lambda storage: storage.create("a", b"x")),
+        ("pipe_file", lambda storage: storage.replace("a", b"x")),
+        ("exists", lambda storage: storage.exists("a")),
+        ("rm_file", lambda storage: storage.delete("a")),
+    ],
+)
+def test_whatever_a_client_raises_is_one_line_that_names_the_file_and_says_what_to_check(
+    monkeypatch, method, call
+):
+    class HttpError(Exception):
+        """gcsfs' for 429 and 5xx; azure-core's are no OSErrors either."""
+
+    storage = with_filesystem(Overwriting())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise HttpError("Service Unavailable,\n503")
+
+    monkeypatch.setattr(storage.fs, method, refuse)
+    with pytest.raises(
+        StorageError, match=r"memory://bucket/out.*HttpError: Service Unav"
+    ) as error:
+        call(storage)
+    assert "the credentials or the role" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_gone_when_it_is_asked_for_its_size_is_no_outage(storage):
+    with pytest.raises(FileNotFoundError):
+        storage.size("a")
+    storage.create("a", b"four")
+    assert storage.size("a") == 4
+
+
+def test_a_disk_that_refuses_is_not_asked_for_credentials(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(StorageError, match="check that it may be read") as error:
+        Storage(str(tmp_path)).read("a")
+    assert "AWS" not in str(error.value)
 
 
 def test_an_unknown_protocol_is_one_clear_line():

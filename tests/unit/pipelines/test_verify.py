@@ -28,6 +28,7 @@ from pipelines.actor.unit_embedder import UnitEmbedder
 from pipelines.actor.unit_job import UnitJob
 from pipelines.columns import EMBEDDING
 from pipelines.corpus import shard_file
+from pipelines.corpus.index import list_shards
 from pipelines.corpus.pin import pin_output
 from pipelines.corpus.shards import ShardFooter, ShardName, footer_of, serialize_shard
 from pipelines.driver.corpus_plan import plan_corpus
@@ -258,6 +259,53 @@ def test_a_store_that_does_not_answer_is_no_finding(output, monkeypatch):
     monkeypatch.setattr(shard_file.pq, "ParquetFile", no_answer)
     with pytest.raises(StorageError, match=r"cannot read .*: no answer"):
         findings(output)
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Returns a function that has something done right after the shards were listed first."""
+
+    def do(work: Callable[[ShardName], object]) -> None:
+        def listing(storage: Storage) -> dict[ShardName, int]:
+            monkeypatch.undo()
+            found = list_shards(storage)
+            work(sorted(found)[2])
+            return found
+
+        monkeypatch.setattr(command, "list_shards", listing)
+
+    return do
+
+
+@pytest.mark.parametrize("folders", [["data"], ["_rejects", "data"]], ids=" and ".join)
+def test_a_shard_that_a_job_retires_meanwhile_is_no_damage(output, meanwhile, folders):
+    def retire(name: ShardName) -> None:
+        for folder in folders:
+            (output / folder / str(name)).unlink(missing_ok=True)
+
+    meanwhile(retire)
+    with pytest.raises(CorpusError, match="a job works on the corpus; verify it afterwards"):
+        findings(output)
+
+
+def test_a_shard_that_is_retired_before_its_ids_are_compared_is_no_damage(output, monkeypatch):
+    check = command.find_duplicate_ids
+
+    def retire(storage: Storage, names: list[ShardName], **options: object) -> object:
+        storage.delete(f"data/{names[0]}")
+        return check(storage, names, **options)
+
+    monkeypatch.setattr(command, "find_duplicate_ids", retire)
+    with pytest.raises(CorpusError, match="a job works on the corpus"):
+        findings(output)
+
+
+def test_a_shard_that_a_job_commits_meanwhile_does_not_hide_damage(output, meanwhile):
+    damaged = shards(output)[0]
+    (output / "data" / str(damaged)).write_bytes(b"PAR1")
+    new = ShardName("f" * 32, 0, last=True)
+    meanwhile(lambda name: shutil.copy(output / f"data/{name}", output / f"data/{new}"))
+    assert naming(damaged, "is not readable", findings(output))
 
 
 def test_one_flipped_bit_of_one_number_of_a_vector_is_found(output):

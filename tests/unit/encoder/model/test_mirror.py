@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from encoder.errors import InvalidInputError, ModelLoadError, SpaceMismatchError
+from encoder.errors import InvalidInputError, ModelLoadError, SpaceMismatchError, StorageError
 from encoder.model.declared_space import load_space
 from encoder.model.destination import ModelDestination
 from encoder.model.files import read_model_files
@@ -72,21 +74,14 @@ def test_a_mirror_keeps_noinstruct_s_asymmetry_without_its_name(
     assert (space.query.pooling, space.document.pooling) == (Pooling.MEAN, Pooling.CLS)
 
 
-def test_the_record_names_its_source_and_only_the_configuration_comes_after_it(
-    bucket: Any, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_record_names_its_source_and_is_the_first_file_the_configuration_the_last(
+    bucket: Any, tiny_model: Path
 ) -> None:
-    written: list[str] = []
-    put_file = type(bucket).put_file
-
-    def watch(self: Any, local: str, remote: str, **options: Any) -> None:
-        written.append(remote)
-        put_file(self, local, remote, **options)
-
-    monkeypatch.setattr(type(bucket), "put_file", watch)
     mirrored = mirror(EncoderSettings(model=str(tiny_model)), "memory://bucket/x")
-    names = ["embedding_space.json", "config.json"]
-    assert [path.rpartition("/")[2] for path in written[-2:]] == names
-    assert len(written) == len(mirrored.copied)
+    by_age = sorted(bucket.find("/bucket/x"), key=bucket.created)
+    assert [path.rpartition("/")[2] for path in by_age] == list(mirrored.copied)
+    assert mirrored.copied[0] == "embedding_space.json"
+    assert mirrored.copied[-1] == "config.json"
     record = json.loads(bucket.cat_file("/bucket/x/embedding_space.json"))
     assert record["source"] == {"reference": tiny_model.name, "revision": None}
     assert EmbeddingSpace.from_json(json.dumps(record["space"])) == mirrored.space
@@ -159,6 +154,61 @@ def test_another_model_at_the_destination_is_never_overwritten(
     assert fs.cat_file(f"{root}/model.safetensors") == theirs
 
 
+def test_a_disk_without_hard_links_takes_a_mirror_too(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    space = _mirror(tiny_model, tmp_path / "mirror")
+    assert _space(str(tmp_path / "mirror")) == space
+    assert mirror(EncoderSettings(model=str(tiny_model)), str(tmp_path / "mirror")).copied == ()
+    with pytest.raises(SpaceMismatchError):
+        _mirror(tiny_model, tmp_path / "mirror", max_seq_length=50)
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+@pytest.mark.parametrize("at", ["embedding_space.json", "model.safetensors", "config.json"])
+def test_of_two_that_mirror_other_spaces_to_one_place_at_a_time_one_is_refused(
+    bucket: Any,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    at: str,
+) -> None:
+    uri = str(tmp_path / "mirror") if place == "folder" else "memory://bucket/mirror"
+    create, write = ModelDestination.create, ModelDestination.write
+    refused, spaces = [], []
+
+    def other() -> None:
+        monkeypatch.undo()
+        try:
+            spaces.append(_mirror(tiny_model, uri, max_seq_length=50))
+        except SpaceMismatchError as error:
+            refused.append(error)
+
+    def create_late(self: ModelDestination, relative: str, content: bytes) -> bool:
+        if relative == at:
+            other()
+        return create(self, relative, content)
+
+    def write_late(self: ModelDestination, local: Path, relative: str) -> None:
+        if relative == at:
+            other()
+        write(self, local, relative)
+
+    monkeypatch.setattr(ModelDestination, "create", create_late)
+    monkeypatch.setattr(ModelDestination, "write", write_late)
+    try:
+        spaces.append(_mirror(tiny_model, uri, max_seq_length=60))
+    except SpaceMismatchError as error:
+        refused.append(error)
+    assert len(refused) == 1
+    assert [_space(uri, tmp_path / "cache")] == spaces
+
+
 def test_an_interrupted_mirror_is_continued(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,11 +224,12 @@ def test_an_interrupted_mirror_is_continued(
         copy(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("encoder.model.destination.shutil.copyfileobj", break_off)
-        with pytest.raises(InvalidInputError, match="No space left"):
+        patch.setattr("encoder.whole_file.shutil.copyfileobj", break_off)
+        with pytest.raises(StorageError, match=r"No space left.*; check .* the disk has space"):
             _mirror(tiny_model, destination)
     whole = _contents(destination)
     assert len(whole) == 2
+    assert whole.pop("embedding_space.json")
     assert all(content == (tiny_model / name).read_bytes() for name, content in whole.items())
     copied = mirror(EncoderSettings(model=str(tiny_model)), str(destination)).copied
     assert not set(copied) & set(whole)
@@ -190,18 +241,18 @@ def test_a_mirror_is_refused_until_it_says_its_space(
     minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
     """Prompts that were given to `pull` stand in the record alone."""
-    write = ModelDestination.write
+    create = ModelDestination.create
 
-    def killed(self: ModelDestination, local: Path, relative: str) -> None:
+    def killed(self: ModelDestination, relative: str, content: bytes) -> bool:
         if relative == last:
             raise KeyboardInterrupt
-        write(self, local, relative)
+        return create(self, relative, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ModelDestination, "write", killed)
+        patch.setattr(ModelDestination, "create", killed)
         with pytest.raises(KeyboardInterrupt):
             _mirror(minilm, tmp_path / "mirror", query_prompt="query: ")
-    with pytest.raises(ModelLoadError, match=r"has no config\.json"):
+    with pytest.raises(ModelLoadError, match=r"no config\.json|with config\.json"):
         _space(str(tmp_path / "mirror"))
     _mirror(minilm, tmp_path / "mirror", query_prompt="query: ")
     assert _space(str(tmp_path / "mirror")).query.prompt == "query: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import shutil
 import sys
 import threading
@@ -417,6 +418,19 @@ def test_two_downloads_at_once_end_in_one_whole_folder(
     read_model_files(folders[0])
 
 
+def test_downloads_that_were_killed_long_ago_are_deleted_by_the_next_one(
+    bucket: Any, tiny_model: Path, tmp_path: Path
+) -> None:
+    others = [tmp_path / "notes.old", tmp_path / ("b" * 32), tmp_path / f"{'c' * 32}.now"]
+    killed = tmp_path / f"{'a' * 32}.h3k2"
+    for folder in (killed, *others):
+        (folder / "model").mkdir(parents=True)
+    for folder in (killed, *others[:2]):
+        os.utime(folder, (0, 0))
+    folder = _resolve(_upload(bucket, tiny_model), tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([folder, *others])
+
+
 def test_a_model_that_changes_during_its_download_is_refused_and_not_kept(
     bucket: Any, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -453,8 +467,8 @@ def test_a_protocol_that_cannot_be_opened_is_named(uri: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("error", "shown"),
     [
-        (PermissionError("Forbidden"), "credentials .*AWS_ACCESS_KEY_ID"),
-        (type("NoCredentialsError", (Exception,), {})("Unable\nto locate"), "AWS_ACCESS_KEY_ID"),
+        (PermissionError("Forbidden"), "the credentials or the role"),
+        (type("NoCredentialsError", (Exception,), {})("Unable\nto locate"), "the credentials"),
         (FileNotFoundError("bucket"), "nothing at memory://bucket/models/x"),
         (TimeoutError("slow"), "AWS_ENDPOINT_URL"),
         # Of this machine, not of the store.

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFile
 
+from encoder.errors import StorageError
 from pipelines.corpus import ids as ids_module
 from pipelines.corpus.ids import DuplicateId, find_duplicate_ids
 from pipelines.corpus.shards import DATA, ShardName, serialize_shard
-from pipelines.errors import CorpusError, StorageError
+from pipelines.errors import CorpusError
 from pipelines.storage import Storage
 from support.corpora import a_footer, a_shard_table
 from support.fake_encoder import SPACE
@@ -118,6 +122,18 @@ def test_a_store_that_does_not_answer_is_no_damage(corpus, monkeypatch, error):
 
     monkeypatch.setattr(ids_module.pq, "read_table", down)
     with pytest.raises(StorageError, match="cannot read"):
+        corpus.duplicates()
+
+
+def test_a_store_that_asks_to_slow_down_has_damaged_no_shard(monkeypatch):
+    corpus = Corpus(Storage(f"memory://{uuid.uuid4().hex}"))
+    corpus.add(["x"])
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EBUSY, "Please reduce your request rate.")
+
+    monkeypatch.setattr(MemoryFile, "read", refuse)
+    with pytest.raises(StorageError, match=r"cannot read .*request rate\.; check"):
         corpus.duplicates()
 
 

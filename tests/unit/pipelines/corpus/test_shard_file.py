@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import re
 import uuid
 
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import ClientPayloadError
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
+from encoder.errors import StorageError
 from pipelines.corpus import shard_file
 from pipelines.corpus.shard_file import ShardFile, damage_explained
 from pipelines.corpus.shards import DATA, ShardName
-from pipelines.errors import CorpusError, StorageError
+from pipelines.errors import CorpusError
 from pipelines.storage import Storage
 from support.vectors import VectorRow, make_pin, make_space, write_vectors
 
@@ -82,6 +86,39 @@ def test_a_store_that_does_not_answer_is_no_damage(error):
         damage_explained("s3://b/data/x"),
     ):
         raise error
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_"),
+    [(MemoryFileSystem, "info"), (MemoryFileSystem, "cat_file"), (MemoryFile, "read")],
+    ids=["its size", "all of it", "a piece"],
+)
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EBUSY, "Please reduce your request rate."),
+        OSError(errno.EINVAL, "Bad Request"),  # s3fs, of a HEAD with an expired token
+        PermissionError("The provided token has expired."),
+        OSError("Forbidden: b/x"),
+        Exception("Service Unavailable, 503"),
+    ],
+    ids=repr,
+)
+def test_whatever_a_store_raises_when_it_is_asked_is_no_damage(
+    tmp_path, monkeypatch, error, kind, request_
+):
+    (name,) = write_vectors(tmp_path, PIN, [ROWS])
+    storage = Storage(f"memory://{uuid.uuid4().hex}")
+    storage.create(f"{DATA}/{name}", (tmp_path / DATA / str(name)).read_bytes())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    if kind is MemoryFile:
+        monkeypatch.setattr(shard_file, "_WHOLE_FILE_BYTES", 10)
+    monkeypatch.setattr(kind, request_, refuse)
+    with pytest.raises(StorageError, match=f"cannot .*{name}: .*{re.escape(str(error))}; check"):
+        ShardFile(storage, name)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from dataclasses import replace as with_changes
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +104,17 @@ def test_what_was_committed_is_published(output):
     assert index.totals()["size_bytes"] == sum(shard.size_bytes for shard in shards)
     # Once before ids are looked at, which takes long, and once when they are found unique.
     assert output.operations == [f"replace {INDEX_FILE}"] * 2
+
+
+@pytest.mark.parametrize("folder", [DATA, REJECTS])
+def test_what_writers_left_that_were_killed_is_deleted(output, folder):
+    write_shards(output.storage, [an_indexed_shard(A)])
+    left = Path(output.storage.path(f"{folder}/.{A.key}-00000.parquet.{'0' * 32}.tmp"))
+    left.parent.mkdir(exist_ok=True)
+    left.touch()
+    os.utime(left, (0, 0))
+    assert output.publish([A]) is None
+    assert not left.exists()
 
 
 def test_a_run_that_is_killed_while_it_looks_at_ids_has_published(output, monkeypatch):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import gzip
+import io
 import json
 from itertools import pairwise
 from pathlib import Path
 
 import fsspec
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import zstandard
@@ -17,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from s3fs.utils import FileExpired
 
-from encoder.errors import InvalidInputError
+from encoder.errors import InvalidInputError, StorageError
 from pipelines.errors import SourceChangedError, UnreadableSourceError
 from pipelines.source.corpus_columns import CorpusColumns
 from pipelines.source.plan import plan_units
@@ -502,6 +504,52 @@ def test_remote_files_read_as_local_ones_do(tmp_path, name):
     finally:
         memory.rm("/readers", recursive=True)
     assert [int(row) for row in found] == list(range(3000))
+
+
+class Forbidding(io.BytesIO):
+    """A file that its store stops to give, in the words of gcsfs: an OSError without errno."""
+
+    def __init__(self, content: bytes, reads: int) -> None:
+        super().__init__(content)
+        self.left = reads
+
+    def read(self, size: int | None = -1) -> bytes:
+        if not self.left:
+            raise OSError("Forbidden: b/x\ncaller does not have storage.objects.get access")
+        self.left -= 1
+        return super().read(size)
+
+    def readinto(self, buffer: memoryview) -> int:
+        found = self.read(len(buffer))
+        buffer[: len(found)] = found
+        return len(found)
+
+
+@pytest.mark.parametrize("reads", [0, 1], ids="after {} reads".format)
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.csv"])
+def test_a_file_that_its_store_forbids_to_read_is_none_that_cannot_be_decoded(
+    monkeypatch, name, reads
+):
+    sink = io.BytesIO()
+    table = table_of(100_000)  # more than a buffer holds
+    if name == "a.parquet":
+        pq.write_table(table, sink)
+    elif name == "a.csv":
+        pyarrow.csv.write_csv(table, sink)
+    else:
+        sink.write("".join(json.dumps(row) + "\n" for row in table.to_pylist()).encode())
+    pack = {"gz": gzip.compress, "zst": zstd}.get(name.rsplit(".", 1)[1], bytes)
+    content = pack(sink.getvalue())
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file(f"/forbidden/{name}", content)
+    try:
+        (source,) = list_sources([f"memory://forbidden/{name}"], None)
+        (unit,) = plan_units([source], unit_bytes=10**9, tolerate_unreadable=True)
+        monkeypatch.setattr(type(memory), "open", lambda *_, **__: Forbidding(content, reads))
+        with pytest.raises(StorageError, match=rf"cannot read {source.uri}: .*Forbidden.*; check"):
+            list(guarded(iter(ids_of(unit)), source.uri, lambda row: 1))
+    finally:
+        memory.rm("/forbidden", recursive=True)
 
 
 def ids_of(unit: WorkUnit) -> list[object]:

@@ -12,7 +12,7 @@ import fsspec
 import pytest
 from aiohttp import ClientPayloadError
 
-from encoder.errors import InvalidInputError
+from encoder.errors import InvalidInputError, StorageError
 from pipelines.source import sources as sources_module
 from pipelines.source.sources import current_version, list_sources, normalised
 from pipelines.source.units import Format
@@ -298,7 +298,7 @@ def test_an_unknown_protocol_is_refused():
 def test_a_folder_that_may_not_be_listed_is_refused(tmp_path):
     tmp_path.chmod(0)
     try:
-        with pytest.raises(InvalidInputError):
+        with pytest.raises(StorageError, match="check that it may be read"):
             list_sources([str(tmp_path)], None)
     finally:
         tmp_path.chmod(0o700)
@@ -323,16 +323,28 @@ class Refusing:
         PermissionError("Access\nDenied"),
         OSError(5, "InvalidAccessKeyId"),
         ClientPayloadError("the response is not complete"),
+        Exception("Service Unavailable, 503"),  # so says gcsfs
     ],
 )
 def test_a_store_that_refuses_is_one_line_that_says_what_to_check(monkeypatch, error):
     monkeypatch.setattr(
         "pipelines.source.listing.open_filesystem", lambda uri: (Refusing(error), "bucket/a")
     )
-    with pytest.raises(InvalidInputError, match="check the name, the credentials") as caught:
+    with pytest.raises(StorageError, match=r"check .* the credentials or the role") as caught:
         list_sources(["s3://bucket/a"], None)
     assert "s3://bucket/a" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_store_that_does_not_tell_a_files_version_says_nothing_of_the_file(monkeypatch, memory):
+    memory.pipe_file("/in/a.jsonl", b"{}")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise Exception("Service Unavailable, 503")
+
+    monkeypatch.setattr(type(memory), "info", refuse)
+    with pytest.raises(StorageError, match=r"look up memory://in/a\.jsonl: .*503; check"):
+        current_version("memory://in/a.jsonl")
 
 
 def test_hive_folders_give_partition_values(tmp_path):
