@@ -59,6 +59,19 @@ def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
         yield file
 
 
+def _parquet_file(raw: IO[bytes]) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(
+            raw,
+            buffer_size=_COLUMN_BUFFER_BYTES,
+            pre_buffer=False,
+            page_checksum_verification=True,
+        )
+    except (TypeError, ValueError) as error:
+        # A name that is not UTF-8, or metadata that a registered extension type cannot take.
+        raise pa.ArrowInvalid(str(error)) from error
+
+
 def open_stream(source: Source) -> IO[bytes]:
     """Open a file as a stream of its decompressed bytes; it can be sought only if uncompressed."""
     if source.compression is None:
@@ -135,19 +148,6 @@ def _open_random(source: Source) -> IO[bytes]:
     if is_local(source.uri):
         return cast("IO[bytes]", pa.OSFile(source.uri, "rb"))
     return cast("IO[bytes]", _open_remote(source, _RANDOM_BLOCK_BYTES))
-
-
-def _parquet_file(raw: IO[bytes]) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(
-            raw,
-            buffer_size=_COLUMN_BUFFER_BYTES,
-            pre_buffer=False,
-            page_checksum_verification=True,
-        )
-    except (TypeError, ValueError) as error:
-        # A name that is not UTF-8, or metadata that a registered extension type cannot take.
-        raise pa.ArrowInvalid(str(error)) from error
 
 
 def _open_remote(source: Source, block_bytes: int) -> RemoteFile:
