@@ -17,7 +17,7 @@ from command_line.parse import parse_settings
 from encoder.model.mirror import mirror
 from encoder.settings import EncoderSettings
 from pipelines.corpus.pin import pin_output
-from pipelines.driver import execute
+from pipelines.driver import ledger
 from pipelines.driver.corpus_plan import plan_corpus
 from pipelines.driver.report import RunReport
 from pipelines.embed_corpus import embed_corpus, main
@@ -155,6 +155,7 @@ def test_a_unit_that_always_kills_its_worker_is_named_and_the_others_are_committ
     [error] = error_lines(said)
     assert "1 of 3 work units failed" in error
     assert "killer.jsonl" in error
+    assert "says which; Ray said: " in error
     assert "Traceback" not in said
     OutputFolder(tmp_path / "out").check(corpus)
 
@@ -171,8 +172,8 @@ def test_workers_that_die_of_every_unit_end_the_job_long_before_the_last_of_them
         write_jsonl(tmp_path / "in" / f"{number}.jsonl", prefix=f"k{number}-", rows=5)
     # After the model's load: what a worker says in its last milliseconds may be lost with it.
     fault = faults.add("before-read", "kill-actor", times=100)
-    monkeypatch.setattr(execute, "_MOST_LOST_AT_FIRST", 2)
-    monkeypatch.setattr(execute, "_TIMES_LOST_AT_FIRST", 0)
+    monkeypatch.setattr(ledger, "_MOST_LOST_AT_FIRST", 2)
+    monkeypatch.setattr(ledger, "_TIMES_LOST_AT_FIRST", 0)
 
     code = main([*arguments(tmp_path / "in", tmp_path / "out", tiny_model), "--units-in-flight=1"])
 

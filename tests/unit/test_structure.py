@@ -15,8 +15,9 @@ MODULES = sorted(
     for file in (REPOSITORY / package).rglob("*.py")
 )
 
-READS_ENVIRONMENT = {Path("serving/serve.py")}
-"""It sets the switches that Ray reads when it is imported; settings come through pydantic."""
+READS_ENVIRONMENT = {Path("pipelines/driver/cluster.py"), Path("serving/serve.py")}
+"""The first looks whether anybody listens where Ray will look for a cluster, the second sets the
+switches that Ray reads when it is imported; settings come through pydantic."""
 
 
 def nodes(module: Path) -> Iterator[ast.AST]:
