@@ -27,10 +27,10 @@ def test_an_error_of_ours_becomes_one_line_and_its_exit_code(capsys: pytest.Capt
     assert capsys.readouterr().err == "twofold: error: expected a, found b; choose one\n"
 
 
-HOSTILE = "e\x1b[31mvil\r\n2026-11-28 00:00:00,000 all is well\x9b2J\u202e\udcff.jsonl"
+HOSTILE = "e\x1b[31mvil\r\n2026-11-28 00:00:00,000 all is well\x9b2J\u202e.jsonl"
 """A file's name: an object store and a disk take any."""
 SHOWN = (
-    r"e\x1b[31mvil\r" + "\n    2026-11-28 00:00:00,000 all is well" + r"\x9b2J\u202e\udcff.jsonl"
+    r"e\x1b[31mvil\r" + "\n    2026-11-28 00:00:00,000 all is well" + r"\x9b2J\u202e.jsonl"
 )
 
 
@@ -44,6 +44,11 @@ def test_a_files_name_commands_no_terminal_and_forges_no_line(capsys: pytest.Cap
     assert re.sub(r"(?m)^\d{4}-\S+ \S+ ", "TIME ", said) == (
         f"TIME {SHOWN}: left out\ntwofold: error: {SHOWN}: lost\n"
     )
+
+
+def test_a_name_that_is_no_utf_8_can_be_printed():
+    """Not by way of a log here: a test's captured records travel between pytest's processes."""
+    assert shown("vil\udcff.jsonl") == r"vil\udcff.jsonl"
 
 
 def test_what_is_printable_is_shown_as_it_is():
