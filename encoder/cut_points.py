@@ -6,6 +6,7 @@ A text of 1 MB then costs what its first tokens cost. Knows pre-tokenizers by th
 from __future__ import annotations
 
 import re
+import string
 from typing import Any
 
 __all__ = ["CutPoints"]
@@ -13,10 +14,12 @@ __all__ = ["CutPoints"]
 _SPLITS_AT_ANY_SPACE = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "ByteLevel"}
 _AFTER_WORD = r"\S(?=[ \t\r\n])"
 _AFTER_WORD_BEFORE_BLANK = r"\S(?= )"
-_ASCII_PUNCTUATION = r"!-/:-@\[-`{-~"
 _CJK_PUNCTUATION = "\u3001\u3002\uff01\uff0c\uff1f"
 _CJK_IDEOGRAPHS = "\u3400-\u4db5\u4e00-\u9fa5"
 """Those of Unicode 3.0: to a library of older tables later ones are unassigned: it drops them."""
+_IDEOGRAPH = re.compile(f"[{_CJK_IDEOGRAPHS}]")
+_SLICE = 2**16
+"""Characters: a search holds Python's other threads up until it returns."""
 
 
 class CutPoints:
@@ -46,8 +49,11 @@ class CutPoints:
         """Return the first place at or after so many characters where the text may be cut."""
         if self._boundary is None or len(text) <= characters:
             return len(text)
-        found = self._boundary.search(text, characters)
-        return found.end() if found else len(text)
+        for start in range(characters, len(text), _SLICE):
+            # One character more, for a boundary is known by what follows it.
+            if found := self._boundary.search(text, start, start + _SLICE + 1):
+                return found.end()
+        return len(text)
 
 
 def _boundary(tokenizer: dict[str, Any]) -> str | None:
@@ -72,8 +78,10 @@ def _words_of_one_character(tokenizer: dict[str, Any]) -> str | None:
     types = tokenizer["pre_tokenizer"]["type"], normalizer.get("type")
     if types != ("BertPreTokenizer", "BertNormalizer"):
         return None
-    ideographs = _CJK_IDEOGRAPHS if normalizer.get("handle_chinese_chars") else ""
-    characters = f"[{_ASCII_PUNCTUATION}{_CJK_PUNCTUATION}{ideographs}]"
     added = {char for token in tokenizer.get("added_tokens") or [] for char in token["content"]}
-    # Sorted: sets of characters differ in order from process to process.
-    return f"(?![{re.escape(''.join(sorted(added)))}]){characters}" if added else characters
+    characters = re.escape(
+        "".join(c for c in string.punctuation + _CJK_PUNCTUATION if c not in added)
+    )
+    if normalizer.get("handle_chinese_chars") and not any(map(_IDEOGRAPH.match, added)):
+        characters += _CJK_IDEOGRAPHS
+    return f"[{characters}]" if characters else None

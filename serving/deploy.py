@@ -126,21 +126,25 @@ def deploy(
         raise kind(f"expected the endpoint to start, found {why}") from error
 
 
-def withdraw(*, is_ours: bool) -> None:
+def withdraw(*, is_ours: bool) -> bool:
     """Let requests under way end, and take the application off the cluster.
 
     Args:
         is_ours: Whether Ray was started here, so that Serve ends, too.
 
-    Raises:
-        TimeoutError: Some requests did not end in time.
+    Returns:
+        Whether all of them ended in time.
     """
     try:
         # Drains behind the proxies, which `shutdown` would end at once.
         serve.delete(_APP_NAME)
-    finally:
-        if is_ours:
-            serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's, without types
+        have_ended = True
+    except TimeoutError:
+        have_ended = False
+    if is_ours:
+        # Not where a second signal came meanwhile: it waits for the controller for half a minute.
+        serve.shutdown()  # type: ignore[no-untyped-call]  # Ray's, without types
+    return have_ended
 
 
 def _check_fits(settings: ServingSettings, *, is_fixed: bool) -> None:

@@ -76,7 +76,7 @@ def haproxy_files() -> Iterator[dict[str, str]]:
 
     Ray's own is one for all users of a machine, and who may write to the admin socket in it can
     send the endpoint's requests, with their keys, elsewhere. Not in TMPDIR: HAProxy takes 97 bytes
-    of a socket's path, of which Ray has 67 behind the folder.
+    of a socket's path, of which Ray has 70 behind the folder.
     """
     parent = "/tmp" if Path("/tmp").is_dir() else None
     with tempfile.TemporaryDirectory(

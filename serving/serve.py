@@ -138,9 +138,7 @@ def _serve(settings: ServeCommandSettings) -> int:
         while not stop.wait(WATCH_INTERVAL_S):
             watch.look()
         sys.stderr.write("twofold: stopping; requests under way are finished\n")
-        try:
-            withdraw(is_ours=is_ours)
-        except TimeoutError:
+        if not withdraw(is_ours=is_ours):
             sys.stderr.write("twofold: some requests did not end in time\n")
     finally:
         ray.shutdown()

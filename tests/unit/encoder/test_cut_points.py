@@ -97,11 +97,21 @@ def test_behind_no_other_character_is_a_text_without_blanks_cut():
     assert [others[cut - 1] for cut in cuts] == sorted([*IDEOGRAPHS, *PUNCTUATION])
 
 
-def test_a_character_of_an_added_token_is_no_place_to_cut_at():
-    added = MINILM["added_tokens"][0] | {"id": 30522, "content": "a-漢", "special": True}
+@given(texts, st.integers(1, 5))
+def test_a_text_that_is_searched_in_slices_is_cut_as_it_would_be_whole(text: str, size: int):
+    whole = cuts_of(CutPoints(MINILM), text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("encoder.cut_points._SLICE", size)
+        assert cuts_of(CutPoints(MINILM), text) == whole
+
+
+@pytest.mark.parametrize(("content", "expected"), [("a-b", [5, 6, 8]), ("a漢", [2, 4, 8, 16])])
+def test_a_character_of_an_added_token_is_no_place_to_cut_at(content: str, expected: list[int]):
+    added = MINILM["added_tokens"][0] | {"id": 30522, "content": content, "special": True}
     points = CutPoints(bert(added_tokens=[*MINILM["added_tokens"], added]))
 
-    assert cuts_of(points, "x-a-漢字漢+y[MASK]-z") == [6, 8]
+    # Of ideographs one stands for all.
+    assert cuts_of(points, "x-a-漢字b+y[MASK]-z") == expected
 
 
 def test_where_nothing_says_that_a_character_is_a_word_a_text_is_cut_at_blanks_alone():

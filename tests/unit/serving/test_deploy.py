@@ -12,7 +12,7 @@ from ray import serve
 from encoder.errors import InvalidInputError, TwofoldError
 from serving import deploy as module
 from serving.app import DEPLOYMENT_NAME
-from serving.deploy import StatusWatch, deploy
+from serving.deploy import StatusWatch, deploy, withdraw
 from serving.errors import ServeError, exit_code
 from serving.settings import ServingSettings
 
@@ -180,3 +180,26 @@ def test_while_serve_is_waited_for_its_status_is_looked_at(
     assert caplog.messages == [
         "the application is DEPLOYING: 1 replicas have taken more than 30s to be scheduled."
     ]
+
+
+def test_a_second_signal_while_requests_end_is_not_kept_waiting(monkeypatch: pytest.MonkeyPatch):
+    def delete(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve, "delete", delete)
+    monkeypatch.setattr(serve, "shutdown", lambda: pytest.fail("it waits for the controller"))
+    with pytest.raises(KeyboardInterrupt):
+        withdraw(is_ours=True)
+
+
+def test_requests_that_do_not_end_in_time_are_told_and_serve_ends(monkeypatch: pytest.MonkeyPatch):
+    def delete(name: str) -> None:
+        raise TimeoutError
+
+    ended = []
+    monkeypatch.setattr(serve, "delete", delete)
+    monkeypatch.setattr(serve, "shutdown", lambda: ended.append("here"))
+    assert not withdraw(is_ours=True)
+    assert ended == ["here"]
+    assert not withdraw(is_ours=False)
+    assert ended == ["here"]
