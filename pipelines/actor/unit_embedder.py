@@ -196,9 +196,11 @@ class UnitEmbedder:
                 if self._has_failed_to_load:
                     # Or it would fail one unit after the other while the other workers yet load.
                     time.sleep(_LOAD_AGAIN_AFTER_S)
-                self._has_failed_to_load = True
                 try:
                     encoder, known = self._open_encoder()
+                except ModelLoadError:
+                    self._has_failed_to_load = True
+                    raise
                 except (RuntimeError, MemoryError) as error:
                     raise BackendError(f"the model does not load here: {error}") from error
                 canaries = Canaries(encoder, known, job.role)

@@ -29,9 +29,7 @@ def test_an_error_of_ours_becomes_one_line_and_its_exit_code(capsys: pytest.Capt
 
 HOSTILE = "e\x1b[31mvil\r\n2026-11-28 00:00:00,000 all is well\x9b2J\u202e.jsonl"
 """A file's name: an object store and a disk take any."""
-SHOWN = (
-    r"e\x1b[31mvil\r" + "\n    2026-11-28 00:00:00,000 all is well" + r"\x9b2J\u202e.jsonl"
-)
+SHOWN = r"e\x1b[31mvil\r" + "\n    2026-11-28 00:00:00,000 all is well" + r"\x9b2J\u202e.jsonl"
 
 
 def test_a_files_name_commands_no_terminal_and_forges_no_line(capsys: pytest.CaptureFixture[str]):

@@ -576,6 +576,27 @@ def test_a_worker_without_a_model_takes_its_time_before_it_fails_the_next_unit(b
     assert waited == [30]
 
 
+def test_a_store_that_refuses_a_worker_that_has_its_model_is_asked_again_at_once(
+    bench, monkeypatch
+):
+    waited: list[float] = []
+    answers: list[Exception | None] = [StorageError("403"), None]
+    agree = unit_embedder.agree_on_probe_vectors
+
+    def refuse_once(*given: object) -> object:
+        if answer := answers.pop(0):
+            raise answer
+        return agree(*given)
+
+    monkeypatch.setattr(unit_embedder, "load_encoder", lambda _: FakeEncoder())
+    monkeypatch.setattr(unit_embedder, "agree_on_probe_vectors", refuse_once)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    embedder = bench.embedder()
+    assert ending(list(embedder.events(bench.unit))) is Ending.INTERRUPTED
+    assert ending(list(embedder.events(bench.unit))) is Ending.DONE
+    assert waited == []
+
+
 def test_what_nobody_expects_fails_the_unit_in_one_line_that_names_it(bench, monkeypatch):
     def broken(*_: object, **__: object) -> Iterator[object]:
         raise ZeroDivisionError("by\nzero")
