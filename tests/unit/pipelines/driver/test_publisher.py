@@ -297,7 +297,7 @@ def test_rows_that_are_not_accounted_for_are_an_error_after_publishing(output):
 
 
 def all_rejected(unit: WorkUnit) -> IndexedShard:
-    return an_indexed_shard(unit, documents=0, rows=0, rejected=2)
+    return an_indexed_shard(unit, documents=0, rows=0, rejected=200, row_stop=200)
 
 
 def test_a_file_whose_every_row_is_rejected_is_told_by_each_run_until_it_changes(output, caplog):
