@@ -24,7 +24,7 @@ from pipelines.actor import unit_embedder
 from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEvent, event_from_row
 from pipelines.actor.prepare import text_hash
 from pipelines.actor.unit_embedder import UnitEmbedder
-from pipelines.actor.unit_job import UnitJob, twofold_version
+from pipelines.actor.unit_job import UnitJob, code_digest, twofold_version
 from pipelines.corpus.shards import DATA, REJECTS, ShardName, read_footer
 from pipelines.errors import StorageError, UnreadableSourceError
 from pipelines.settings import OnInvalid
@@ -644,14 +644,24 @@ def test_a_worker_of_another_version_than_the_drivers_says_so_before_it_reads_a_
     bench, is_older
 ):
     """Whose settings it would ignore, and whose units it could not read."""
-    job = replace(a_job(bench.folder / "out"), version="0.2.0 (code 12345678)")
-    if is_older:  # than the check: pickled without the field
-        object.__delattr__(job, "version")
+    other = {"version": "0.2.0 (code 12345678)", "code": "12345678"}
+    job = replace(a_job(bench.folder / "out"), **other)
+    if is_older:  # than the check: pickled without the fields
+        for name in other:
+            object.__delattr__(job, name)
     (row,) = bench.embedder(job)({"unit": np.array(['{"of": "another version"}'], dtype=object)})
     event = event_from_row({name: values[0] for name, values in row.items()})
     assert event.ending is Ending.MISMATCH
     assert f"({'an older one' if is_older else '0.2.0 (code 12345678)'}) on " in event.message
     assert f"found {twofold_version()}" in event.message
+
+
+def test_what_is_installed_on_a_worker_is_no_matter_where_the_same_code_runs(bench):
+    """`--working-dir` hides it."""
+    job = replace(a_job(bench.folder / "out"), version=f"9.9.9 (code {code_digest()})")
+    rows = bench.embedder(job)({"unit": np.array([bench.unit.to_json()], dtype=object)})
+    events = [event_from_row({name: values[0] for name, values in row.items()}) for row in rows]
+    assert ending(events) is Ending.DONE
 
 
 def test_a_real_model_embeds_a_unit(tmp_path, tiny_model):
