@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import socket
 import time
@@ -397,6 +398,15 @@ def test_rejects_are_written_before_the_data_and_in_the_order_of_the_source(benc
         ("2", 2, "validate"),
     ]
     assert rejects[0]["source"] == str(bench.source)
+
+
+def test_reasons_are_counted_without_the_values_of_their_rows(bench):
+    rows = [{"id": value, "text": "a"} for value in ("0", 1, 2)]
+    bench.source.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    events = bench.embed()
+    assert shards_of(events)[0].reasons == {"column 'id': expected string": 2}
+    rejects = bench.table(bench.names()[0], REJECTS)["reason"].to_pylist()
+    assert rejects[0] == "column 'id': expected string, found int 1"
 
 
 @pytest.mark.parametrize(("first_row", "row"), [(100, 101), (None, 1)])
