@@ -85,7 +85,15 @@ def embed_corpus(settings: EmbedCorpusSettings) -> RunReport:
         if outcome.failures:
             problems.append(UnitFailedError(_failed(outcome.failures, len(units))))
         with store_errors("publish the index"):
-            publisher = Publisher(settings, storage, plan.pin, units, plan.done, report)
+            publisher = Publisher(
+                settings,
+                storage,
+                plan.pin,
+                units,
+                plan.done,
+                report,
+                abandoned=_abandoned(plan, outcome),
+            )
             problems += publisher.publish()
     except BaseException as error:
         # The account must not be an earlier run's.
@@ -108,6 +116,12 @@ def _units_after(plan: Plan, outcome: Outcome) -> dict[str, WorkUnit]:
         # The run saw a newer version than the plan: what was done of the old one is old.
         units = {k: u for k, u in units.items() if u.source.uri != uri or k in outcome.units}
     return units
+
+
+def _abandoned(plan: Plan, outcome: Outcome) -> dict[str, WorkUnit]:
+    """Return the planned units of the sources that the run found gone."""
+    gone = outcome.replanned - {unit.source.uri for unit in outcome.units.values()}
+    return {key: unit for key, unit in plan.units.items() if unit.source.uri in gone}
 
 
 def _write_account(storage: Storage, report: RunReport) -> None:

@@ -197,7 +197,8 @@ class EmbedCorpusSettings(CorpusSettings, JobSettings):
         ge=0,
         le=1,
         description="Largest share of a run's rows that may be rejected; beyond it the run exits "
-        "with 9, after everything is published, and so do the next ones until the files change",
+        "with 9, after everything is published, and so do the next ones until the files change. A "
+        "run that rejected fewer than 100 passes, unless the share is 0",
     )
     check_ids: bool = Field(
         True, description="After new shards were committed, check that ids are unique"

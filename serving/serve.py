@@ -192,7 +192,7 @@ def _check_listens(address: str) -> None:
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
-    except OSError as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # of the name, the port, the name
         raise ServeError(
             f"expected a Ray cluster at {address}, found {one_line(error)}; start one, or leave "
             "--ray-address out"

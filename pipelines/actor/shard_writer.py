@@ -10,7 +10,7 @@ from __future__ import annotations
 import resource
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,7 @@ from pipelines.corpus.shards import (
     serialize_shard,
 )
 from pipelines.read_ahead import StageClock
+from pipelines.source.documents import Reject
 from pipelines.source.units import WorkUnit
 from pipelines.storage import Storage
 
@@ -86,8 +87,7 @@ class ShardWriter:
             duplicate=not ours,
             seconds=clock.take(),
             committed_at=time.time(),
-            # No Counter: dataclasses.asdict makes another of it before Python 3.12.
-            reasons=dict(Counter(r.reason for r in embedded.batch.rejects if r.row is not None)),
+            reasons=_reasons(embedded.batch.rejects),
             peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
 
@@ -146,6 +146,13 @@ class ShardWriter:
             run_id=self._job.run_id,
             provenance=self._provenance,
         )
+
+
+def _reasons(rejects: Sequence[Reject]) -> dict[str, int]:
+    """Return why rows were rejected -> how many, without the values of single rows."""
+    counted = (r.reason.partition(", found ")[0] for r in rejects if r.row is not None)
+    # No Counter: dataclasses.asdict makes another of it before Python 3.12.
+    return dict(Counter(counted))
 
 
 def _rejects(unit: WorkUnit, embedded: Embedded) -> list[dict[str, object]]:

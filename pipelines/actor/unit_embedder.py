@@ -29,7 +29,7 @@ from pipelines.actor.forward import Embedded, Forward, deadline
 from pipelines.actor.prepare import PreparedBatch, prepare
 from pipelines.actor.shard_stream import bad_row_error, check_version, cut_into_shards, documents_of
 from pipelines.actor.shard_writer import ShardWriter
-from pipelines.actor.unit_job import UnitJob, twofold_version
+from pipelines.actor.unit_job import UnitJob, code_digest, twofold_version
 from pipelines.corpus.probe_vectors import agree_on_probe_vectors
 from pipelines.corpus.shards import DATA, ShardName, UnitShards, group_by_unit, read_footer
 from pipelines.errors import SourceChangedError, StorageError
@@ -82,13 +82,13 @@ class UnitEmbedder:
         What one version adds to a job or a unit another ignores, or cannot read.
         """
         # A job of a version before this check has none.
-        theirs, ours = getattr(self._job, "version", "an older one"), twofold_version()
-        if ours == theirs:
+        if getattr(self._job, "code", "") == code_digest():
             return ""
+        theirs = getattr(self._job, "version", "an older one")
         return (
             f"expected the driver's version of twofold ({theirs}) on {self._name}, found "
-            f"{ours}; install the same on every node, or start the job with `ray job submit "
-            "--working-dir`"
+            f"{twofold_version()}; install the same on every node, or start the job with "
+            "`ray job submit --working-dir`"
         )
 
     def events(self, unit: WorkUnit) -> Iterator[Event]:
@@ -196,9 +196,11 @@ class UnitEmbedder:
                 if self._has_failed_to_load:
                     # Or it would fail one unit after the other while the other workers yet load.
                     time.sleep(_LOAD_AGAIN_AFTER_S)
-                self._has_failed_to_load = True
                 try:
                     encoder, known = self._open_encoder()
+                except ModelLoadError:
+                    self._has_failed_to_load = True
+                    raise
                 except (RuntimeError, MemoryError) as error:
                     raise BackendError(f"the model does not load here: {error}") from error
                 canaries = Canaries(encoder, known, job.role)

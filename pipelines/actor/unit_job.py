@@ -14,12 +14,12 @@ from pipelines.actor.prepare import LongTexts
 from pipelines.corpus.pin import Pin
 from pipelines.settings import OnInvalid, OnLong
 
-__all__ = ["UnitJob", "twofold_version"]
+__all__ = ["UnitJob", "code_digest", "twofold_version"]
 
 
 @cache
-def twofold_version() -> str:
-    """Return the version of the code that runs here: "0.1.0 (code 1f2e3d4c)".
+def code_digest() -> str:
+    """Return what tells the code that runs here from any other: "1f2e3d4c".
 
     Of the files themselves, for a job's working directory hides what is installed on a node.
     """
@@ -28,11 +28,19 @@ def twofold_version() -> str:
     for package in ("encoder", "pipelines"):
         for file in sorted((root / package).rglob("*.py")):
             code.update(file.read_bytes())
+    return code.hexdigest()[:8]
+
+
+def twofold_version() -> str:
+    """Return what a message says of the twofold that runs here: "0.1.0 (code 1f2e3d4c)".
+
+    The version is that of what is installed, be it not what runs.
+    """
     try:
         installed = version("twofold")
     except PackageNotFoundError:
         installed = "not installed"
-    return f"{installed} (code {code.hexdigest()[:8]})"
+    return f"{installed} (code {code_digest()})"
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,8 @@ class UnitJob:
         on_invalid: How far invalid input is tolerated.
         batch_timeout_s: Deadline of a batch's forward, in seconds.
         run_id: Names this run in the footers.
-        version: Of the driver's twofold.
+        version: Of the driver's twofold, as messages say it.
+        code: Of the driver's twofold; that of its workers must be the same.
     """
 
     output: str
@@ -56,6 +65,7 @@ class UnitJob:
     batch_timeout_s: float
     run_id: str
     version: str = field(default_factory=twofold_version)
+    code: str = field(default_factory=code_digest)
 
     @property
     def role(self) -> Role:

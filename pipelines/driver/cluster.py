@@ -116,7 +116,7 @@ def _check_listens(address: str) -> None:
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN_S).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # of the name, the port, the name
         raise ClusterError(
             f"expected a Ray cluster at RAY_ADDRESS {address}, found none ({one_line(error)}); "
             "start it, correct the address (the head's port is 6379 unless it was chosen), or "

@@ -113,7 +113,8 @@ def pin_plan(plan: Plan, storage: Storage) -> Plan:
 def plan_again(source: Source, settings: EmbedCorpusSettings) -> list[WorkUnit]:
     """Return the units of a source that has changed since it was planned; none if it is gone.
 
-    Lakes rotate their files: one that goes while a run is at work is as one that went before it.
+    Lakes rotate their files: one that goes while a run is at work is as one that went before it,
+    and what was committed of a part of it is retired (`Publisher.abandoned`).
 
     Raises:
         StorageError: The store did not answer.

@@ -68,7 +68,7 @@ def run_units(
     ledger = Ledger(has_shards=has_shards)
     pending = dict(units)
     while pending:
-        ledger.begin_round(pool, len(pending))
+        ledger.begin_round(pool)
         for event in stream(list(pending.values()), pool):
             ledger.add(event)
             on_event(event)

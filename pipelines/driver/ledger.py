@@ -1,7 +1,8 @@
 """What a run knows of its units and workers, and by it who is tried again and what ends the run.
 
 Where worker after worker dies before anything was ever committed, or a model loads on none, what is
-wrong is wrong for all units: the run ends. A unit that gets on, be it slowly, is never to blame.
+wrong is wrong for all units: the run ends. A unit that gets on, be it slowly, is never to blame,
+and one worker on which the model does not load stops none of the others.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ _MOST_LOST_AT_FIRST = 16
 _TIMES_LOST_AT_FIRST = 4
 """Units that may be lost in a round before anything was ever committed: so many, or so many times
 those that all actors hold (a lost cluster takes them at once), whichever is more."""
+_MOST_LOADS = 2
+"""A worker without a model waits half a minute before it tries again: a full disk or an answer of a
+busy hub is no reason to end a run, the same one on all workers twice is."""
+_MOST_LOADS_LATER = 16
+"""Where something was committed before: a hub or a mirror may be gone for some minutes."""
 _SHOWN_DEATHS = 3
 
 
@@ -39,23 +45,23 @@ class _Round:
 
     Attributes:
         at_once: Units under way at the most.
-        started: Workers that are started at once.
+        actors: Workers at the most.
         endings: How units ended, by key; one whose worker died has no ending.
         begun: Units that a worker has begun.
         workers: By the key of the unit that each has begun.
-        without_model: Workers whose model did not load.
-        broken: What workers said that could embed nothing, since the last shard was committed.
+        failed_loads: How often the model did not load on a worker.
+        broken: What workers said that ended themselves, since the last shard was committed.
         deaths: What Ray said of workers that died.
         got_on: Keys of units of which a shard was committed that no try before had come to.
         is_stalled: Whether a store, or a network, failed the last unit that ended.
     """
 
     at_once: int
-    started: int
+    actors: int
     endings: dict[str, UnitEvent] = field(default_factory=dict)
     begun: int = 0
     workers: dict[str, str] = field(default_factory=dict)
-    without_model: set[str] = field(default_factory=set)
+    failed_loads: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
     deaths: list[str] = field(default_factory=list)
     got_on: set[str] = field(default_factory=set)
@@ -83,9 +89,9 @@ class Ledger:
         """How units ended in this round, by key."""
         return self._round.endings
 
-    def begin_round(self, pool: Pool, units: int) -> None:
-        """Begin a round of so many units on a pool."""
-        self._round = _Round(pool.max_actors * pool.units_in_flight, min(pool.min_actors, units))
+    def begin_round(self, pool: Pool) -> None:
+        """Begin a round on a pool."""
+        self._round = _Round(pool.max_actors * pool.units_in_flight, pool.max_actors)
 
     def add(self, event: Event) -> None:
         """Take note of an event.
@@ -114,8 +120,9 @@ class Ledger:
             ModelLoadError: All of its units met a worker on which the model does not load.
         """
         endings = list(self.endings.values())
-        if endings and all(event.ending is Ending.FATAL for event in endings):
-            self._refuse_model(endings[-1])
+        loads_nowhere = endings and all(event.ending is Ending.FATAL for event in endings)
+        if loads_nowhere and not self._has_worked:
+            raise ModelLoadError(endings[-1].message)
 
     def ending_of(self, unit: WorkUnit) -> UnitEvent:
         """Return how a unit of this round ended; one whose worker died was interrupted."""
@@ -155,16 +162,20 @@ class Ledger:
         now.endings[event.unit] = event
         now.is_stalled = event.ending in (Ending.INTERRUPTED, Ending.FATAL)
         self._has_worked |= event.ending is Ending.DONE
-        if event.ending in (Ending.BROKEN, Ending.FATAL):
+        if event.ending is Ending.BROKEN:
             now.broken.append(event.message)
-        if event.ending is Ending.FATAL and not self._has_worked:
-            now.without_model.add(now.workers.get(event.unit, ""))
-            # One node's full disk, or one answer of a busy hub, is that worker's trouble.
-            if len(now.without_model) >= max(now.started, len(set(now.workers.values()))):
-                self._refuse_model(event)
+        if event.ending is Ending.FATAL:
+            now.failed_loads[now.workers.get(event.unit, "")] += 1
+            self._check_loads(event)
 
-    def _refuse_model(self, event: UnitEvent) -> None:
-        if not self._has_worked:
+    def _check_loads(self, event: UnitEvent) -> None:
+        """Raise where the model loads on no worker, though each has tried it again."""
+        now = self._round
+        most = _MOST_LOADS_LATER if self._has_worked else _MOST_LOADS
+        without_model = sum(failures >= most for failures in now.failed_loads.values())
+        # Those without a model stay alive: where they are all that there can be, others have died.
+        begun = {*now.workers.values(), *now.failed_loads}
+        if without_model >= min(now.actors, len(begun)):
             raise ModelLoadError(event.message)
 
     def _check_lost(self) -> None:

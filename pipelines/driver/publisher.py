@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines.corpus.conservation import conservation_problems
 from pipelines.corpus.index import (
@@ -72,6 +72,7 @@ class Publisher:
         units: All units of the plan, by key, done or not.
         done: Keys of those that were complete before the run.
         report: Takes note of what was retired.
+        abandoned: Units of sources that went while the run was at work, by key; not in `units`.
     """
 
     settings: EmbedCorpusSettings
@@ -80,6 +81,7 @@ class Publisher:
     units: Mapping[str, WorkUnit]
     done: Collection[str]
     report: RunReport
+    abandoned: Mapping[str, WorkUnit] = field(default_factory=dict)
 
     def publish(self) -> list[CorpusError]:
         """Publish the index of what is live, delete what is retired, compare the ids.
@@ -139,13 +141,14 @@ class Publisher:
         """Publish what a listing holds, and delete what is retired."""
         published = _read_published(self.storage)
         shards = self._collect(sizes, published, read)
-        incomplete = self._incomplete(sizes)
+        incomplete = _incomplete(self.units, sizes)
         unfinished = {self.units[key].source.uri for key in incomplete}
         now = self._versions_now(shards, unfinished, published)
         retirement = plan_retirement(
             shards,
             units=self.units,
             incomplete=unfinished,
+            abandoned=_of_incomplete_sources(self.abandoned, sizes),
             roots=self._roots,
             listed=_versions(published.shards) if published else None,
             now=now,
@@ -199,11 +202,6 @@ class Publisher:
         known = (s for s in listed if s.name.unit in self.done or s.name.unit not in self.units)
         return list(collect_shards(self.storage, sizes, [*known, *read]).values())
 
-    def _incomplete(self, sizes: Iterable[ShardName]) -> list[str]:
-        """Return the keys of the plan's units that a listing does not hold to their end."""
-        committed = group_by_unit(map(str, sizes))
-        return [key for key in self.units if key not in committed or not committed[key].complete]
-
     def _versions_now(
         self, shards: Sequence[IndexedShard], unfinished: Set[str], published: Index | None
     ) -> dict[str, str]:
@@ -245,6 +243,20 @@ class Publisher:
                 f"{found[0]}; run `twofold verify`"
             )
         ]
+
+
+def _incomplete(units: Iterable[str], sizes: Iterable[ShardName]) -> list[str]:
+    """Return the keys of those units that a listing does not hold to their end."""
+    committed = group_by_unit(map(str, sizes))
+    return [key for key in units if key not in committed or not committed[key].complete]
+
+
+def _of_incomplete_sources(
+    units: Mapping[str, WorkUnit], sizes: Iterable[ShardName]
+) -> frozenset[str]:
+    """Return the keys of units of whose source a listing does not hold all."""
+    sources = {units[key].source.uri for key in _incomplete(units, sizes)}
+    return frozenset(key for key, unit in units.items() if unit.source.uri in sources)
 
 
 def _index_of(pin: Pin, live: Sequence[IndexedShard], published: Index | None) -> Index:

@@ -14,6 +14,9 @@ from pipelines.errors import TooManyRejectedError
 
 __all__ = ["sources_without_rows", "too_many_rejected"]
 
+_JUDGED_FROM = 100
+"""Rejected rows. Of a night with one document, which is empty, the share says nothing."""
+
 
 def sources_without_rows(shards: Iterable[IndexedShard]) -> list[str]:
     """Return the URIs of the sources of which something was rejected and nothing embedded."""
@@ -21,7 +24,7 @@ def sources_without_rows(shards: Iterable[IndexedShard]) -> list[str]:
     rejected: Counter[str] = Counter()
     for shard in shards:
         documents[shard.footer.source] += shard.footer.documents
-        rejected[shard.footer.source] += shard.footer.rejected + shard.footer.unreadable
+        rejected[shard.footer.source] += _rejected(shard)
     return sorted(uri for uri in rejected if rejected[uri] and not documents[uri])
 
 
@@ -31,24 +34,27 @@ def too_many_rejected(
     """Return the error of a run that rejected more of its rows than it may.
 
     Each run by itself: in a corpus of years one night in which every row was rejected is a trifle.
+    A file, or the rest of one, that could not be read counts as one row.
 
     Args:
         shards: What is live.
-        most: Largest share of a run's rows that may be rejected.
+        most: Largest share of a run's rows that may be rejected. A run that rejected fewer than a
+            hundred passes, unless none may be.
         rejects: URI of the folder that says why.
     """
     rows: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     for shard in shards:
-        rows[shard.footer.run_id] += shard.source_rows
-        rejected[shard.footer.run_id] += shard.footer.rejected
-    beyond = [run for run in rejected if rejected[run] > most * rows[run]]
+        rows[shard.footer.run_id] += shard.source_rows + shard.footer.unreadable
+        rejected[shard.footer.run_id] += _rejected(shard)
+    fewest = _JUDGED_FROM if most else 1
+    beyond = [run for run, bad in rejected.items() if bad >= fewest and bad > most * rows[run]]
     if not beyond:
         return None
     run = max(beyond, key=rejected.__getitem__)
     worst = max(
         (shard for shard in shards if shard.footer.run_id == run),
-        key=lambda shard: shard.footer.rejected,
+        key=_rejected,
     )
     others = f" (and {len(beyond) - 1} more runs likewise)" if len(beyond) > 1 else ""
     return TooManyRejectedError(
@@ -57,3 +63,7 @@ def too_many_rejected(
         f"{rejects}/{worst.name}. The index is published. Correct the files, which are then "
         "embedded again, or raise --max-rejected if they are meant to be so"
     )
+
+
+def _rejected(shard: IndexedShard) -> int:
+    return shard.footer.rejected + shard.footer.unreadable

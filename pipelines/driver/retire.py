@@ -40,6 +40,7 @@ def plan_retirement(
     *,
     units: Mapping[str, WorkUnit],
     incomplete: Collection[str],
+    abandoned: Collection[str] = (),
     roots: Collection[str],
     listed: Mapping[str, str] | None,
     now: Mapping[str, str],
@@ -51,6 +52,8 @@ def plan_retirement(
         shards: All shards that exist.
         units: Units of this run's plan, by key, done or not.
         incomplete: URIs of sources of which not all units are complete.
+        abandoned: Keys of units of sources that went before all of them were complete: what is
+            committed of them is retired, for it will never be whole.
         roots: Inputs of this run, as sources name them.
         listed: Version of each source that the published index lists; None where none is published.
         now: Versions that sources have by now. It decides these four cases:
@@ -65,16 +68,13 @@ def plan_retirement(
         prune_max: Largest share of the sources under `roots` that may be retired because they are
             gone; None: none is.
     """
-    by_source: dict[str, list[IndexedShard]] = defaultdict(list)
-    for shard in shards:
-        by_source[shard.footer.source].append(shard)
+    by_source, retired = _by_source(shards, abandoned)
+    live: list[IndexedShard] = []
     planned = {unit.source.uri: unit.source.version for unit in units.values()}
     under = sources_under(chain.from_iterable(by_source.values()), roots)
     gone = under - planned.keys() - now.keys()
     pruned = gone - (gone if listed is None else listed.keys())
     listed = listed or {}
-    live: list[IndexedShard] = []
-    retired: list[IndexedShard] = []
     for uri, found in [item for item in by_source.items() if item[0] not in pruned]:
         current = [shard for shard in found if shard.name.unit in units]
         others = [shard for shard in found if shard.name.unit not in units]
@@ -104,6 +104,20 @@ def plan_retirement(
             live = [shard for shard in live if shard.footer.source not in gone]
             gone = set()
     return Retirement(tuple(live), tuple(retired), tuple(sorted(gone - pruned)), refused)
+
+
+def _by_source(
+    shards: Iterable[IndexedShard], abandoned: Collection[str]
+) -> tuple[dict[str, list[IndexedShard]], list[IndexedShard]]:
+    """Return the shards of each source, and apart from them those of abandoned units."""
+    by_source: dict[str, list[IndexedShard]] = defaultdict(list)
+    apart: list[IndexedShard] = []
+    for shard in shards:
+        if shard.name.unit in abandoned:
+            apart.append(shard)
+        else:
+            by_source[shard.footer.source].append(shard)
+    return by_source, apart
 
 
 def sources_under(shards: Iterable[IndexedShard], roots: Collection[str]) -> set[str]:

@@ -14,10 +14,13 @@ import pytest
 from encoder.errors import InvalidInputError
 from encoder.settings import EncoderSettings
 from pipelines.driver import cluster
+from pipelines.driver.corpus_plan import Plan
 from pipelines.driver.outcome import Outcome
 from pipelines.embed_corpus import embed_corpus, main
 from pipelines.errors import ClusterError, StorageError, UnitFailedError
 from pipelines.settings import EmbedCorpusSettings
+from pipelines.storage import Storage
+from support.corpora import an_indexed_shard, write_shards
 
 
 def settings(folder: Path, model: Path, output: Path) -> EmbedCorpusSettings:
@@ -105,6 +108,23 @@ def test_where_the_account_cannot_be_written_what_is_wrong_with_the_corpus_is_st
     with pytest.raises(UnitFailedError, match="its worker died"):
         embed_corpus(settings(tmp_path, tiny_model, tmp_path / "out"))
     assert "_report.json could not be written: please reduce" in caplog.text
+
+
+def test_what_is_committed_of_a_file_that_goes_while_the_run_is_at_work_is_retired(
+    tmp_path, tiny_model, monkeypatch
+):
+    """Nothing would ever complete it, and `twofold verify` call the corpus damaged for ever."""
+
+    def embed(_: object, plan: Plan, *__: object) -> Outcome:
+        (unit,) = plan.units.values()
+        write_shards(Storage(str(tmp_path / "out")), [an_indexed_shard(unit, last=False)])
+        return Outcome({}, replanned={unit.source.uri})
+
+    monkeypatch.setattr("pipelines.embed_corpus._start_ray", lambda *_: object())
+    monkeypatch.setattr("pipelines.embed_corpus._embed_units", embed)
+    report = embed_corpus(settings(tmp_path, tiny_model, tmp_path / "out"))
+    assert report.retired_shards == 1
+    assert list((tmp_path / "out" / "data").iterdir()) == []
 
 
 def test_a_run_that_ends_before_its_workers_start_has_said_which_it_is(

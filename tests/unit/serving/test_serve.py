@@ -58,6 +58,16 @@ def test_an_address_at_which_nobody_listens_is_one_line_and_not_rays_end(
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:70000", "no..name:6379"])
+def test_an_address_that_is_none_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str
+):
+    monkeypatch.setattr("ray.init", None)
+    assert main(["--ray-address", address]) == 5
+    said = capsys.readouterr().err
+    assert said.startswith(f"twofold: error: expected a Ray cluster at {address}, found ")
+
+
 @pytest.mark.parametrize(
     "error", [ray.exceptions.AuthenticationError("no token"), RuntimeError("Version mismatch")]
 )

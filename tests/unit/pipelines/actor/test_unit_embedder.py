@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import socket
 import time
@@ -24,7 +25,7 @@ from pipelines.actor import unit_embedder
 from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEvent, event_from_row
 from pipelines.actor.prepare import text_hash
 from pipelines.actor.unit_embedder import UnitEmbedder
-from pipelines.actor.unit_job import UnitJob, twofold_version
+from pipelines.actor.unit_job import UnitJob, code_digest, twofold_version
 from pipelines.corpus.shards import DATA, REJECTS, ShardName, read_footer
 from pipelines.errors import StorageError, UnreadableSourceError
 from pipelines.settings import OnInvalid
@@ -399,6 +400,15 @@ def test_rejects_are_written_before_the_data_and_in_the_order_of_the_source(benc
     assert rejects[0]["source"] == str(bench.source)
 
 
+def test_reasons_are_counted_without_the_values_of_their_rows(bench):
+    rows = [{"id": value, "text": "a"} for value in ("0", 1, 2)]
+    bench.source.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    events = bench.embed()
+    assert shards_of(events)[0].reasons == {"column 'id': expected string": 2}
+    rejects = bench.table(bench.names()[0], REJECTS)["reason"].to_pylist()
+    assert rejects[0] == "column 'id': expected string, found int 1"
+
+
 @pytest.mark.parametrize(("first_row", "row"), [(100, 101), (None, 1)])
 def test_a_reject_names_its_row_in_the_source_where_that_is_known(bench, first_row, row):
     jsonl(bench.source, ["fine", None])
@@ -576,6 +586,27 @@ def test_a_worker_without_a_model_takes_its_time_before_it_fails_the_next_unit(b
     assert waited == [30]
 
 
+def test_a_store_that_refuses_a_worker_that_has_its_model_is_asked_again_at_once(
+    bench, monkeypatch
+):
+    waited: list[float] = []
+    answers: list[Exception | None] = [StorageError("403"), None]
+    agree = unit_embedder.agree_on_probe_vectors
+
+    def refuse_once(*given: object) -> object:
+        if answer := answers.pop(0):
+            raise answer
+        return agree(*given)
+
+    monkeypatch.setattr(unit_embedder, "load_encoder", lambda _: FakeEncoder())
+    monkeypatch.setattr(unit_embedder, "agree_on_probe_vectors", refuse_once)
+    monkeypatch.setattr(time, "sleep", waited.append)
+    embedder = bench.embedder()
+    assert ending(list(embedder.events(bench.unit))) is Ending.INTERRUPTED
+    assert ending(list(embedder.events(bench.unit))) is Ending.DONE
+    assert waited == []
+
+
 def test_what_nobody_expects_fails_the_unit_in_one_line_that_names_it(bench, monkeypatch):
     def broken(*_: object, **__: object) -> Iterator[object]:
         raise ZeroDivisionError("by\nzero")
@@ -623,14 +654,24 @@ def test_a_worker_of_another_version_than_the_drivers_says_so_before_it_reads_a_
     bench, is_older
 ):
     """Whose settings it would ignore, and whose units it could not read."""
-    job = replace(a_job(bench.folder / "out"), version="0.2.0 (code 12345678)")
-    if is_older:  # than the check: pickled without the field
-        object.__delattr__(job, "version")
+    other = {"version": "0.2.0 (code 12345678)", "code": "12345678"}
+    job = replace(a_job(bench.folder / "out"), **other)
+    if is_older:  # than the check: pickled without the fields
+        for name in other:
+            object.__delattr__(job, name)
     (row,) = bench.embedder(job)({"unit": np.array(['{"of": "another version"}'], dtype=object)})
     event = event_from_row({name: values[0] for name, values in row.items()})
     assert event.ending is Ending.MISMATCH
     assert f"({'an older one' if is_older else '0.2.0 (code 12345678)'}) on " in event.message
     assert f"found {twofold_version()}" in event.message
+
+
+def test_what_is_installed_on_a_worker_is_no_matter_where_the_same_code_runs(bench):
+    """`--working-dir` hides it."""
+    job = replace(a_job(bench.folder / "out"), version=f"9.9.9 (code {code_digest()})")
+    rows = bench.embedder(job)({"unit": np.array([bench.unit.to_json()], dtype=object)})
+    events = [event_from_row({name: values[0] for name, values in row.items()}) for row in rows]
+    assert ending(events) is Ending.DONE
 
 
 def test_a_real_model_embeds_a_unit(tmp_path, tiny_model):

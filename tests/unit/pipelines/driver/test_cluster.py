@@ -185,7 +185,7 @@ def free_port() -> int:
 def test_an_address_where_nobody_listens_is_refused_before_ray_ends_the_process(
     monkeypatch, tmp_path
 ):
-    for address in (f"127.0.0.1:{free_port()}", "127.0.0.1:70000"):
+    for address in (f"127.0.0.1:{free_port()}", "127.0.0.1:70000", "no..name:6379"):
         monkeypatch.setenv("RAY_ADDRESS", address)
         fake = FakeRay()
         with pytest.raises(ClusterError, match=f"at RAY_ADDRESS {address}, found none"):

@@ -279,7 +279,7 @@ def test_a_unit_that_fails_is_named_and_not_tried_again():
 
 
 def test_a_model_that_does_not_load_ends_the_run():
-    rounds = Rounds(lambda _: [UnitEvent(A.key, Ending.FATAL, "no such model"), done(B)])
+    rounds = Rounds(lambda units: [UnitEvent(u.key, Ending.FATAL, "no such model") for u in units])
     with pytest.raises(ModelLoadError, match="no such model"):
         run(rounds, [A, B])
 
@@ -305,13 +305,48 @@ def test_a_model_that_does_not_load_on_one_of_two_workers_is_that_workers_troubl
     assert outcome.failures == {}
 
 
-def test_a_model_that_loads_on_none_of_the_workers_ends_the_run_as_soon_as_all_have_said_so():
+def and_no_more(events: Iterable[Event]) -> Round:
+    """A round that the last of these events must end."""
+
     def heard(_: list[WorkUnit]) -> Iterator[Event]:
-        yield from fatal_on("one", "two")
+        yield from events
         pytest.fail("it goes on")
 
+    return heard
+
+
+@pytest.mark.parametrize(
+    ("workers", "most"),
+    [(["one"], 1), (["one"], 16), (["one", "two"], 2), (["one", "two"], 16)],
+)
+def test_a_model_that_loads_on_none_of_the_workers_ends_the_run_when_each_has_tried_twice(
+    workers, most
+):
+    """However many were asked for: some may have no room, and elastic ones come when they come."""
+    units = many_units()
+    pool = replace(POOL, max_actors=most)
     with pytest.raises(ModelLoadError, match="fatal"):
-        run(Rounds(heard), [A, B, C], pool=TWO)
+        run(Rounds(and_no_more(fatal_on(*workers * 2, units=units))), units, pool=pool)
+
+
+def test_the_first_workers_first_failure_is_not_the_end_of_an_elastic_pool():
+    heard = [*fatal_on("one"), BeginEvent(B.key, "two"), done(B)]
+    outcome, _ = run(Rounds(lambda _: heard, all_but()), [A, B], pool=replace(TWO, min_actors=1))
+    assert outcome.failures == {}
+
+
+def test_a_worker_that_died_is_not_waited_for_where_its_successor_has_no_model():
+    units = many_units()
+    events = [BeginEvent(C.key, "died"), *fatal_on("next", "next", units=units)]
+    with pytest.raises(ModelLoadError):
+        run(Rounds(and_no_more(events)), [C, *units])
+
+
+def test_a_model_that_is_gone_in_a_later_round_is_given_minutes_and_not_a_try_of_every_unit():
+    units = many_units()
+    last = and_no_more(fatal_on(*["one"] * 16, units=units))
+    with pytest.raises(ModelLoadError):
+        run(Rounds(lambda _: [shard_of(C)], last), [C, *units])
 
 
 def test_a_round_whose_units_all_met_workers_without_a_model_is_the_last_whoever_did_not_start():
@@ -319,11 +354,13 @@ def test_a_round_whose_units_all_met_workers_without_a_model_is_the_last_whoever
         run(Rounds(lambda _: fatal_on("one", "one")), [A, B], pool=TWO)
 
 
-def test_a_worker_without_a_model_that_gets_unit_after_unit_ends_a_run_that_commits_nothing():
+@pytest.mark.parametrize("first", [[], [done(C)]], ids=["before", "after-anything-is-committed"])
+def test_a_worker_without_a_model_stops_none_beside_it_however_long_they_commit_nothing(first):
+    """The first shard of a file of long texts may take hours."""
     units = many_units()
-    rounds = Rounds(lambda _: [begun(C), *fatal_on(*["full"] * 30, units=units)])
-    with pytest.raises(BackendError, match="17 work units are lost"):
-        run(rounds, [C, *units], pool=TWO)
+    events = [BeginEvent(C.key, "good"), *first, *fatal_on(*["full"] * 30, units=units), done(C)]
+    outcome, _ = run(Rounds(lambda _: events, all_but()), [C, *units], pool=TWO)
+    assert outcome.failures == {}
 
 
 def test_a_round_that_ends_with_a_model_that_does_not_load_is_followed_by_a_pause(pauses):

@@ -39,7 +39,11 @@ class Output:
     report: RunReport = field(default_factory=lambda: RunReport("run", "f" * 16, "out", 0, 0))
 
     def publish(
-        self, units: Sequence[WorkUnit], done: Sequence[WorkUnit] = (), **settings: object
+        self,
+        units: Sequence[WorkUnit],
+        done: Sequence[WorkUnit] = (),
+        abandoned: Sequence[WorkUnit] = (),
+        **settings: object,
     ) -> CorpusError | None:
         run = publisher.Publisher(
             EmbedCorpusSettings(input=("/in",), output=self.storage.uri, **settings),
@@ -48,6 +52,7 @@ class Output:
             {unit.key: unit for unit in units},
             {unit.key for unit in done},
             self.report,
+            abandoned={unit.key: unit for unit in abandoned},
         )
         problems = run.publish()
         assert len(problems) <= 1
@@ -297,7 +302,7 @@ def test_rows_that_are_not_accounted_for_are_an_error_after_publishing(output):
 
 
 def all_rejected(unit: WorkUnit) -> IndexedShard:
-    return an_indexed_shard(unit, documents=0, rows=0, rejected=2)
+    return an_indexed_shard(unit, documents=0, rows=0, rejected=200, row_stop=200)
 
 
 def test_a_file_whose_every_row_is_rejected_is_told_by_each_run_until_it_changes(output, caplog):
@@ -344,6 +349,46 @@ def test_gone_sources_are_counted_and_pruned_when_asked(output):
     assert output.publish([B], done=[B], prune=True, prune_max=0.5) is None
     assert output.live() == names([kept])
     assert gone.name not in list_shards(output.storage)
+
+
+@pytest.fixture(params=["first-run", "listed-before", "listed-in-part"])
+def gone_in_the_middle(request, output) -> IndexedShard:
+    """What is committed of A, which goes before all of it is; B is whole."""
+    kept, part = an_indexed_shard(B), an_indexed_shard(A, last=False)
+    write_shards(output.storage, [kept])
+    if request.param == "listed-before":
+        output.publish([B])
+    write_shards(output.storage, [part])
+    if request.param == "listed-in-part":
+        output.report.failures = {A.label: "its store was gone"}
+        output.publish([A, B])
+        output.report.failures = {}
+    return part
+
+
+def test_a_source_that_goes_when_a_part_of_it_is_committed_leaves_a_corpus_that_is_whole(
+    output, gone_in_the_middle
+):
+    assert output.publish([B], done=[B], abandoned=[A]) is None
+    assert output.live() == names([an_indexed_shard(B)])
+    assert set(map(str, list_shards(output.storage))) == set(output.live())
+    assert (output.report.retired_shards, output.report.sources_gone) == (1, 0)
+
+
+def test_its_older_version_stays_until_it_is_pruned(output):
+    (old,) = write_shards(output.storage, [an_indexed_shard(A)])
+    output.publish([A])
+    write_shards(output.storage, [an_indexed_shard(NEW_A, last=False), an_indexed_shard(B)])
+    assert output.publish([B], abandoned=[NEW_A]) is None
+    assert output.live() == names([old, an_indexed_shard(B)])
+    assert len(list_shards(output.storage)) == 2
+    assert output.report.sources_gone == 1
+
+
+def test_a_source_that_goes_when_another_job_has_committed_all_of_it_is_whole(output):
+    write_shards(output.storage, [an_indexed_shard(A), an_indexed_shard(B)])
+    assert output.publish([B], abandoned=[A]) is None
+    assert len(output.live()) == 2
 
 
 def test_a_prune_that_was_killed_before_it_deleted_is_not_undone_by_a_run_that_prunes_nothing(
