@@ -147,7 +147,7 @@ def _batches(
 
 def _side_by_side(readers: Sequence[Iterator[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
     """Yield the columns of all readers, until one of them ends."""
-    held = [next(reader, None) for reader in readers]
+    held: list[pa.RecordBatch] = [next(reader, None) for reader in readers]
     while all(batch is not None for batch in held):
         rows = min(_ROWS_AT_ONCE, *(batch.num_rows for batch in held))
         yield pa.RecordBatch.from_arrays(
