@@ -27,7 +27,7 @@ from aiohttp import ClientError
 from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 
-from encoder.errors import StorageError, one_line
+from encoder.errors import StorageError, TwofoldError, one_line
 from encoder.file_systems import (
     canonical_uri,
     file_system_of,
@@ -174,6 +174,8 @@ class Storage:
         while True:
             try:
                 self.fs.pipe_file(self.path(relative), data, mode="create", **options)
+            except (MemoryError, TwofoldError):
+                raise
             except Exception as error:
                 # A lost race is FileExistsError on AWS and MinIO, EINVAL on SeaweedFS; a lost
                 # reply may be anything. What exists decides.

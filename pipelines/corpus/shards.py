@@ -231,7 +231,8 @@ def footer_of(schema: pa.Schema, name: str) -> tuple[ShardFooter, EmbeddingSpace
 
 
 def _number(text: bytes) -> int | bytes:
-    return int(text) if text.isdigit() else text
+    # Of more digits than any number of ours: int() refuses 4,301.
+    return int(text) if text.isdigit() and len(text) < 10 else text
 
 
 def read_footer(storage: Storage, name: ShardName) -> tuple[ShardFooter, EmbeddingSpace]:

@@ -7,16 +7,20 @@ what the columns mean.
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import IO, NamedTuple
+
+from fsspec.compression import compr
+from fsspec.utils import infer_compression
 
 from encoder.errors import InvalidInputError, one_line
 from pipelines.errors import UnreadableSourceError
-from pipelines.source.listing import open_filesystem
+from pipelines.source.listing import is_local, open_filesystem
 from pipelines.source.readers.raw_row import MAX_LINE_BYTES
-from pipelines.storage import STORE_ERRORS
+from pipelines.store_client import RemoteFile, client_errors
 
 __all__ = ["Row", "Separator", "read_columns"]
 
@@ -60,12 +64,12 @@ def read_columns(
     Raises:
         InvalidInputError: A column is missing, a line has another number of columns than the
             header (or, without one, too few), there is no row, or the protocol is unknown.
-        UnreadableSourceError: The file cannot be read to its end as UTF-8.
+        UnreadableSourceError: The file is missing, or cannot be read to its end as UTF-8.
+        StorageError: The store or disk did not answer, or refused.
     """
-    fs, path = open_filesystem(uri)
     csv.field_size_limit(MAX_LINE_BYTES)  # 128 KiB unless told
     try:
-        with fs.open(path, "rt", encoding="utf-8-sig", newline="", compression="infer") as stream:
+        with _opened(uri) as stream:
             reader = csv.reader(
                 stream,
                 delimiter=separator.character,
@@ -74,7 +78,7 @@ def read_columns(
             )
             lines = ((f"{uri}, line {reader.line_num}", line) for line in reader if line)
             rows = list(_pick(lines, uri, columns))
-    except (*STORE_ERRORS, UnicodeDecodeError, csv.Error, EOFError, ValueError) as error:
+    except (OSError, csv.Error, EOFError, ValueError) as error:
         raise UnreadableSourceError(
             f"expected a readable UTF-8 file of {separator.value}-separated columns, "
             f"found {uri}: {one_line(error)}"
@@ -82,6 +86,16 @@ def read_columns(
     if not rows:
         raise InvalidInputError(f"expected rows in {uri}, found none")
     return rows
+
+
+def _opened(uri: str) -> IO[str]:
+    fs, path = open_filesystem(uri)
+    with client_errors("read", uri):
+        stored = fs.open(path, "rb")
+    file = stored if is_local(uri) else io.BufferedReader(RemoteFile(stored, uri))
+    compression = infer_compression(path)
+    unpacked = compr[compression](file, mode="rb") if compression else file
+    return io.TextIOWrapper(unpacked, encoding="utf-8-sig", newline="")
 
 
 def _pick(

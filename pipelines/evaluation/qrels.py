@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from encoder.errors import InvalidInputError
 from pipelines.source.listing import open_filesystem
+from pipelines.store_client import client_errors
 
 __all__ = ["read_qrels"]
 
@@ -27,7 +28,8 @@ def read_qrels(uri: str) -> Mapping[str, Mapping[str, int]]:
     Raises:
         InvalidInputError: The header or a line is another, a score is no whole number or beyond
             1,000, a pair is judged twice or nothing is; names the line.
-        OSError: The store did not answer.
+        StorageError: The store did not answer.
+        FileNotFoundError: There is no such file.
     """
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
     for place, (query, document, score) in _lines(uri):
@@ -44,7 +46,7 @@ def read_qrels(uri: str) -> Mapping[str, Mapping[str, int]]:
 
 def _lines(uri: str) -> Iterator[tuple[str, tuple[str, str, str]]]:
     fs, path = open_filesystem(uri)
-    with fs.open(path, "rb") as file:
+    with client_errors("read", uri), fs.open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             place = f"{uri}, line {number}"
             fields = _fields(line, place)

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipelines.source.listing import is_local, open_filesystem
+from pipelines.source.listing import open_filesystem
 from pipelines.source.units import RangeKind, WorkUnit
+from pipelines.store_client import client_errors
 
 __all__ = ["PIECES", "Piece", "choose_pieces", "readable"]
 
@@ -108,8 +109,6 @@ def readable(piece: Piece) -> Iterator[WorkUnit]:
 
 
 def _head(uri: str, size_bytes: int) -> bytes:
-    if is_local(uri):
-        with Path(uri).open("rb") as file:
-            return file.read(size_bytes)
     fs, path = open_filesystem(uri)
-    return bytes(fs.cat_file(path, start=0, end=size_bytes))
+    with client_errors("read", uri):
+        return bytes(fs.cat_file(path, start=0, end=size_bytes))

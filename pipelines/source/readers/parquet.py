@@ -12,6 +12,7 @@ from pipelines.errors import SourceChangedError, UnreadableSourceError
 from pipelines.source.arrow_values import runs_code
 from pipelines.source.corpus_columns import CorpusColumns, plain_type, same_type, shown_names
 from pipelines.source.readers.files import open_parquet
+from pipelines.source.readers.row_groups import stored_bytes
 from pipelines.source.units import Source, WorkUnit
 
 __all__ = ["BATCH_BYTES", "BATCH_ROWS", "check_text_type", "field_of", "read_parquet"]
@@ -20,7 +21,8 @@ BATCH_ROWS = 1024
 BATCH_BYTES = 8 * 2**20
 _ROWS_AT_ONCE = 64
 """Decoded before their size is known: what is stored once, in a dictionary or as a prefix, may come
-out in every row. 1 to 3 us a row more than 1,024 at once, where tokenizing it takes 100."""
+out in every row. 1 to 3 us a row more for a text and an id than 1,024 at once, where tokenizing it
+takes 100."""
 
 
 def read_parquet(
@@ -46,9 +48,7 @@ def read_parquet(
         groups, skip_rows = _skip_groups(file.metadata, range(unit.start, unit.stop), skip_rows)
         expected = sum(file.metadata.row_group(group).num_rows for group in groups)
         found = 0
-        pieces = file.iter_batches(
-            batch_size=_rows_at_once(file.metadata, groups), row_groups=groups, columns=names
-        )
+        pieces = _pieces(unit.source, file, groups, names)
         for batch in _joined(_cast(piece, casts) for piece in pieces):
             found += batch.num_rows
             skipped = min(skip_rows, batch.num_rows)
@@ -107,10 +107,68 @@ def _casts(
     return casts
 
 
+def _pieces(
+    source: Source, file: pq.ParquetFile, groups: Sequence[int], names: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the columns, `_ROWS_AT_ONCE` rows at most at a time."""
+    schema = file.schema_arrow
+    kept = [name for name in names if pa.types.is_dictionary(schema.field(name).type)]
+    others = [name for name in names if name not in kept]
+    readers = []
+    if kept:
+        readers.append(_dictionaries(source, file.metadata, groups, kept))
+    if others:
+        readers.append(_batches(file, groups, others, _ROWS_AT_ONCE))
+    return _side_by_side(readers) if kept else readers[0]
+
+
+def _dictionaries(
+    source: Source, metadata: pq.FileMetaData, groups: Sequence[int], names: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Yield columns of dictionary types, which stay as stored: each value once.
+
+    Arrow copies all of a dictionary that it has read so far into each batch, so batches are large;
+    and an open file has one batch size, so it is opened once more.
+    """
+    with open_parquet(source) as file:
+        if not file.metadata.equals(metadata):
+            raise SourceChangedError(f"{source.uri}: replaced while it was read")
+        yield from _batches(file, groups, names, BATCH_ROWS)
+
+
+def _batches(
+    file: pq.ParquetFile, groups: Sequence[int], names: Sequence[str], most_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield batches of `most_rows`, or of `BATCH_BYTES` by the mean size of a stored row."""
+    rows: int = sum(file.metadata.row_group(group).num_rows for group in groups)
+    fitting = BATCH_BYTES * rows // max(stored_bytes(file, groups, names), 1)
+    yield from file.iter_batches(max(1, min(most_rows, fitting)), row_groups=groups, columns=names)
+
+
+def _side_by_side(readers: Sequence[Iterator[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+    """Yield the columns of all readers, until one of them ends."""
+    held: list[pa.RecordBatch] = [next(reader, None) for reader in readers]
+    while all(batch is not None for batch in held):
+        rows = min(_ROWS_AT_ONCE, *(batch.num_rows for batch in held))
+        yield pa.RecordBatch.from_arrays(
+            [column.slice(0, rows) for batch in held for column in batch.columns],
+            names=[name for batch in held for name in batch.schema.names],
+        )
+        held = [
+            batch.slice(rows) if rows < batch.num_rows else next(reader, None)
+            for batch, reader in zip(held, readers, strict=True)
+        ]
+
+
 def _cast(batch: pa.RecordBatch, casts: dict[str, pa.DataType]) -> pa.RecordBatch:
     """Return the columns in the order of `casts`, each of its type."""
-    arrays = [batch.column(name).cast(data_type) for name, data_type in casts.items()]
+    arrays = [_plain(batch.column(name)).cast(data_type) for name, data_type in casts.items()]
     return pa.RecordBatch.from_arrays(arrays, names=list(casts))
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """Return what a dictionary array says; Arrow's cast would first cast all of the dictionary."""
+    return array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array
 
 
 def _skip_groups(
@@ -121,14 +179,6 @@ def _skip_groups(
     while left and skip_rows >= metadata.row_group(left[0]).num_rows:
         skip_rows -= metadata.row_group(left.pop(0)).num_rows
     return left, skip_rows
-
-
-def _rows_at_once(metadata: pq.FileMetaData, groups: Sequence[int]) -> int:
-    """Return the rows of a piece of `BATCH_BYTES` at most, by the mean size of a stored row."""
-    found = [metadata.row_group(group) for group in groups]
-    size: int = sum(group.total_byte_size for group in found)
-    rows: int = sum(group.num_rows for group in found)
-    return max(1, min(_ROWS_AT_ONCE, BATCH_BYTES * rows // max(size, 1)))
 
 
 def _joined(pieces: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

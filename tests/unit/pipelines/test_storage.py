@@ -282,6 +282,17 @@ def test_whatever_a_client_raises_is_one_line_that_names_the_file_and_says_what_
     assert "\n" not in str(error.value)
 
 
+def test_a_machine_without_memory_is_not_the_fault_of_the_store(monkeypatch):
+    storage = with_filesystem(Overwriting())
+
+    def exhaust(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(storage.fs, "pipe_file", exhaust)
+    with pytest.raises(MemoryError):
+        storage.create("a", b"x")
+
+
 def test_a_file_that_is_gone_when_it_is_asked_for_its_size_is_no_outage(storage):
     with pytest.raises(FileNotFoundError):
         storage.size("a")

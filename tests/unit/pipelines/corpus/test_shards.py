@@ -126,7 +126,7 @@ def test_a_footer_of_a_newer_twofold_is_told_from_a_damaged_one():
         footer_of(schema, "x.parquet")
 
 
-@pytest.mark.parametrize("found", ["0", "x", "", "-1"])
+@pytest.mark.parametrize("found", ["0", "x", "", "-1", "9" * 5000], ids=ascii)
 def test_a_footer_of_no_format_is_named(found):
     with pytest.raises(CorpusError, match=r"x\.parquet .*format: expected 1"):
         footer_of(with_metadata(**{"twofold.format": found}), "x.parquet")

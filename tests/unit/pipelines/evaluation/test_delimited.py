@@ -6,8 +6,9 @@ import gzip
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
-from encoder.errors import InvalidInputError
+from encoder.errors import InvalidInputError, StorageError
 from pipelines.errors import UnreadableSourceError
 from pipelines.evaluation.delimited import Separator, read_columns
 
@@ -114,3 +115,24 @@ def test_a_damaged_compressed_file_is_refused_in_one_line(tmp_path):
     file.write_bytes(gzip.compress(b"text\n" + b"hello\n" * 1000)[:-20])
     with pytest.raises(UnreadableSourceError, match="EOFError"):
         read(file, "text")
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz"])
+@pytest.mark.parametrize("method", [(MemoryFileSystem, "open"), (MemoryFile, "read")])
+def test_a_store_that_refuses_says_nothing_of_the_file(monkeypatch, method, name):
+    class HttpError(Exception):
+        """gcsfs' for 429 and 5xx."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise HttpError("Service Unavailable, 503")
+
+    uri = f"memory://delimited/{name}"
+    content = b"text\nhello\n"
+    MemoryFileSystem().pipe_file(
+        f"/delimited/{name}", gzip.compress(content) if name.endswith("gz") else content
+    )
+    (row,) = read_columns(uri, ["text"], separator=Separator.COMMA, quoted=True)
+    assert row.values == ("hello",)
+    monkeypatch.setattr(*method, refuse)
+    with pytest.raises(StorageError, match=r"read memory://delimited/rows.*HttpError.*role"):
+        read_columns(uri, ["text"], separator=Separator.COMMA, quoted=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
-from encoder.errors import InvalidInputError
+from encoder.errors import InvalidInputError, StorageError
 from pipelines.evaluation.qrels import read_qrels
 
 HEADER = "query-id\tcorpus-id\tscore\n"
@@ -50,3 +51,17 @@ def test_whole_numbers_that_were_written_as_fractions_are_read(tmp_path):
 def test_what_is_no_judgement_is_refused_with_its_line(tmp_path, content, says):
     with pytest.raises(InvalidInputError, match=says):
         read(tmp_path, content)
+
+
+@pytest.mark.parametrize("method", [(MemoryFileSystem, "open"), (MemoryFile, "__next__")])
+def test_a_store_that_refuses_is_one_line_that_says_what_to_check(monkeypatch, method):
+    class HttpError(Exception):
+        """gcsfs' for 429 and 5xx."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise HttpError("Service Unavailable, 503")
+
+    MemoryFileSystem().pipe_file("/qrels/test.tsv", HEADER.encode())
+    monkeypatch.setattr(*method, refuse)
+    with pytest.raises(StorageError, match=r"read memory://qrels/test\.tsv: .*HttpError.*role"):
+        read_qrels("memory://qrels/test.tsv")

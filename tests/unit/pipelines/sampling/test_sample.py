@@ -9,18 +9,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from encoder.errors import InvalidInputError
+from encoder.errors import InvalidInputError, StorageError
 from encoder.space import Role
 from pipelines.actor.prepare import LongTexts
-from pipelines.sampling.pieces import PIECES, choose_pieces
+from pipelines.sampling.pieces import PIECES, Piece, choose_pieces, readable
 from pipelines.sampling.sample import CorpusSample, sample_corpus
 from pipelines.sampling.strata import tokens_error
 from pipelines.settings import OnLong
 from pipelines.source.column_inference import infer_columns
 from pipelines.source.plan import plan_units
 from pipelines.source.sources import list_sources
-from pipelines.source.units import RangeKind, WorkUnit
+from pipelines.source.units import Format, RangeKind, Source, WorkUnit
 from support.fake_encoder import FakeEncoder
 
 ROWS = 4_000
@@ -169,3 +170,20 @@ def test_pieces_stay_within_the_bytes_that_may_be_read(tmp_path: Path):
     assert len(pieces) == PIECES
     assert sum(piece.stored_bytes for piece in pieces) <= size // 4
     assert all(0 <= piece.unit.start < piece.unit.stop <= size for piece in pieces)
+
+
+def test_a_store_that_refuses_the_head_of_a_file_is_one_line_that_says_what_to_check(monkeypatch):
+    class HttpError(Exception):
+        """gcsfs' for 429 and 5xx."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise HttpError("Service Unavailable, 503")
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", refuse)
+    source = Source("memory://in/a.csv", "v", 100, Format.CSV, None)
+    unit = WorkUnit(source, RangeKind.FILE, 0, 1, None, None, 100)
+    with (
+        pytest.raises(StorageError, match=r"read memory://in/a\.csv: .*HttpError.*role"),
+        readable(Piece(unit, unit, 10, whole=False)),
+    ):
+        pass

@@ -438,6 +438,49 @@ def test_a_text_that_is_stored_once_for_all_rows_makes_small_batches(tmp_path, s
     assert max(batch.nbytes for batch in batches) <= BATCH_BYTES
 
 
+@pytest.fixture
+def batch_rows_asked_for(monkeypatch) -> dict[str, int]:
+    """Rows at a time that a column is asked for."""
+    asked: dict[str, int] = {}
+    read = pq.ParquetFile.iter_batches
+
+    def note(file, batch_size, *, row_groups, columns=None, **options):
+        if columns:
+            asked.update(dict.fromkeys(columns, batch_size))
+        return read(file, batch_size, row_groups=row_groups, columns=columns, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", note)
+    return asked
+
+
+def categorical(texts: list[str]) -> pa.Table:
+    return pa.table({"id": range(len(texts)), "text": pa.array(texts).dictionary_encode()})
+
+
+def test_a_dictionary_is_not_copied_for_every_few_rows(tmp_path, batch_rows_asked_for):
+    texts = [f"text {number % 1999}" for number in range(3000)]
+    unit = parquet_unit(tmp_path / "a.parquet", categorical(texts), row_group_size=1100)
+    batches = list(read_parquet(unit, COLUMNS, 10))
+    assert batch_rows_asked_for == {"text": 1024, "id": 64}
+    assert [text for batch in batches for text in batch["text"].to_pylist()] == texts[10:]
+    assert [i for batch in batches for i in batch["id"].to_pylist()] == list(range(10, 3000))
+    assert max(batch.num_rows for batch in batches) == 1024
+
+
+def test_a_large_value_of_a_dictionary_makes_small_batches(tmp_path):
+    unit = parquet_unit(tmp_path / "a.parquet", categorical(["word " * 20_000] * 1024))
+    batches = list(read_parquet(unit, COLUMNS, 0))
+    assert sum(batch.num_rows for batch in batches) == 1024
+    assert max(batch.nbytes for batch in batches) <= BATCH_BYTES
+
+
+def test_a_large_column_that_is_not_read_makes_no_small_batches(tmp_path, batch_rows_asked_for):
+    table = table_of(100).append_column("image", [[bytes(2**20)] * 100])
+    unit = parquet_unit(tmp_path / "a.parquet", table, use_dictionary=False, compression="zstd")
+    list(read_parquet(unit, COLUMNS, 0))
+    assert batch_rows_asked_for == {"id": 64, "text": 64}
+
+
 # Whose fault an error is
 
 
