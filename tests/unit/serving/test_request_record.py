@@ -71,7 +71,7 @@ def test_the_guide_lists_every_field_of_the_log():
     rows = re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE)
     documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     app = App()
-    app.post(V1, input="a")
+    app.post(V1, {"x-forwarded-for": "1.2.3.4"}, input="a")
     app.post(V1, input=7)
 
     found: set[str] = set().union(*map(json.loads, app.access_lines()))
