@@ -202,7 +202,7 @@ def test_a_mirror_of_another_space_is_refused_before_any_work(
 ) -> None:
     mirror(settings(tiny_model, max_seq_length=50), str(tmp_path))
     monkeypatch.setattr("encoder.quantization.load_pooled_model", None)
-    with pytest.raises(SpaceMismatchError, match="max_seq_length: 50 there, 128 here"):
+    with pytest.raises(SpaceMismatchError, match="max_seq_length: mirror 50, here 128"):
         quantize_model(settings(tiny_model), tokenized(tiny_model), str(tmp_path))
 
 
