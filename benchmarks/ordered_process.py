@@ -71,12 +71,15 @@ class OrderedProcess:
     def end(self) -> None:
         """End the process, by force where it does not."""
         _pipe(self._process.stdin).close()
+        self._wait()
+        _pipe(self._process.stdout).close()
+
+    def _wait(self) -> int:
         try:
-            self._process.wait(_END_S)
+            return self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
-        _pipe(self._process.stdout).close()
+            return self._process.wait()
 
     def _answer(self) -> Line:
         text = _pipe(self._process.stdout).readline()
@@ -86,7 +89,7 @@ class OrderedProcess:
         return answer
 
     def _ended(self) -> BenchmarkError:
-        code = self._process.wait()
+        code = self._wait()
         for pipe in (self._process.stdin, self._process.stdout):
             with suppress(BrokenPipeError):
                 _pipe(pipe).close()

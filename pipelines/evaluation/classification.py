@@ -168,6 +168,9 @@ def measure_classification(
         # A label that is never predicted has a precision of 0.
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         scores = scores_of(task, splits, model)
+    stopped = [one for one in caught if issubclass(one.category, ConvergenceWarning)]
+    for other in (one for one in caught if one not in stopped):
+        warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
     sizes = Counter(train.labels)
     counts = {
         "labels": len(names),
@@ -177,9 +180,7 @@ def measure_classification(
         "training texts drawn": model.texts - len(test.texts),
         "test texts": len(test.texts),
         "texts truncated": model.truncated,
-        "fits stopped before converging": sum(
-            issubclass(warning.category, ConvergenceWarning) for warning in caught
-        ),
+        "fits stopped before converging": len(stopped),
     }
     metrics = _metrics_of(train, test)
     details = [{name: float(each[name]) for name in metrics} for each in scores[_EXPERIMENTS]]

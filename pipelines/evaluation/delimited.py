@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
+import lzma
 import sys
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import IO, NamedTuple
@@ -23,6 +26,12 @@ from pipelines.source.readers.raw_row import MAX_LINE_BYTES
 from pipelines.store_client import RemoteFile, client_errors
 
 __all__ = ["Row", "Separator", "read_columns"]
+
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, csv.Error),
+    *(zlib.error, lzma.LZMAError, zipfile.BadZipFile),
+)
+"""What reading raises: of the disk, of the text, of the compressed bytes."""
 
 
 class Separator(StrEnum):
@@ -78,7 +87,7 @@ def read_columns(
             )
             lines = ((f"{uri}, line {reader.line_num}", line) for line in reader if line)
             rows = list(_pick(lines, uri, columns))
-    except (OSError, csv.Error, EOFError, ValueError) as error:
+    except _DAMAGE as error:
         raise UnreadableSourceError(
             f"expected a readable UTF-8 file of {separator.value}-separated columns, "
             f"found {uri}: {one_line(error)}"

@@ -18,7 +18,10 @@ from mteb.abstasks.task_metadata import TaskMetadata, TaskType
 from pipelines.evaluation.mteb_encoder import MtebEncoder
 
 if TYPE_CHECKING:
+    import numpy as np
+    from mteb.abstasks.classification import ClassificationMetrics
     from mteb.types import EncodeKwargs
+    from numpy.typing import NDArray
 
 __all__ = ["LabelledTextsTask", "RatedPairsTask", "scores_of"]
 
@@ -42,9 +45,40 @@ class RatedPairsTask(AbsTaskSTS):
 
 
 class LabelledTextsTask(AbsTaskClassification):
-    """Texts ("text") and the numbers of their labels ("label"), to draw from and to judge by."""
+    """Texts ("text") and the numbers of their labels ("label"), to draw from and to judge by.
+
+    Only what mteb is given differs from its own tasks: labels in a list. It takes a column, which
+    reads a row of the file for each label that is looked at, milliseconds for each text.
+    """
 
     metadata = _metadata("LabelledTexts", "Classification", "accuracy")
+
+    def _calculate_scores(
+        self,
+        y_test: NDArray[np.integer] | list[int],
+        y_pred: NDArray[np.integer | np.floating] | list[int],
+    ) -> ClassificationMetrics:
+        return super()._calculate_scores(y_test[:], y_pred)
+
+    def _undersample_data(
+        self, dataset: Dataset, experiment_num: int, idxs: list[int] | None = None
+    ) -> tuple[Dataset, list[int], list[int]]:
+        listed = cast("Dataset", _Listed(dataset))
+        return super()._undersample_data(listed, experiment_num, idxs)
+
+
+class _Listed:
+    """A dataset whose columns are lists."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.select = dataset.select
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, column: str) -> list[Any]:
+        return cast("list[Any]", self._dataset[column][:])
 
 
 def scores_of(

@@ -92,16 +92,17 @@ def retrieve(dataset: BeirFolder, settings: RetrievalSettings) -> Retrieval:
         )
         for pooling in document_poolings
     }
-    spaces = [PoolingPair(own.query, pooling) for pooling in document_poolings]
-    spaces += [PoolingPair(pooling, own.document) for pooling in query_poolings]
     # Also once for each document pooling: kept vectors are held against an encoder of their space.
+    # The model's own pair comes after those, and is what is reported.
+    spaces = [PoolingPair(own.query, other) for other in document_poolings if other != own.document]
+    spaces += [PoolingPair(pooling, own.document) for pooling in query_poolings]
     queries = {
         pair.query: encode_queries(
             dataset,
             _pooled(settings.encoder, pair),
             corpora[pair.document] if pair.query is own.query else None,
         )
-        for pair in dict.fromkeys(spaces)
+        for pair in spaces
     }
     metrics: dict[PoolingPair, dict[str, dict[str, float]]] = {}
     for document in document_poolings:

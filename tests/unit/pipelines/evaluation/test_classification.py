@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 
+import datasets
 import pytest
 
 from encoder.errors import InvalidInputError
@@ -80,6 +82,34 @@ def test_the_protocol_says_how_many_texts_are_drawn_how_often_and_which():
     assert measured(samples_per_label=4, experiments=1).counts["training texts drawn"] == 3 * 4
     assert measured(samples_per_label=4, experiments=2).details == found.details
     assert measured(samples_per_label=4, experiments=2, seed=7).details != found.details
+
+
+def test_labels_are_read_once_and_not_by_each_metric_of_each_experiment(monkeypatch):
+    reads = []
+    read = datasets.Dataset.__getitem__
+    monkeypatch.setattr(
+        datasets.Dataset, "__getitem__", lambda self, key: reads.append(key) or read(self, key)
+    )
+
+    def reads_for(count: int) -> int:
+        reads.clear()
+        train, test = labelled(60, 3, "word"), labelled(count, 3, "word")
+        measure_classification(train, test, FakeEncoder(), Protocol(), DATA)
+        return len(reads)
+
+    # A text may be read to be encoded; its label is in ten experiments of seven metrics.
+    assert reads_for(60) - reads_for(30) <= 2 * 30
+
+
+def test_a_warning_of_the_encoder_is_shown():
+    class Warner(FakeEncoder):
+        def encode(self, texts, role):
+            warnings.warn("a device is hot", RuntimeWarning, stacklevel=1)
+            return super().encode(texts, role)
+
+    train, test = labelled(60, 3, "word"), labelled(30, 3, "word")
+    with pytest.warns(RuntimeWarning, match="a device is hot"):
+        measure_classification(train, test, Warner(), Protocol(), DATA)
 
 
 def test_texts_are_documents():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,16 @@ def test_a_damaged_compressed_file_is_refused_in_one_line(tmp_path):
     file = tmp_path / "rows.csv.gz"
     file.write_bytes(gzip.compress(b"text\n" + b"hello\n" * 1000)[:-20])
     with pytest.raises(UnreadableSourceError, match="EOFError"):
+        read(file, "text")
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("xz", lzma.compress)])
+def test_bytes_that_changed_in_a_compressed_file_are_refused_in_one_line(tmp_path, suffix, pack):
+    packed = bytearray(pack(b"text\n" + bytes(range(65, 91)) * 4000 + b"\n"))
+    packed[len(packed) // 2 : len(packed) // 2 + 8] = b"\xff" * 8
+    file = tmp_path / f"rows.csv.{suffix}"
+    file.write_bytes(packed)
+    with pytest.raises(UnreadableSourceError, match=r"Error|Bad"):
         read(file, "text")
 
 

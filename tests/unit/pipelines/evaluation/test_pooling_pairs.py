@@ -77,7 +77,10 @@ def test_kept_vectors_of_an_encoder_that_computed_others_are_refused(
     )
     read = read_beir_folder(str(dataset), "test")
     if edited is None:
-        assert len(retrieve(read, settings).metrics) == 4
+        found = retrieve(read, settings)
+        assert len(found.metrics) == 4
+        own = load_encoder(encoder_settings(tiny_model, OWN.document)).space
+        assert found.queries.model.space == own.fingerprint
         return
     with pytest.raises(SpaceMismatchError, match=f"that wrote {output}"):
         retrieve(read, settings)
