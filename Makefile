@@ -22,7 +22,7 @@ demo: .venv/installed-demo  ## embed Python's own docstrings and ask a few quest
 	$(BIN)/twofold demo
 
 test: .venv/installed-dev  ## unit, integration and end-to-end tests, 8 minutes on 2 cores with AVX-512
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile tests/unit
+	$(BIN)/pytest -n auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile tests/unit
 	$(BIN)/pytest tests/integration tests/e2e
 
 test-slow: .venv/installed-dev  ## kill matrix, big inputs: what takes longer
