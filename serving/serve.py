@@ -13,7 +13,6 @@ import ipaddress
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from command_line.boundary import keeping_sigterm, run_command
+from command_line.cluster_address import why_unreachable
 from command_line.parse import parse_settings
 from encoder.errors import one_line
 from serving.errors import ServeError, exit_code
@@ -187,16 +187,11 @@ def _connect(settings: ServeCommandSettings) -> None:
 
 def _check_listens(address: str) -> None:
     """Refuse a HOST:PORT at which nobody listens: Ray ends the process there, in C++."""
-    host, _, port = address.rpartition(":")
-    if "://" in address or not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
-    except (OSError, OverflowError, UnicodeError) as error:  # of the name, the port, the name
+    if why := why_unreachable(address, within_s=_CONNECT_S):
         raise ServeError(
-            f"expected a Ray cluster at {address}, found {one_line(error)}; start one, or leave "
+            f"expected a Ray cluster at {address}, found {why}; start one, or leave "
             "--ray-address out"
-        ) from error
+        )
 
 
 def _check_here(settings: ServeCommandSettings) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 
 import ray
 from ray.exceptions import RayError
 
 from command_line.boundary import keeping_sigterm
+from command_line.cluster_address import why_unreachable
 from encoder.errors import InvalidInputError, one_line
 from pipelines.driver.pool import Pool, plan_pool
 from pipelines.errors import ClusterError
@@ -105,23 +105,13 @@ def _connect_or_start() -> bool:
 
 
 def _check_listens(address: str) -> None:
-    """Refuse a host and port where nobody listens: Ray ends the process there, without a word.
-
-    Args:
-        address: As Ray reads it; of one that is no host and port ("auto", ray://...) Ray says what
-            is wrong.
-    """
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal() or "/" in host:
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN_S).close()
-    except (OSError, OverflowError, UnicodeError) as error:  # of the name, the port, the name
+    """Refuse a host and port where nobody listens: Ray ends the process there, without a word."""
+    if why := why_unreachable(address, within_s=_ANSWERS_WITHIN_S):
         raise ClusterError(
-            f"expected a Ray cluster at RAY_ADDRESS {address}, found none ({one_line(error)}); "
+            f"expected a Ray cluster at RAY_ADDRESS {address}, found none ({why}); "
             "start it, correct the address (the head's port is 6379 unless it was chosen), or "
             "unset it to start Ray here"
-        ) from error
+        )
 
 
 def _join_or_start() -> bool:
