@@ -28,9 +28,7 @@ __all__ = [
     "TOKENIZER_FILE",
     "WEIGHTS_FILE",
     "WEIGHTS_INDEX_FILE",
-    "as_json_object",
     "is_model_file",
-    "parse_json",
     "read_json",
     "read_json_object",
     "read_json_object_if_there",
@@ -92,7 +90,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         ModelLoadError: The file is missing, unreadable, or not a JSON object.
     """
-    return as_json_object(read_json(path), str(path))
+    return _as_json_object(read_json(path), str(path))
 
 
 def read_json_object_if_there(path: Path) -> dict[str, Any]:
@@ -110,10 +108,10 @@ def read_json(path: Path) -> object:
         content = path.read_bytes()
     except OSError as error:
         raise ModelLoadError(f"cannot read {path}: {error.strerror}") from error
-    return parse_json(content, str(path))
+    return _parse_json(content, str(path))
 
 
-def parse_json(content: bytes, origin: str) -> object:
+def _parse_json(content: bytes, origin: str) -> object:
     """Parse a JSON value that was read from `origin`.
 
     Raises:
@@ -128,7 +126,7 @@ def parse_json(content: bytes, origin: str) -> object:
     return value
 
 
-def as_json_object(value: object, origin: str) -> dict[str, Any]:
+def _as_json_object(value: object, origin: str) -> dict[str, Any]:
     """Return the value, which was read from `origin`, as the object that it must be.
 
     Raises:
