@@ -22,7 +22,6 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from benchmarks.corpus import descriptions
-from benchmarks.endpoint.bare import BareSettings
 from benchmarks.endpoint.load_loops import Target
 from benchmarks.endpoint.overload import OverloadProtocol, measure_overload
 from benchmarks.endpoint.requests import http_requests
@@ -97,7 +96,11 @@ def _parser() -> argparse.ArgumentParser:
         help="of twofold and of the bare encoder; peers run on the CPU, and only beside that",
     )
     add("--cpus", type=int, help="of a replica, and threads of the bare encoder; unset: defaults")
-    add("--serve-flags", default="", help='more flags of `twofold serve`, as "--flag value"')
+    add(
+        "--serve-flags",
+        default="",
+        help='more flags of `twofold serve`, as "--flag value"; the bare encoder has them, too',
+    )
     add("--peers", type=Path, default=_KEPT / "peers", help="folder of the peers' environments")
     add(
         "--data",
@@ -137,7 +140,7 @@ def _run_alone(arguments: argparse.Namespace, queries: Sequence[str], work: Path
                 traffic = measure_traffic(target, documents, TrafficProtocol(), _say)
                 summary = {**traffic, "documents": name}
     kind = "overload" if arguments.overload else "traffic"
-    _say(f"{kind} summary", {**summary, "flags": _flags(arguments), **_context(arguments, [])})
+    _say(f"{kind} summary", {**summary, **_context(arguments, [])})
 
 
 def _run_rounds(arguments: argparse.Namespace, queries: Sequence[str], work: Path) -> None:
@@ -161,7 +164,7 @@ def _run_rounds(arguments: argparse.Namespace, queries: Sequence[str], work: Pat
         rounds = stack.enter_context(
             closing(Rounds(_protocol(arguments), queries, work=work, say=_say))
         )
-        rounds.start(servers, systems, BareSettings(models.ours, arguments.cpus, arguments.device))
+        rounds.start(servers, systems, ["--model", str(models.ours), *_flags(arguments)])
         summary = rounds.run(servers)
     _say("summary", {**summary, "left_out": left_out, **_context(arguments, systems)})
 
@@ -190,6 +193,7 @@ def _context(arguments: argparse.Namespace, systems: Sequence[System]) -> Line:
         # Of the minute before: above a few tenths, something else was running.
         "load_average_before": arguments.load_average,
         "device": arguments.device,
+        "flags": _flags(arguments),
         "machine": describe_machine(),
         "peers": {name: versions_in(python) for name, python in others.items()},
     }

@@ -1,10 +1,11 @@
 """The encoder alone on the same queries: no HTTP, no Ray, no queue.
 
-    python -m benchmarks.endpoint.bare QUERIES.json MODEL DEVICE [THREADS]
+    python -m benchmarks.endpoint.bare QUERIES.json FLAGS...
 
 reads lines of JSON from stdin (`{"texts": 64, "seconds": 2, "warm_up_s": 1, "first": 0}`) and
 answers each with what it measured, so that the model is loaded once. `texts` go into each call: as
-many as that many connections could have under way at once. Threads are those of a replica.
+many as that many connections could have under way at once. Flags are those of `twofold serve`, so
+that model, precision and threads are a replica's.
 """
 
 from __future__ import annotations
@@ -14,47 +15,29 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.endpoint.samples import OK, Load, Sample, describe
 from benchmarks.lines import Line
 from benchmarks.ordered_process import OrderedProcess
 
-__all__ = ["BareEncoder", "BareSettings", "main"]
+__all__ = ["BareEncoder", "main"]
 
 _WARM_UP_CALLS = (1, 16, 64)
 _WARM_UP_S = 1.5
-
-
-@dataclass(frozen=True)
-class BareSettings:
-    """What the encoder is.
-
-    Attributes:
-        model: The model's folder.
-        threads: None for those of a replica.
-        device: As `--device` of `twofold serve`.
-    """
-
-    model: Path
-    threads: int | None
-    device: str
 
 
 class BareEncoder(OrderedProcess):
     """The process that does it.
 
     Args:
-        settings: Of the encoder.
+        flags: Of `twofold serve`.
         queries: A JSON list of texts.
         log: Takes what it says.
     """
 
-    def __init__(self, settings: BareSettings, queries: Path, log: Path) -> None:
-        threads = [] if settings.threads is None else [str(settings.threads)]
-        arguments = [str(queries), str(settings.model), settings.device, *threads]
-        command = [sys.executable, "-m", "benchmarks.endpoint.bare", *arguments]
+    def __init__(self, flags: Sequence[str], queries: Path, log: Path) -> None:
+        command = [sys.executable, "-m", "benchmarks.endpoint.bare", str(queries), *flags]
         super().__init__(command, {}, log)
 
     def measure(self, texts: int, seconds: float, warm_up_s: float, first: int) -> Line:
@@ -76,28 +59,28 @@ class BareEncoder(OrderedProcess):
 
 def main(argv: Sequence[str]) -> int:
     """Load the model, then do what stdin says until it ends."""
-    from encoder.settings import EncoderSettings
+    from command_line.parse import parse_settings
     from serving.app import alive_nodes
     from serving.replica_size import replica_size
-    from serving.settings import ScalingSettings
+    from serving.serve import ServeCommandSettings
 
-    texts, model, device, *given = argv
-    asked = EncoderSettings(model=model, device=device)
-    unset = replica_size(ScalingSettings(), asked, alive_nodes())
-    threads = int(given[0]) if given else unset.threads
+    texts, *flags = argv
+    settings = parse_settings(ServeCommandSettings, flags, prog="bare", description=str(__doc__))
+    threads = replica_size(settings.scaling, settings.encoder, alive_nodes()).threads
     # Ray sets the same for a replica.
     os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
     from encoder.encoder import load_encoder
     from encoder.space import Role
 
-    encoder = load_encoder(asked.model_copy(update={"num_threads": threads}))
+    encoder = load_encoder(settings.encoder.model_copy(update={"num_threads": threads}))
     queries: list[str] = json.loads(Path(texts).read_text())
     calls = _Calls(lambda texts: encoder.encode(texts, Role.QUERY), queries)
     # As the endpoint does before it is ready: a backend prepares each shape when it first meets it.
     encoder.expect_short_texts()
     for count in _WARM_UP_CALLS:
         calls.run(count, _WARM_UP_S, 0)
-    _say({"threads": threads, **encoder.provenance, "model": Path(model).name})
+    model = Path(settings.encoder.model).name
+    _say({"threads": threads, **encoder.provenance, "model": model})
     for line in sys.stdin:
         order = json.loads(line)
         count, first = order["texts"], order["first"]

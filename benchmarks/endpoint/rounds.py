@@ -10,7 +10,7 @@ from pathlib import Path
 import uvloop
 
 from benchmarks.endpoint.arrivals import arrivals
-from benchmarks.endpoint.bare import BareEncoder, BareSettings
+from benchmarks.endpoint.bare import BareEncoder
 from benchmarks.endpoint.comparison import MANY_TEXTS, Cell, compare
 from benchmarks.endpoint.load import closed_loop, open_loop
 from benchmarks.endpoint.load_loops import Target
@@ -88,13 +88,13 @@ class Rounds:
         if self._bare is not None:
             self._bare.end()
 
-    def start(self, servers: Servers, systems: Sequence[System], bare: BareSettings) -> None:
+    def start(self, servers: Servers, systems: Sequence[System], bare: Sequence[str]) -> None:
         """Start every system, and the bare encoder.
 
         Args:
             servers: Keeps them.
             systems: In the order of their turns.
-            bare: The bare encoder's.
+            bare: Flags of `twofold serve` for the bare encoder.
 
         Raises:
             BenchmarkError: One does not start, or does something else than the others.
