@@ -5,6 +5,7 @@
     python -m benchmarks.report --print --lines FILE...  print the tables of these lines
 
 A file in docs/measurements is named YYYY-MM-DD-WHAT.jsonl. Of each WHAT the newest day's is taken.
+Those of other machines are in a folder of their own: the place of a table names its file.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from pathlib import Path
 
 from benchmarks.lines import Line, read_lines
 from benchmarks.paths import REPOSITORY
-from benchmarks.reporting.documents import fill
+from benchmarks.reporting.documents import fill, names_in
 from benchmarks.reporting.plots import PLOTS
 from benchmarks.reporting.tables import TABLES
 
 __all__ = ["main", "newest"]
 
 _DATE = len("2026-01-31")
+_OTHER_MACHINES = "other-machines"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,7 +87,7 @@ def _contents(
 ) -> dict[Path, str]:
     """Return what every file should hold."""
     contents = {
-        document: fill(document.read_text(encoding="utf-8"), tables)
+        document: _filled(document.read_text(encoding="utf-8"), tables, arguments.measurements)
         for document in arguments.documents
     }
     for name, draw in PLOTS.items():
@@ -93,6 +95,16 @@ def _contents(
         if drawn:
             contents[arguments.plots / f"{name}.svg"] = drawn
     return contents
+
+
+def _filled(text: str, tables: Mapping[str, str], measurements: Path) -> str:
+    of_others = {}
+    for place in names_in(text):
+        name, _, file = place.partition(" ")
+        if file and name in TABLES:
+            lines = read_lines([measurements / _OTHER_MACHINES / f"{file}.jsonl"])
+            of_others[place] = TABLES[name](lines)
+    return fill(text, {**tables, **of_others})
 
 
 def _bring_up_to_date(contents: Mapping[Path, str], *, check: bool) -> int:

@@ -3,6 +3,9 @@
 <!-- measured: encoder -->
 | ... |
 <!-- end measured: encoder -->
+
+A name may be followed by a file of another machine (`measured: encoder 2026-11-28-encode-x`): the
+same table of other lines.
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ from collections.abc import Mapping
 
 __all__ = ["fill", "names_in"]
 
+_NAME = r"(?P<name>[a-z-]+(?: [\w.-]+)?)"
+
 _BLOCK = re.compile(
-    r"(?P<start><!-- measured: (?P<name>[a-z-]+) -->\n)(?P<body>.*?)"
+    rf"(?P<start><!-- measured: {_NAME} -->\n)(?P<body>.*?)"
     r"(?P<end><!-- end measured: (?P=name) -->)",
     re.DOTALL,
 )
-_MARKER = re.compile(r"<!-- (?:end )?measured: (?P<name>[a-z-]+) -->")
+_MARKER = re.compile(rf"<!-- (?:end )?measured: {_NAME} -->")
 
 
 def names_in(text: str) -> list[str]:

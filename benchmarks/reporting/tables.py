@@ -25,7 +25,7 @@ MODEL_TITLES = {
 }
 KIND_TITLES = {"queries": "queries", "descriptions": "descriptions", "long": "long documents"}
 _SHOWN = 200
-"""Characters of why a system was left out."""
+"""Last characters of why a system was left out."""
 
 
 def _limit(lines: Sequence[Line]) -> str:
@@ -94,11 +94,16 @@ def _with_left_out(table: str, lines: Sequence[Line], benchmark: str) -> str:
         if line["measures"] == "left out"
     }
     missing = [
-        f"{system} with {model} ({problem[:_SHOWN]})"
+        f"{system} with {model} ({_end_of(problem)})"
         for (model, system), problem in said.items()
         if (model, system) not in measured
     ]
     return f"{table}\n\nLeft out: {'; '.join(missing)}." if table and missing else table
+
+
+def _end_of(problem: str) -> str:
+    """Return why, which stands behind the command that failed."""
+    return problem if len(problem) <= _SHOWN else f"...{problem[-_SHOWN:]}"
 
 
 def _latency(lines: Sequence[Line]) -> str:

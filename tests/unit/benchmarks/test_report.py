@@ -280,6 +280,28 @@ def test_a_place_for_a_table_without_measurements_is_refused(measured, capsys):
     assert "expected measurements for job" in capsys.readouterr().err
 
 
+def test_a_place_may_name_the_lines_of_another_machine(measured):
+    other = measured / "measurements" / "other-machines"
+    other.mkdir()
+    lines = [limit(float32=100.0), cell(OURS, 777), cell("peer", 111)]
+    (other / "2026-01-01-encode-x.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    document = measured / "README.md"
+    name = "encoder 2026-01-01-encode-x"
+    place = f"<!-- measured: {name} -->\n<!-- end measured: {name} -->\n"
+    document.write_text(document.read_text() + place)
+    assert report(measured) == 0
+    here, there = document.read_text().split("after\n")
+    assert ("777" in here, "777" in there) == (False, True)
+    assert report(measured, "--check") == 0
+
+
+def test_a_place_that_names_lines_that_are_not_there_is_refused(measured, capsys):
+    document = measured / "README.md"
+    document.write_text(document.read_text().replace("encoder", "encoder 2026-01-01-encode-x"))
+    assert report(measured) == 1
+    assert "other-machines/2026-01-01-encode-x.jsonl" in capsys.readouterr().err
+
+
 def test_a_marker_without_its_end_is_refused(measured, capsys):
     (measured / "README.md").write_text("<!-- measured: encoder -->\n")
     assert report(measured) == 1
