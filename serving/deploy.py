@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import threading
 from collections.abc import Iterator
 from itertools import dropwhile
 
 from ray import serve
 
+from command_line.cluster_address import why_unreachable
 from encoder.errors import (
     BackendError,
     InvalidInputError,
@@ -26,11 +28,12 @@ from serving.errors import ServeError
 from serving.replica_size import replica_size
 from serving.settings import ServingSettings
 
-__all__ = ["WATCH_INTERVAL_S", "StatusWatch", "deploy", "withdraw"]
+__all__ = ["WATCH_INTERVAL_S", "StatusWatch", "deploy", "while_ray_is_up", "withdraw"]
 
 _logger = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 5.0
+_RAY_WATCH_INTERVAL_S = 1.0
 _APP_NAME = "twofold"
 _AS_USUAL = ("DEPLOYING", "RUNNING")
 _SHOWN_CHARACTERS = 1500
@@ -126,6 +129,44 @@ def deploy(
         raise kind(f"expected the endpoint to start, found {why}") from error
 
 
+@contextlib.contextmanager
+def while_ray_is_up(address: str) -> Iterator[None]:
+    """Interrupt the block where a Ray that was started here ends meanwhile.
+
+    A signal for a whole group of processes ends Ray, too. Its client would wait for a minute and
+    then end this process, and HAProxy would stay.
+
+    Args:
+        address: Where Ray listens, HOST:PORT.
+
+    Raises:
+        ServeError: Ray has ended, and with it the requests under way.
+    """
+    is_over, has_ended, waiting = threading.Event(), threading.Event(), threading.get_ident()
+
+    def look() -> None:
+        while not is_over.wait(_RAY_WATCH_INTERVAL_S):
+            if why_unreachable(address, within_s=_RAY_WATCH_INTERVAL_S) and not is_over.is_set():
+                has_ended.set()
+                signal.pthread_kill(waiting, signal.SIGINT)
+                return
+
+    thread = threading.Thread(target=look, name="ray", daemon=True)
+    thread.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not has_ended.is_set():
+            raise
+        raise ServeError(
+            "expected Ray to run until requests under way are finished, found that it has ended; "
+            "send the signal to this process alone, not to its group (systemd: KillMode=mixed)"
+        ) from None
+    finally:
+        is_over.set()
+        thread.join(2 * _RAY_WATCH_INTERVAL_S)
+
+
 def withdraw(*, is_ours: bool) -> bool:
     """Let requests under way end, and take the application off the cluster.
 
@@ -176,9 +217,9 @@ def _why_not_started(error: Exception) -> str:
         deployments = serve.status().applications[_APP_NAME].deployments
         message = deployments[DEPLOYMENT_NAME].message
     except Exception:
-        # Whatever Ray raises of a cluster that is gone: then `error` is the story.
-        return one_line(error)
-    return _raised_in(message) or one_line(error)
+        # Whatever Ray raises of a cluster that is gone, or Serve not up: then `error` is the story.
+        message = ""
+    return _raised_in(message) or _raised_in(str(error)) or one_line(error)
 
 
 def _said_in(message: str) -> str:

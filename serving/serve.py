@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from types import FrameType
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from command_line.cluster_address import why_unreachable
 from command_line.parse import parse_settings
 from encoder.errors import one_line
 from serving.errors import ServeError, exit_code
+from serving.ports import check_ports_free
 from serving.ray_environment import (
     HAPROXY_BINARY,
     haproxy_files,
@@ -102,12 +104,16 @@ def _run(argv: Sequence[str] | None) -> int:
         return _serve(settings)
     limits = settings.limits
     with haproxy_files() as files:
+        through_haproxy = _wants_haproxy(settings)
         switches = ray_environment(
             {**files, **os.environ},
-            through_haproxy=_wants_haproxy(settings),
+            through_haproxy=through_haproxy,
             answer_s=limits.body_timeout_s + limits.request_timeout_s,
         )
         os.environ.update(switches)
+        check_ports_free(
+            settings.listens_on, settings.port, switches, through_haproxy=through_haproxy
+        )
         _check_here(settings)
         return _serve(settings)
 
@@ -124,9 +130,10 @@ def _serve(settings: ServeCommandSettings) -> int:
         stop.set()
 
     _connect(settings)
-    from serving.deploy import WATCH_INTERVAL_S, StatusWatch, deploy, withdraw
+    from serving.deploy import WATCH_INTERVAL_S, StatusWatch, deploy, while_ray_is_up, withdraw
 
     is_ours, watch = settings.ray_address is None, StatusWatch()
+    address = ray.get_runtime_context().gcs_address
     try:
         deploy(
             settings.serving, watch, host=settings.listens_on, port=settings.port, is_ours=is_ours
@@ -138,8 +145,9 @@ def _serve(settings: ServeCommandSettings) -> int:
         while not stop.wait(WATCH_INTERVAL_S):
             watch.look()
         sys.stderr.write("twofold: stopping; requests under way are finished\n")
-        if not withdraw(is_ours=is_ours):
-            sys.stderr.write("twofold: some requests did not end in time\n")
+        with while_ray_is_up(address) if is_ours else nullcontext():
+            if not withdraw(is_ours=is_ours):
+                sys.stderr.write("twofold: some requests did not end in time\n")
     finally:
         ray.shutdown()
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from ray import serve
 from encoder.errors import InvalidInputError, TwofoldError
 from serving import deploy as module
 from serving.app import DEPLOYMENT_NAME
-from serving.deploy import StatusWatch, deploy, withdraw
+from serving.deploy import StatusWatch, deploy, while_ray_is_up, withdraw
 from serving.errors import ServeError, exit_code
 from serving.settings import ServingSettings
 
@@ -48,11 +49,13 @@ def says(monkeypatch: pytest.MonkeyPatch, message: str, status: str = "DEPLOY_FA
     monkeypatch.setattr(serve, "status", lambda: overview)
 
 
-def start(monkeypatch: pytest.MonkeyPatch, *, is_ours: bool = True) -> None:
+def start(
+    monkeypatch: pytest.MonkeyPatch, error: Exception = SERVES_ERROR, *, is_ours: bool = True
+) -> None:
     """Deploy where Serve fails."""
 
     def run(*_: object, **__: object) -> None:
-        raise SERVES_ERROR
+        raise error
 
     monkeypatch.setattr(serve, "start", lambda **_: None)
     monkeypatch.setattr(serve, "run", run)
@@ -61,9 +64,9 @@ def start(monkeypatch: pytest.MonkeyPatch, *, is_ours: bool = True) -> None:
     deploy(settings, StatusWatch(), host="127.0.0.1", port=8000, is_ours=is_ours)
 
 
-def why_not_started(monkeypatch: pytest.MonkeyPatch) -> str:
+def why_not_started(monkeypatch: pytest.MonkeyPatch, error: Exception = SERVES_ERROR) -> str:
     with pytest.raises(TwofoldError) as raised:
-        start(monkeypatch)
+        start(monkeypatch, error)
     return str(raised.value).removeprefix("expected the endpoint to start, found ")
 
 
@@ -85,6 +88,13 @@ def test_where_no_replica_says_anything_serves_error_is_told(
 ):
     says(monkeypatch, message)
     assert why_not_started(monkeypatch) == f"RuntimeError: {SERVES_ERROR}"
+
+
+def test_of_an_ingress_that_does_not_start_its_own_error_is_told(monkeypatch: pytest.MonkeyPatch):
+    frames = '  File "/ray/serve/haproxy.py", line 1, in start\n    await start()\n' * 40
+    error = RuntimeError(f"ray::HAProxyManager.ready() (pid=1)\n{frames}RuntimeError: cannot bind")
+    monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={}))
+    assert why_not_started(monkeypatch, error) == "RuntimeError: cannot bind"
 
 
 def test_where_serve_does_not_answer_its_first_error_is_told(monkeypatch: pytest.MonkeyPatch):
@@ -190,6 +200,23 @@ def test_a_second_signal_while_requests_end_is_not_kept_waiting(monkeypatch: pyt
     monkeypatch.setattr(serve, "shutdown", lambda: pytest.fail("it waits for the controller"))
     with pytest.raises(KeyboardInterrupt):
         withdraw(is_ours=True)
+
+
+def test_where_ray_ends_while_requests_end_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_RAY_WATCH_INTERVAL_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as ray:
+        address = f"127.0.0.1:{ray.getsockname()[1]}"
+        with while_ray_is_up(address):
+            time.sleep(0.1)
+    with pytest.raises(ServeError, match="found that it has ended"), while_ray_is_up(address):
+        time.sleep(60)
+
+
+def test_while_ray_is_up_an_interrupt_is_the_users():
+    with socket.create_server(("127.0.0.1", 0)) as ray:
+        address = f"127.0.0.1:{ray.getsockname()[1]}"
+        with pytest.raises(KeyboardInterrupt), while_ray_is_up(address):
+            raise KeyboardInterrupt
 
 
 def test_requests_that_do_not_end_in_time_are_told_and_serve_ends(monkeypatch: pytest.MonkeyPatch):
