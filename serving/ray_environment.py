@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = [
@@ -74,6 +75,8 @@ def ray_environment(
 def haproxy_files() -> Iterator[dict[str, str]]:
     """Yield the variables of a folder for HAProxy's files that no other user can open; remove it.
 
+    And end an HAProxy that reads them still: one that has outlived Ray would go on to listen.
+
     Ray's own is one for all users of a machine, and who may write to the admin socket in it can
     send the endpoint's requests, with their keys, elsewhere. Not in TMPDIR: HAProxy takes 97 bytes
     of a socket's path, of which Ray has 70 behind the folder.
@@ -82,7 +85,18 @@ def haproxy_files() -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory(
         prefix="twofold-", dir=parent, ignore_cleanup_errors=True
     ) as folder:
-        yield {name: str(Path(folder, file)) for name, file in _HAPROXY_FILES.items()}
+        try:
+            yield {name: str(Path(folder, file)) for name, file in _HAPROXY_FILES.items()}
+        finally:
+            _end_haproxy_of(folder)
+
+
+def _end_haproxy_of(folder: str) -> None:
+    configured = f"\0-f\0{folder}{os.sep}".encode()
+    for arguments in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended, or is another user's
+            if configured in arguments.read_bytes():
+                os.kill(int(arguments.parent.name), signal.SIGTERM)
 
 
 def has_haproxy(given: Mapping[str, str]) -> bool:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -54,6 +58,30 @@ def test_haproxys_files_are_where_only_this_user_can_open_them_until_the_end():
         for name, path in files.items():
             assert Path(path) == folder / rays[name].relative_to("/tmp/haproxy-serve")
     assert not folder.exists()
+
+
+@contextmanager
+def reading(config: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is told of a configuration as HAProxy is."""
+    program = "import time; print(flush=True); time.sleep(60)"
+    arguments = [sys.executable, "-c", program, "-f", str(config)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # from now on it has its arguments
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
+def test_an_haproxy_that_outlives_ray_ends_with_its_files_and_no_other_does(tmp_path: Path):
+    with reading(tmp_path / "haproxy.cfg") as other, ExitStack() as stack:
+        with haproxy_files() as files:
+            ours = stack.enter_context(reading(files["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]))
+            assert ours.poll() is None
+        assert ours.wait(10) == -signal.SIGTERM
+        assert other.poll() is None
 
 
 def test_paths_of_haproxys_sockets_are_short_enough_with_a_node_between():

@@ -27,6 +27,7 @@ def set_by_twofold_serve(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     with monkeypatch.context() as patch:
         patch.setattr(serve.os, "environ", environment)
         patch.setattr(serve, "parse_settings", lambda kind, *_, **__: kind(model="any"))
+        patch.setattr(serve, "check_ports_free", lambda *_, **__: None)  # others run here, too
         patch.setattr(serve, "_check_here", reached)
         patch.setattr(serve, "haproxy_files", lambda: nullcontext({}))  # a folder for each
         with pytest.raises(ReachedError):
