@@ -57,6 +57,7 @@ def test_bodies_beyond_what_may_be_held_at_once_are_429():
     answer = app.post(V1, input="a" * 200)
     refusal(answer, 429, "rate_limit_error")
     assert answer.headers["retry-after"] == "1"
+    assert "x-should-retry" not in answer.headers, "it may be sent again"
     assert app.metrics.rejections == [("-", "overloaded")]
     assert app.post(V1, input="a").status_code == 200, "its bytes were not given back"
 
