@@ -15,6 +15,7 @@ def test_metrics_are_told_of_every_answer():
     app = App()
     app.post(V1, input=["a b", NINE], input_type="document")
     app.post(V2, texts=["a"])
+    app.post(TEI, inputs="a")
     app.post(TEI, inputs=7)
     app.get("/nowhere")
     app.get("/health/ready")
@@ -23,11 +24,12 @@ def test_metrics_are_told_of_every_answer():
     assert app.metrics.answers == [
         ("document", "openai", 200),
         ("query", "cohere", 200),
+        ("query", "tei", 200),
         ("-", "-", 400),
         ("-", "-", 404),
     ]
-    assert app.metrics.embeddings == [(DOCUMENT, 10, 1), (QUERY, 1, 0)]
-    assert app.metrics.serializations == [DOCUMENT, QUERY]
+    assert app.metrics.embeddings == [(DOCUMENT, 10, 1), (QUERY, 1, 0), (QUERY, 1, 0)]
+    assert app.metrics.serializations == [DOCUMENT, QUERY, QUERY]
     assert app.metrics.rejections == []
 
 
