@@ -411,3 +411,28 @@ def test_forwards_are_measured_by_the_budget_that_they_had_not_by_one_that_fell(
 
     run(scenario())
     assert shares == [1.0, 0.25]
+
+
+def test_the_wait_of_every_request_is_told_to_the_autoscaler_also_where_it_gave_up() -> None:
+    waits = []
+
+    class Meter(LoadMeter):
+        def waited(self, seconds: float) -> None:
+            waits.append(seconds)
+
+    async def scenario() -> None:
+        forwards = Forwards()
+        batcher = batcher_of(forwards, load=Meter(BUDGET))
+        with forwards.held_up():
+            first = sent(batcher, texts_of(1))
+            await forwards.begun(1)
+            given_up = sent(batcher, texts_of(1))
+            await queued()
+            given_up.cancel()
+            await queued()
+            assert len(waits) == 1
+        batched = await first
+        assert waits[1:] == [batched.queue_s]
+        await batcher.close()
+
+    run(scenario())
