@@ -79,8 +79,8 @@ class LoadMeter:
 
     @property
     def full_forward_s(self) -> float:
-        """Seconds of a forward of so many tokens; 0 where nothing was encoded yet."""
-        return self.seconds_for(self.batch_tokens) if self.tokens_per_s else 0.0
+        """Seconds of a forward of so many tokens; 1 where nothing was encoded yet."""
+        return self.seconds_for(self.batch_tokens)
 
     def offered(self, n_tokens: int, n_inputs: int) -> None:
         """Count what a client wanted encoded, whether it is accepted or not."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from encoder.batching import (
@@ -137,8 +137,10 @@ def test_a_long_text_among_short_ones_does_not_make_them_long() -> None:
 
 def test_texts_of_unlike_length_share_a_forward_where_another_would_cost_more() -> None:
     batches = plan_batches([12, 10, 10, 10], max_batch_tokens=1024, overhead_tokens=48)
+    as_many = plan_batches([12] * 5 + [10] * 12, max_batch_tokens=120, overhead_tokens=48)
 
     assert len(batches) == 1
+    assert [batch.padded_tokens for batch in as_many] == [60, 120], "it takes two in any case"
 
 
 def test_many_texts_fill_the_budget() -> None:
@@ -152,6 +154,7 @@ ROWS = RowLimits(row_tokens=64, max_texts=8, row_counts=ROW_COUNTS, overhead_tok
 
 
 @settings(deadline=None)
+@example(lengths=[3] * 20)
 @given(lengths=st.lists(st.integers(0, 64), max_size=300))
 def test_every_short_text_is_in_one_row_that_has_room_for_it(lengths: list[int]) -> None:
     packings = plan_packings(lengths, ROWS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -37,13 +38,40 @@ def age(path: Path, seconds: float) -> None:
 
 
 def test_a_file_is_created_once_and_replaced_as_often_as_wanted(tmp_path: Path) -> None:
-    target = tmp_path / "new" / "a"
+    target = tmp_path / "new" / "folders" / "a"
     assert create_whole(target, io.BytesIO(b"first"))
     assert not create_whole(target, io.BytesIO(b"second"))
     assert target.read_bytes() == b"first"
     replace_whole(target, io.BytesIO(b"third"))
     assert target.read_bytes() == b"third"
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_content_is_on_the_disk_before_it_has_its_name_and_then_the_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "a"
+    synced: list[tuple[str, bytes | None]] = []
+    descriptors = []
+
+    def spied(descriptor: int) -> None:
+        descriptors.append(descriptor)
+        found = os.fstat(descriptor)
+        what = "the folder" if stat.S_ISDIR(found.st_mode) else f"{found.st_size} bytes"
+        synced.append((what, target.read_bytes() if target.exists() else None))
+
+    monkeypatch.setattr(os, "fsync", spied)
+    create_whole(target, io.BytesIO(b"first"))
+    replace_whole(target, io.BytesIO(b"second"))
+    assert synced == [
+        ("5 bytes", None),
+        ("the folder", b"first"),
+        ("6 bytes", b"first"),
+        ("the folder", b"second"),
+    ]
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 def test_what_a_killed_writer_left_is_deleted_a_day_later(leftover: Path) -> None:

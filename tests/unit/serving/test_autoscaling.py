@@ -169,6 +169,16 @@ def test_after_a_change_the_next_one_has_to_wait_again():
     assert [target for _, target in over_time(policy(UP_S, DOWN_S), 1, load)] == [1, 2, 2, 2, 4]
 
 
+def test_a_dip_as_the_delay_ends_takes_no_more_than_were_never_needed_meanwhile():
+    load = [(0.0, 700.0), (60.0, 1200.0), (120.0, 10.0)]  # for 2, 3 and 1
+    assert over_time(policy(UP_S, DOWN_S), 4, load)[-1] == (120.0, 3)
+
+
+def test_as_many_are_started_as_the_load_asks_for_as_the_delay_ends():
+    load = [(0.0, 1900.0), (3.0, 900.0)]
+    assert over_time(policy(UP_S, DOWN_S), 1, load)[-1] == (3.0, 2)
+
+
 def test_what_serve_keeps_for_the_policy_is_not_changed_in_place():
     state = {"direction": 1, "since": 999.0, "most": 2}
     ctx = Context(aggregated_metrics=load_of([900.0], [1000.0]), policy_state=state)

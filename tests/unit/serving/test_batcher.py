@@ -397,12 +397,42 @@ def test_what_forwards_took_is_the_measure_of_capacity() -> None:
 
 
 def test_forwards_are_measured_by_the_budget_that_they_had_not_by_one_that_fell() -> None:
+    shares = []
+
+    class Meter(LoadMeter):
+        def encoded(self, n_tokens: int, padded_tokens: int, seconds: float, share: float) -> None:
+            shares.append(share)
+
     async def scenario() -> None:
-        load = LoadMeter(MANY_TOKENS)
-        load.tokens_per_s = 1e9  # leaves the whole budget
-        batcher = batcher_of(Forwards(), budget=BUDGET, load=load)  # memory ran out
-        await batcher.submit(texts_of(*[4] * 8), DOCUMENT)
-        assert load.tokens_per_s < 1e9
+        batcher = batcher_of(Forwards(), budget=BUDGET, load=Meter(MANY_TOKENS))  # memory ran out
+        for n_texts in (8, 2):
+            await batcher.submit(texts_of(*[4] * n_texts), DOCUMENT)
+        await batcher.close()
+
+    run(scenario())
+    assert shares == [1.0, 0.25]
+
+
+def test_the_wait_of_every_request_is_told_to_the_autoscaler_also_where_it_gave_up() -> None:
+    waits = []
+
+    class Meter(LoadMeter):
+        def waited(self, seconds: float) -> None:
+            waits.append(seconds)
+
+    async def scenario() -> None:
+        forwards = Forwards()
+        batcher = batcher_of(forwards, load=Meter(BUDGET))
+        with forwards.held_up():
+            first = sent(batcher, texts_of(1))
+            await forwards.begun(1)
+            given_up = sent(batcher, texts_of(1))
+            await queued()
+            given_up.cancel()
+            await queued()
+            assert len(waits) == 1
+        batched = await first
+        assert waits[1:] == [batched.queue_s]
         await batcher.close()
 
     run(scenario())

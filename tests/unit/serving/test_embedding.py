@@ -40,6 +40,7 @@ def test_all_dimensions_are_the_space_itself(app: App):
 @pytest.mark.parametrize("dimensions", [0, -1, 17, "4", 4.0, True, [4]])
 def test_dimensions_that_do_not_fit_are_refused(app: App, dimensions: object):
     assert "dimensions: expected " in refusal(app.post(V1, input="a", dimensions=dimensions), 400)
+    assert app.post(V1, input="a", dimensions=1).status_code == 200
 
 
 def test_dimensions_are_refused_where_a_corpus_is_served():

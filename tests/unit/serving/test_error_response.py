@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from encoder.tokenizer import Tokenizer
@@ -15,6 +17,7 @@ def test_an_unknown_path_and_a_wrong_method_are_told_in_the_same_shape(app: App)
     wrong = app.get(V1)
     assert "GET /v1/embeddings" in refusal(wrong, 405)
     assert wrong.headers["allow"] == "POST"
+    assert "GET /v1/embeddings" in json.loads(app.access_lines()[-1])["error"]
 
 
 def test_a_code_is_a_word_of_openais_or_ours_and_never_a_number():

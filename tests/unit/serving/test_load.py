@@ -60,6 +60,8 @@ def test_the_wait_is_the_mean_of_those_answered_since_the_last_report():
     load.waited(0.3)
     assert load.report()["queue_wait_s"] == pytest.approx(0.2)
     assert load.report()["queue_wait_s"] == 0
+    load.waited(0.4)
+    assert load.report()["queue_wait_s"] == pytest.approx(0.4)
 
 
 def test_a_meter_that_nobody_asks_for_its_report_does_not_grow():
@@ -117,6 +119,7 @@ def test_a_small_forward_that_takes_longer_than_a_full_one_shows_that_the_rate_i
 def test_whether_the_rate_was_told_lately_is_known():
     load, clock = meter()
     assert not load.measured_within(60)
+    clock.now += 100
     load.encoded(1000, 1000, 0.1, 1)
     clock.now += 50
     load.encoded(10, 10, 0.05, 0.01)  # tells nothing
@@ -219,9 +222,11 @@ def test_a_restart_forgets_what_the_warm_up_showed():
 
 
 def test_the_loops_share_of_a_processor_is_reported():
-    clock = [0.0, 0.0]
+    clock = [100.0, 7.0]
     load = LoadMeter(1000, clock=lambda: clock[0], cpu_clock=lambda: clock[1])
-    clock[:] = [4.0, 1.0]
+    clock[:] = [104.0, 8.0]
     assert load.report()["loop_busy"] == pytest.approx(0.25)
-    clock[:] = [5.0, 2.0]
+    clock[:] = [108.0, 9.0]
+    assert load.report()["loop_busy"] == pytest.approx(0.25)
+    clock[:] = [108.5, 10.0]
     assert load.report()["loop_busy"] == pytest.approx(1.0)

@@ -15,6 +15,7 @@ def test_metrics_are_told_of_every_answer():
     app = App()
     app.post(V1, input=["a b", NINE], input_type="document")
     app.post(V2, texts=["a"])
+    app.post(TEI, inputs="a")
     app.post(TEI, inputs=7)
     app.get("/nowhere")
     app.get("/health/ready")
@@ -23,11 +24,12 @@ def test_metrics_are_told_of_every_answer():
     assert app.metrics.answers == [
         ("document", "openai", 200),
         ("query", "cohere", 200),
+        ("query", "tei", 200),
         ("-", "-", 400),
         ("-", "-", 404),
     ]
-    assert app.metrics.embeddings == [(DOCUMENT, 10, 1), (QUERY, 1, 0)]
-    assert app.metrics.serializations == [DOCUMENT, QUERY]
+    assert app.metrics.embeddings == [(DOCUMENT, 10, 1), (QUERY, 1, 0), (QUERY, 1, 0)]
+    assert app.metrics.serializations == [DOCUMENT, QUERY, QUERY]
     assert app.metrics.rejections == []
 
 
@@ -49,7 +51,8 @@ def test_a_refusal_has_the_role_that_was_asked_for_in_metrics_and_log(
 
 def test_each_request_is_one_line_of_json_without_its_texts():
     app = App()
-    app.post(V1, {"x-request-id": "one"}, input=["secret", NINE], input_type="document")
+    inputs = ["secret", NINE]
+    headers = app.post(V1, {"x-request-id": "one"}, input=inputs, input_type="document").headers
     app.post_text(V1, r'{"input": "a", "model": "\ud800"}', x_request_id="two")
     app.get("/health/ready")
 
@@ -60,7 +63,9 @@ def test_each_request_is_one_line_of_json_without_its_texts():
     assert (good["status"], good["dialect"], good["role"]) == (200, "openai", "document")
     assert (good["inputs"], good["tokens"], good["truncated"]) == (2, 9, 1)
     assert good["space"] == WIDE.fingerprint
-    assert good["ms"] >= good["forward_ms"] >= 0
+    assert 10_000 > good["ms"] >= good["forward_ms"] >= 0, "they are no moments on a clock"
+    for stage in ("tokenize", "queue", "forward"):
+        assert good[f"{stage}_ms"] == float(headers[f"x-{stage}-ms"])
     assert (bad["request_id"], bad["status"]) == ("two", 404)
     assert bad["error"].startswith("model: ")
 

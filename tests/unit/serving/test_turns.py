@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from serving.turns import Turns
 
@@ -88,5 +89,28 @@ def test_one_who_gives_up_holds_up_nobody():
         waiting[3].cancel()
         await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
         assert [task.cancelled() for task in waiting] == [True, False, False, True, False]
+
+    asyncio.run(scenario())
+
+
+def test_once_all_have_gone_on_or_given_up_the_event_loop_has_nothing_to_do():
+    async def scenario() -> None:
+        turns, loop, errors, asked = Turns(), asyncio.get_running_loop(), [], []
+        loop.set_exception_handler(lambda _, context: errors.append(context))
+        given_up = asyncio.create_task(turns.wait())
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await turned(10)
+        await turns.wait()
+        call_soon = loop.call_soon
+
+        def spied(callback: Any, *args: Any, **options: Any) -> asyncio.Handle:
+            asked.append(getattr(callback, "__self__", None))
+            return call_soon(callback, *args, **options)
+
+        loop.call_soon = spied
+        await turned(10)
+        assert turns not in asked
+        assert errors == []
 
     asyncio.run(scenario())
