@@ -222,12 +222,13 @@ def test_a_unit_that_dies_twice_and_then_ends_has_not_failed():
     assert outcome.failures == {}
 
 
-def test_a_unit_that_the_store_failed_is_tried_again_and_its_last_error_named():
+def test_a_unit_that_the_store_failed_is_tried_again_and_its_last_error_named(pauses):
     interrupted = [lambda units: [ended(unit, Ending.INTERRUPTED) for unit in units]] * MOST_TRIES
     rounds = Rounds(*interrupted)
     outcome, _ = run(rounds, [A])
     assert len(rounds.units) == MOST_TRIES
     assert outcome.failures == {A.label: f"{A.label}: interrupted; tried 3 times"}
+    assert pauses == [15, 60], "after the last try nothing is waited for"
 
 
 def test_a_store_that_fails_all_units_is_given_time(pauses):
