@@ -190,12 +190,14 @@ def test_ids_that_cannot_be_looked_at_for_another_reason_are_an_error(output, mo
         output.publish([A])
 
 
-def test_an_unchanged_index_is_not_written_and_no_footer_read_again(output, monkeypatch):
+def test_for_an_unchanged_index_nothing_is_written_read_or_asked_of_sources(output, monkeypatch):
     write_shards(output.storage, [an_indexed_shard(A), an_indexed_shard(B)])
     output.publish([A, B])
     output.operations.clear()
     monkeypatch.setattr(Storage, "open", lambda *_: pytest.fail("a shard is read"))
+    monkeypatch.setattr(source_versions, "_version_now", lambda _: pytest.fail("a source is asked"))
     assert output.publish([A, B], done=[A, B]) is None
+    assert output.publish([B], done=[B]) is None, "nor of what another run has embedded"
     assert output.operations == []
 
 
@@ -415,6 +417,15 @@ def test_a_source_that_has_another_name_now_is_pruned_under_its_old_one(output, 
     assert output.live() == names([kept])
 
 
+def test_a_shard_of_the_output_is_no_source_and_is_pruned_though_it_is_there(output):
+    """Where the output lies below an input, and shards were read as one before."""
+    (kept,) = write_shards(output.storage, [an_indexed_shard(B)])
+    source = a_source(output.storage.below(f"{DATA}/{kept.name}"), "v1", "/in")
+    write_shards(output.storage, [an_indexed_shard(a_unit(source))])
+    assert output.publish([B], prune=True, prune_max=1) is None
+    assert output.live() == names([kept])
+
+
 def test_what_another_job_has_committed_of_a_new_file_is_live_before_any_index_lists_it(
     output, monkeypatch
 ):
@@ -424,6 +435,16 @@ def test_what_another_job_has_committed_of_a_new_file_is_live_before_any_index_l
     monkeypatch.setattr(source_versions, "_version_now", {A.source.uri: "v1"}.get)
     assert output.publish([B], done=[B]) is None
     assert output.live() == names([mine, fresh])
+
+
+def test_a_prune_leaves_what_came_after_the_plan_and_another_job_has_published(
+    output, monkeypatch
+):
+    both = write_shards(output.storage, [an_indexed_shard(A), an_indexed_shard(B)])
+    output.publish([A, B])
+    monkeypatch.setattr(source_versions, "_version_now", {A.source.uri: "v1"}.get)
+    assert output.publish([B], done=[B], prune=True, prune_max=1) is None
+    assert output.live() == names(both)
 
 
 def test_shards_that_another_job_commits_while_we_publish_are_listed_too(output, monkeypatch):
