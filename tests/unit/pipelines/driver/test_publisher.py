@@ -258,10 +258,21 @@ def test_duplicate_ids_are_an_error_after_everything_was_published(output):
     write_shards(output.storage, [an_indexed_shard(B)], ids_of=A.key)
     error = output.publish([A, B])
     assert isinstance(error, DuplicateIdError)
-    assert f"'{A.key}-0'" in str(error)
-    assert all(str(an_indexed_shard(unit).name) in str(error) for unit in (A, B))
+    assert str(error) == (
+        f"ids are not unique: '{A.key}-0' occurs in shards {' and '.join(output.live())}, and 1 "
+        "more ids or so; all rows are written. Make --id-column unique in the source and run "
+        "again, or pass --no-check-ids"
+    )
     assert len(output.live()) == 2
     assert not read_index(output.storage).ids_checked
+
+
+def test_for_ids_that_may_have_moved_from_a_file_that_is_gone_a_prune_is_advised(output):
+    write_shards(output.storage, [an_indexed_shard(A)])
+    write_shards(output.storage, [an_indexed_shard(B)], ids_of=A.key)
+    assert "1 sources are gone but live (/in/a): if their rows have moved, --prune" in str(
+        output.publish([B])
+    )
 
 
 def test_duplicate_ids_are_reported_by_every_run_until_they_are_gone(output):
