@@ -448,9 +448,7 @@ def test_what_another_job_has_committed_of_a_new_file_is_live_before_any_index_l
     assert output.live() == names([mine, fresh])
 
 
-def test_a_prune_leaves_what_came_after_the_plan_and_another_job_has_published(
-    output, monkeypatch
-):
+def test_a_prune_leaves_what_came_after_the_plan_and_another_job_has_published(output, monkeypatch):
     both = write_shards(output.storage, [an_indexed_shard(A), an_indexed_shard(B)])
     output.publish([A, B])
     monkeypatch.setattr(source_versions, "_version_now", {A.source.uri: "v1"}.get)
