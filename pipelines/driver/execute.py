@@ -104,7 +104,7 @@ def _replanned(
         if ending.ending is Ending.CHANGED:
             changed.setdefault(pending[key].source.uri, (pending[key], ending.message))
     again: dict[str, WorkUnit] = {}
-    of_source = _keys_by_source(outcome.units) if changed else {}
+    of_source = _keys_by_source(outcome.units)
     for uri, (unit, message) in changed.items():
         if uri in outcome.replanned:
             outcome.failures[unit.label] = f"{message}; it was planned again once already"

@@ -92,7 +92,7 @@ def plan_retirement(
             live += current
             retired += old
     refused = None
-    if prune_max is not None and gone:
+    if prune_max is not None:
         if len(gone) > prune_max * len(under):
             refused = PruneLimitError(
                 f"{len(gone)} of {len(under)} sources under the inputs are gone, --prune may "

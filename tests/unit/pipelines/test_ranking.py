@@ -20,10 +20,10 @@ Row = tuple[str, int, float]
 
 
 def a_block(number: int, rows: list[Row]) -> Block:
-    """A block whose rows score what is given, for the query (1,)."""
+    """A block whose rows score what is given, for the query (1,); ten rows are before each."""
     return Block(
         shard=ShardName("0" * 32, number, False),
-        row_start=0,
+        row_start=10,
         ids=pa.array([row[0] for row in rows], pa.string()),
         chunk_index=np.array([row[1] for row in rows], np.int32),
         vectors=np.array([[row[2]] for row in rows], np.float32).reshape(-1, 1),
@@ -51,7 +51,7 @@ def test_what_is_kept_does_not_depend_on_the_order_of_the_blocks(rows, order, k)
     best: dict[str, tuple[float, int, int, int]] = {}
     for number, part in enumerate(rows):
         for position, (identity, chunk, score) in enumerate(part):
-            place = (-float(score), chunk, number, position)
+            place = (-float(score), chunk, number, 10 + position)
             best[identity] = min(place, best.get(identity, place))
     by_score = sorted((place[0], identity, *place[1:]) for identity, place in best.items())
     expected = [(identity, -score, *place) for score, identity, *place in by_score[:k]]

@@ -94,7 +94,12 @@ def test_a_document_is_found_once_with_the_place_of_its_best_chunk(tmp_path):
     assert second.id == "b"
 
 
-def test_pass_through_columns_come_with_the_hits(tmp_path):
+@pytest.mark.parametrize("rows_at_once", [1, 2, 1024])
+def test_pass_through_columns_come_with_the_hits_wherever_in_their_shard_they_are(
+    tmp_path, monkeypatch, rows_at_once
+):
+    monkeypatch.setattr(blocks, "_ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(blocks, "_BLOCK_VALUES", 4 * rows_at_once)
     rows = [VectorRow("a", DOWN, title="no"), VectorRow("b", UP, title="yes"), VectorRow("c", UP)]
     write_vectors(tmp_path, PIN, [rows])
     hits = found(tmp_path, UP, 2)

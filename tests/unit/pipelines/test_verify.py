@@ -37,6 +37,7 @@ from pipelines.driver.report import RunReport
 from pipelines.errors import CorpusError, StorageError
 from pipelines.settings import EmbedCorpusSettings
 from pipelines.storage import Storage
+from pipelines.verification import shard_check
 from pipelines.verify import VerifySettings, verify
 from support.models import save_random_bert
 
@@ -374,7 +375,9 @@ def test_a_parquet_file_that_is_no_shard_is_found(output):
     assert findings(output) == ("data/extra.parquet: is not a shard of twofold; move it elsewhere",)
 
 
-def test_a_vector_that_is_not_finite_is_named_by_its_row(output):
+@pytest.mark.parametrize("rows_at_once", [1, 4096])
+def test_a_vector_that_is_not_finite_is_named_by_its_row(output, monkeypatch, rows_at_once):
+    monkeypatch.setattr(shard_check, "_BATCH_ROWS", rows_at_once)
     name = a_unit_of(output, at_least=3)[0]
 
     def spoil(vectors: np.ndarray) -> None:

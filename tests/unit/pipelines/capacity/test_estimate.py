@@ -35,7 +35,7 @@ def a_sample(unit_sizes: list[int], *, read_cpu_s: float = 0.0) -> CorpusSample:
 
 @pytest.fixture(autouse=True)
 def tokens_of_the_sample(monkeypatch: pytest.MonkeyPatch):
-    """No text was tokenized here: what tokenizing costs is left out."""
+    """No text was tokenized here: tokenizing costs nothing, or what a test says of one token."""
     monkeypatch.setattr(CorpusSample, "sampled_tokens", 1)
 
 
@@ -79,6 +79,17 @@ def test_without_gpus_the_cores_do_everything_in_turns():
     assert working_s(found) == pytest.approx((320 + 80) / 4)
     assert found.cores_needed is None
     assert found.limited_by == "forward"
+
+
+def test_every_stage_costs_for_all_rows_and_tokens_what_it_cost_for_those_of_the_sample():
+    sample = a_sample([1_000] * 64, read_cpu_s=80.0)
+    sample.tokenize_cpu_s = 0.002
+    found = estimated(sample, Fleet(0, "", 4), shard=replace(SHARD, cpu_s=5.0))
+    assert found.seconds_by_stage == pytest.approx(
+        {"read": 80, "tokenize": 320_000 * 0.002, "forward": 320, "write": 6.4 * 5}
+    )
+    assert found.limited_by == "tokenize"
+    assert working_s(found) == pytest.approx((80 + 640 + 320 + 32) / 4)
 
 
 def test_one_unit_cannot_be_shared_between_workers():

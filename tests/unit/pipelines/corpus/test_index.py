@@ -151,6 +151,12 @@ def test_files_that_are_no_shards_are_not_listed(storage):
     assert set(list_shards(storage)) == {shard.name for shard in SHARDS}
 
 
+def test_an_index_that_lists_what_is_no_shard_is_damaged(storage):
+    text = publish(storage).to_json().replace(str(SHARDS[0].name), "notes.txt")
+    with pytest.raises(CorpusError, match="a shard's name is not one"):
+        Index.from_json(text, INDEX_FILE)
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"format": 0}', '{"format": 1, "shards": [{"name": "x"}]}']
 )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from encoder.errors import InvalidInputError
@@ -14,7 +17,7 @@ from pipelines.corpus.pin import pin_output
 from pipelines.corpus.shards import ShardName
 from pipelines.driver.corpus_plan import Plan, pin_plan, plan_again, plan_corpus
 from pipelines.errors import LayoutMismatchError
-from pipelines.settings import EmbedCorpusSettings
+from pipelines.settings import EmbedCorpusSettings, OnLong
 from pipelines.storage import Storage
 
 
@@ -60,6 +63,31 @@ def test_a_unit_is_done_with_its_last_shard(settings):
     first, second = unit_keys(settings)
     plan = plan_beside(settings, ShardName(first, 0, last=True))
     assert (list(plan.todo), plan.done, plan.has_shards) == ([second], {first}, True)
+
+
+def test_a_plan_tells_how_much_there_is_and_how_much_is_left(settings):
+    table = pa.table({"id": ["1", "2", "3"], "text": ["a", "b", "c"]})
+    known = Path(settings.input[0]) / "c.parquet"
+    pq.write_table(table, known)
+    told = dict(plan_beside(settings, ShardName(unit_keys(settings)[0], 0, last=True)).lines())
+    assert (told["files"], told["work units"]) == ("3", "3")
+    assert (told["units done"], told["units to do"]) == ("1", "2")
+    assert told["rows"] == "3 and those of 2 units not known before they are read"
+    alone = settings.model_copy(update={"input": (str(known),)})
+    assert dict(plan_corpus(alone, Storage(settings.output)).lines())["rows"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("on_long", "overlap", "is_refused"),
+    [(OnLong.CHUNK, 64, False), (OnLong.CHUNK, 65, True), (OnLong.TRUNCATE, 65, False)],
+)
+def test_chunks_may_share_half_of_what_the_model_reads_and_no_more(
+    settings, on_long, overlap, is_refused
+):
+    settings = settings.model_copy(update={"on_long": on_long, "chunk_overlap": overlap})
+    refusal = pytest.raises(InvalidInputError, match=r"--chunk-overlap 65 .* \(128\)")
+    with refusal if is_refused else nullcontext():
+        plan_corpus(settings, Storage(settings.output))
 
 
 def test_what_is_left_of_other_sources_has_begun_nothing(settings):

@@ -103,6 +103,7 @@ def test_a_unit_that_kills_its_worker_is_tried_twice_again_alone_and_then_named(
     assert rounds.units_in_flight == [2, 1, 1]
     assert list(outcome.failures) == [B.label]
     assert outcome.failures[B.label].startswith(f"{B.label}: its worker died")
+    assert outcome.failures[B.label].endswith("session folder says which); tried 3 times")
 
 
 def begun(unit: WorkUnit) -> BeginEvent:
@@ -221,12 +222,13 @@ def test_a_unit_that_dies_twice_and_then_ends_has_not_failed():
     assert outcome.failures == {}
 
 
-def test_a_unit_that_the_store_failed_is_tried_again_and_its_last_error_named():
+def test_a_unit_that_the_store_failed_is_tried_again_and_its_last_error_named(pauses):
     interrupted = [lambda units: [ended(unit, Ending.INTERRUPTED) for unit in units]] * MOST_TRIES
     rounds = Rounds(*interrupted)
     outcome, _ = run(rounds, [A])
     assert len(rounds.units) == MOST_TRIES
     assert outcome.failures == {A.label: f"{A.label}: interrupted; tried 3 times"}
+    assert pauses == [15, 60], "after the last try nothing is waited for"
 
 
 def test_a_store_that_fails_all_units_is_given_time(pauses):
@@ -344,14 +346,20 @@ def test_a_worker_that_died_is_not_waited_for_where_its_successor_has_no_model()
 
 def test_a_model_that_is_gone_in_a_later_round_is_given_minutes_and_not_a_try_of_every_unit():
     units = many_units()
+    committed = lambda _: [shard_of(C)]  # noqa: E731
+    some = Rounds(committed, lambda _: fatal_on(*["one"] * 15, units=units), all_but())
+    assert run(some, [C, *units])[0].failures == {}
     last = and_no_more(fatal_on(*["one"] * 16, units=units))
     with pytest.raises(ModelLoadError):
-        run(Rounds(lambda _: [shard_of(C)], last), [C, *units])
+        run(Rounds(committed, last), [C, *units])
 
 
 def test_a_round_whose_units_all_met_workers_without_a_model_is_the_last_whoever_did_not_start():
     with pytest.raises(ModelLoadError):
         run(Rounds(lambda _: fatal_on("one", "one")), [A, B], pool=TWO)
+    one_of_two = [*fatal_on("one"), BeginEvent(B.key, "two"), ended(B, Ending.FAILED)]
+    outcome, _ = run(Rounds(lambda _: one_of_two), [A, B], pool=TWO)
+    assert list(outcome.failures) == [B.label]
 
 
 @pytest.mark.parametrize("first", [[], [done(C)]], ids=["before", "after-anything-is-committed"])

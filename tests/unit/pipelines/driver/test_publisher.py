@@ -190,12 +190,14 @@ def test_ids_that_cannot_be_looked_at_for_another_reason_are_an_error(output, mo
         output.publish([A])
 
 
-def test_an_unchanged_index_is_not_written_and_no_footer_read_again(output, monkeypatch):
+def test_for_an_unchanged_index_nothing_is_written_read_or_asked_of_sources(output, monkeypatch):
     write_shards(output.storage, [an_indexed_shard(A), an_indexed_shard(B)])
     output.publish([A, B])
     output.operations.clear()
     monkeypatch.setattr(Storage, "open", lambda *_: pytest.fail("a shard is read"))
+    monkeypatch.setattr(source_versions, "_version_now", lambda _: pytest.fail("a source is asked"))
     assert output.publish([A, B], done=[A, B]) is None
+    assert output.publish([B], done=[B]) is None, "nor of what another run has embedded"
     assert output.operations == []
 
 
@@ -256,10 +258,21 @@ def test_duplicate_ids_are_an_error_after_everything_was_published(output):
     write_shards(output.storage, [an_indexed_shard(B)], ids_of=A.key)
     error = output.publish([A, B])
     assert isinstance(error, DuplicateIdError)
-    assert f"'{A.key}-0'" in str(error)
-    assert all(str(an_indexed_shard(unit).name) in str(error) for unit in (A, B))
+    assert str(error) == (
+        f"ids are not unique: '{A.key}-0' occurs in shards {' and '.join(output.live())}, and 1 "
+        "more ids or so; all rows are written. Make --id-column unique in the source and run "
+        "again, or pass --no-check-ids"
+    )
     assert len(output.live()) == 2
     assert not read_index(output.storage).ids_checked
+
+
+def test_for_ids_that_may_have_moved_from_a_file_that_is_gone_a_prune_is_advised(output):
+    write_shards(output.storage, [an_indexed_shard(A)])
+    write_shards(output.storage, [an_indexed_shard(B)], ids_of=A.key)
+    assert "1 sources are gone but live (/in/a): if their rows have moved, --prune" in str(
+        output.publish([B])
+    )
 
 
 def test_duplicate_ids_are_reported_by_every_run_until_they_are_gone(output):
@@ -415,6 +428,15 @@ def test_a_source_that_has_another_name_now_is_pruned_under_its_old_one(output, 
     assert output.live() == names([kept])
 
 
+def test_a_shard_of_the_output_is_no_source_and_is_pruned_though_it_is_there(output):
+    """Where the output lies below an input, and shards were read as one before."""
+    (kept,) = write_shards(output.storage, [an_indexed_shard(B)])
+    source = a_source(output.storage.below(f"{DATA}/{kept.name}"), "v1", "/in")
+    write_shards(output.storage, [an_indexed_shard(a_unit(source))])
+    assert output.publish([B], prune=True, prune_max=1) is None
+    assert output.live() == names([kept])
+
+
 def test_what_another_job_has_committed_of_a_new_file_is_live_before_any_index_lists_it(
     output, monkeypatch
 ):
@@ -424,6 +446,14 @@ def test_what_another_job_has_committed_of_a_new_file_is_live_before_any_index_l
     monkeypatch.setattr(source_versions, "_version_now", {A.source.uri: "v1"}.get)
     assert output.publish([B], done=[B]) is None
     assert output.live() == names([mine, fresh])
+
+
+def test_a_prune_leaves_what_came_after_the_plan_and_another_job_has_published(output, monkeypatch):
+    both = write_shards(output.storage, [an_indexed_shard(A), an_indexed_shard(B)])
+    output.publish([A, B])
+    monkeypatch.setattr(source_versions, "_version_now", {A.source.uri: "v1"}.get)
+    assert output.publish([B], done=[B], prune=True, prune_max=1) is None
+    assert output.live() == names(both)
 
 
 def test_shards_that_another_job_commits_while_we_publish_are_listed_too(output, monkeypatch):

@@ -6,7 +6,7 @@ from pipelines.corpus.index import IndexedShard
 from pipelines.driver.rejects import sources_without_rows, too_many_rejected
 from support.corpora import a_source, a_unit, an_indexed_shard
 
-A, B = a_unit(a_source("/in/a")), a_unit(a_source("/in/b"))
+A, B, C = (a_unit(a_source(f"/in/{name}")) for name in "abc")
 
 
 def shard(unit=A, *, rejected: int, documents: int, ordinal: int = 0, **footer) -> IndexedShard:
@@ -56,12 +56,14 @@ def test_a_night_that_rejected_everything_is_not_lost_in_a_large_corpus():
     )
 
 
-def test_of_several_such_runs_the_worst_is_told():
+def test_of_several_such_runs_the_worst_is_told_and_of_its_sources_the_worst():
     told = judged(
         shard(A, rejected=500, documents=0, run_id="monday"),
-        shard(B, rejected=700, documents=0, run_id="tuesday"),
+        shard(B, rejected=300, documents=0, run_id="tuesday"),
+        shard(C, rejected=400, documents=0, run_id="tuesday"),
     )
     assert "run tuesday rejected 700 of 700 rows (and 1 more runs likewise)" in told
+    assert "most of them in /in/c, " in told
 
 
 def test_of_fewer_than_a_hundred_rows_the_share_says_nothing():

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pipelines.actor.events import Ending, ShardEvent, UnitEvent
 from pipelines.driver.report import RunReport, installed_versions
-from support.corpora import a_footer
+from support.corpora import a_footer, a_source, a_unit, an_indexed_shard
 
 
 def a_report(**fields: object) -> RunReport:
@@ -40,7 +40,7 @@ def shown(report: RunReport) -> str:
 def test_shards_are_summed_up():
     report = a_report()
     report.add(a_shard(rejected=1, documents=1, rows=4, truncated=1, unreadable=1))
-    report.add(a_shard(committed_at=90.0, tokens=20, padded_tokens=20))
+    report.add(a_shard(tokens=20, padded_tokens=20))
     report.add(UnitEvent("a" * 32, Ending.DONE, seconds={"write_wait": 0.25}))
     found = report.to_dict()
     assert {name: found[name] for name in ("shards", "source_rows", "documents", "rows")} == {
@@ -53,8 +53,28 @@ def test_shards_are_summed_up():
     assert (found["tokens"], found["padded_tokens"], found["size_bytes"]) == (30, 32, 2000)
     assert found["padding_waste"] == pytest.approx(1 - 30 / 32, abs=1e-5)
     assert found["seconds_by_stage"] == {"encode": 3.0, "write": 0.5, "write_wait": 0.25}
-    assert (found["first_commit_at"], found["last_commit_at"]) == (90.0, 100.0)
+    assert found["peak_rss_bytes"] == 7
     assert found["provenance"] == {"model": "fake"}
+
+
+@pytest.mark.parametrize("times", [(90.0, 95.0, 100.0), (100.0, 95.0, 90.0)])
+def test_the_first_and_the_last_commit_are_those_in_whatever_order_they_are_heard_of(times):
+    report = a_report()
+    for committed_at in times:
+        report.add(a_shard(committed_at=committed_at))
+    assert (report.first_commit_at, report.last_commit_at) == (90.0, 100.0)
+
+
+def test_a_shard_whose_event_was_lost_is_counted_once_and_that_of_another_run_never():
+    heard, lost, again, earlier = (
+        an_indexed_shard(a_unit(a_source("/in/a")), ordinal, run_id=run_id)
+        for ordinal, run_id in enumerate(["run-1", "run-1", "run-1", "run-0"])
+    )
+    report = a_report()
+    report.add(replace(a_shard(), name=str(heard.name), footer=heard.footer))
+    report.complete([heard, lost, earlier])
+    report.complete([heard, lost, again, earlier])
+    assert (report.shards, report.source_rows) == (3, 3 * heard.source_rows)
 
 
 def test_rejects_are_counted_by_their_reason_and_the_table_says_where_they_are():
@@ -73,8 +93,10 @@ def test_reasons_that_are_many_are_counted_together():
     """The model may raise something else for every text."""
     report = a_report()
     report.add(replace(a_shard(), reasons={f"the model raised {n}": 1 for n in range(60)}))
+    report.add(replace(a_shard(), reasons={"the model raised 0": 4}))
     assert len(report.rejected_by_reason) == 51
     assert report.rejected_by_reason["other reasons"] == 10
+    assert report.rejected_by_reason["the model raised 0"] == 5
 
 
 def test_what_another_job_committed_first_is_its_and_only_its_time_is_ours():
@@ -141,10 +163,20 @@ def test_the_file_is_json_and_names_the_versions():
 def test_the_table_shows_what_there_is_and_leaves_out_what_there_is_not():
     quiet = shown(a_report())
     assert "rows in" in quiet
-    for name in ("units failed", "shards retired", "sources gone", "files unreadable"):
-        assert name not in quiet
     loud = shown(
-        a_report(failures={"a": "why"}, retired_shards=3, sources_gone=4, unreadable=5, rows=1234)
+        a_report(
+            failures={"a": "why"},
+            retired_shards=3,
+            sources_gone=4,
+            sources_all_rejected=6,
+            duplicate_shards=7,
+            unreadable=5,
+            rows=1234,
+        )
     )
-    for name in ("units failed", "shards retired", "sources gone", "files unreadable", "1,234"):
+    for name in (
+        *("units failed", "shards retired", "sources gone", "sources all rejected"),
+        *("files unreadable", "computed twice", "rejects", "1,234"),
+    ):
+        assert name not in quiet
         assert name in loud

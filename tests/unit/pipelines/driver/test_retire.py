@@ -55,6 +55,14 @@ def test_a_changed_source_retires_its_old_shards_once_the_new_ones_are_complete(
     assert found == Retirement(tuple(NEW_SHARDS), tuple(OLD_SHARDS), ())
 
 
+def test_a_source_that_is_cut_into_other_units_retires_those_of_before():
+    """Its version is the same: it is read as another format, say."""
+    recut = unit_of("a", "v1", start=7)
+    shard = an_indexed_shard(recut)
+    found = decide([*OLD_SHARDS, shard], [recut], listed={URI: "v1"}, now={URI: "v1"})
+    assert found == Retirement((shard,), tuple(OLD_SHARDS), ())
+
+
 def test_until_then_the_old_version_stays_live_whole_and_the_new_one_waits():
     found = decide([*OLD_SHARDS, NEW_SHARDS[0]], [NEW], incomplete={URI})
     assert found == Retirement(tuple(OLD_SHARDS), (), ())
