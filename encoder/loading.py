@@ -58,6 +58,14 @@ def open_encoder(model: ModelDescription, settings: EncoderSettings) -> Encoder:
             "was trained with (AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) may "
             "write it), or pool by mean"
         )
+    rows = files.config.get("vocab_size")
+    if type(rows) is int and tokenizer.highest_id >= rows:
+        raise ModelLoadError(
+            f"{files.tokenizer}: expected token ids below {rows} (vocab_size of config.json: the "
+            f"model's token embeddings), found {tokenizer.highest_id}; give the file the tokens "
+            "that the model was trained with, or the model embeddings for all of them "
+            "(resize_token_embeddings)"
+        )
     backend = open_backend(
         files.folder,
         settings,

@@ -84,6 +84,9 @@ class Tokenizer:
         tokenizer_json: Path of the model's `tokenizer.json`.
         max_seq_length: Tokens per text, special tokens included.
 
+    Attributes:
+        highest_id: That any token has.
+
     Raises:
         ModelLoadError: The file is not a fast tokenizer, or leaves no room for text.
     """
@@ -112,8 +115,9 @@ class Tokenizer:
         self._cuts = CutPoints(settings)
         # An added token that holds a blank ("<end of text>") may lie across a cut: the tokens of
         # its own characters are then unlike the uncut text's, and only those.
-        added = (len(token["content"]) for token in settings.get("added_tokens") or [])
-        self._margin = 1 + max(added, default=0)
+        added = settings.get("added_tokens") or []
+        self._margin = 1 + max((len(token["content"]) for token in added), default=0)
+        self.highest_id = max(self._fast.get_vocab_size() - 1, *(token["id"] for token in added))
 
     @property
     def begins_texts(self) -> bool:

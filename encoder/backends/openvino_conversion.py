@@ -5,6 +5,7 @@ Knows neither compiling nor running: the backend and `twofold export` do that.
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -37,13 +38,21 @@ def convert(
     with torch.inference_mode(), quiet_transformers(), warnings.catch_warnings():
         # torch.jit.trace warns of every Python branch that it fixes; the parity tests cover them.
         warnings.simplefilter("ignore")
-        return openvino.convert_model(
-            module,
-            example_input=example_input,
-            # A copy: OpenVINO would go on reading memory that PyTorch owns.
-            share_weights=False,
-            input=[openvino.PartialShape([-1] * tensor.dim()) for tensor in example_input],
-        )
+        level = logging.root.level
+        try:
+            return openvino.convert_model(
+                module,
+                example_input=example_input,
+                # A copy: OpenVINO would go on reading memory that PyTorch owns.
+                share_weights=False,
+                input=[openvino.PartialShape([-1] * tensor.dim()) for tensor in example_input],
+            )
+        except openvino.frontend.OpConversionFailure as error:
+            # It is no RuntimeError, as what else is raised here.
+            raise RuntimeError(str(error)) from error
+        finally:
+            # Where it fails, OpenVINO leaves the whole process without its warnings.
+            logging.root.setLevel(level)
 
 
 def import_openvino(purpose: str, instead: str) -> ModuleType:

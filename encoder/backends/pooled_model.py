@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from encoder.backends.cls_only import cls_only_of
+from encoder.backends.fidelity import MIN_EXACT_COSINE, lowest_cosine, proof_ids
 from encoder.backends.local_attention import let_padding_see
 from encoder.errors import ModelLoadError
 
@@ -101,8 +102,9 @@ def load_pooled_model(folder: Path) -> PooledModel:
         folder: Holds config.json and safetensors.
 
     Raises:
-        ModelLoadError: The folder is not a model that transformers knows, lacks weights, or has
-            weights of the transformer for which transformers has no place.
+        ModelLoadError: The folder is not a model that transformers knows, lacks weights, has
+            weights of the transformer for which transformers has no place, or gives a text another
+            vector where padding stands beside it.
     """
     transformer, missing, unused = _load(folder)
     unused = {name for name in unused if _is_of_transformer(name, transformer)}
@@ -123,7 +125,35 @@ def load_pooled_model(folder: Path) -> PooledModel:
     pad_token_id = getattr(config, "pad_token_id", None) or 0
     let_padding_see(transformer)
     cls_only = cls_only_of(transformer.eval(), pad_token_id)
-    return PooledModel(transformer, int(config.hidden_size), pad_token_id, cls_only).eval()
+    model = PooledModel(transformer, int(config.hidden_size), pad_token_id, cls_only).eval()
+    _check_padding(model, folder)
+    return model
+
+
+_PROOF_TOKENS = 12
+_PROOF_PADDING = 8
+
+
+@torch.inference_mode()
+def _check_padding(model: PooledModel, folder: Path) -> None:
+    """Refuse a model whose texts see the padding beside them, which is their neighbours' doing.
+
+    Convolutions (ConvBERT), mixing without a mask (FNet) and approximated attention
+    (Nystromformer, YOSO) do.
+    """
+    ids = torch.from_numpy(proof_ids(_PROOF_TOKENS)).long().repeat(2, 1)  # (2, T)
+    is_cls = torch.tensor([True, False])
+    alone = model(ids, torch.ones_like(ids), is_cls, has_padding=False)  # (2, H)
+    padding = nn.functional.pad(torch.ones_like(ids), (0, _PROOF_PADDING))
+    padded = nn.functional.pad(ids, (0, _PROOF_PADDING), value=model.pad_token_id)
+    lowest = lowest_cosine(model(padded, padding, is_cls).numpy(), alone.numpy())
+    if lowest < MIN_EXACT_COSINE:
+        kind = getattr(model.transformer.config, "model_type", None)
+        raise ModelLoadError(
+            f"expected a text's vector to be the same with padding beside it in {folder}, found "
+            f"cosine {lowest:.5f} (model_type {kind}): it would "
+            "depend on the texts that it is encoded with; use another model"
+        )
 
 
 _COUNTED = ("position_ids", "token_type_ids", "inv_freq", ".attention.bias", ".masked_bias")
@@ -150,6 +180,8 @@ def _load(folder: Path) -> tuple[Any, set[str], set[str]]:
         "local_files_only": True,
         "dtype": torch.float32,
         "output_loading_info": True,
+        # A configuration may ask for tuples.
+        "return_dict": True,
     }
     try:
         with quiet_transformers():

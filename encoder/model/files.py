@@ -23,6 +23,7 @@ from encoder.model.folder import (
     read_json_object,
     read_json_object_if_there,
 )
+from encoder.model.tokenizer_files import check_tokenizer_files
 
 __all__ = ["ModelFiles", "read_model_files"]
 
@@ -137,7 +138,8 @@ def read_model_files(folder: Path) -> ModelFiles:
     """Find and check the files of a model folder.
 
     Raises:
-        ModelLoadError: Files are missing or damaged, or the model needs pickle or code of its own.
+        ModelLoadError: Files are missing, damaged or contradict each other, or the model needs
+            pickle or code of its own.
     """
     config = _read_config(folder)
     weights = _find_weights(folder)
@@ -149,7 +151,7 @@ def read_model_files(folder: Path) -> ModelFiles:
             f"{folder} has no {TOKENIZER_FILE}, the fast tokenizer's file; make one with "
             f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
         )
-    read_json_object(tokenizer)
+    check_tokenizer_files(folder, config.get("model_type"))
     stamps = _stamps(folder / CONFIG_FILE, tokenizer, *weights)
     return ModelFiles(folder, config, weights, tokenizer, stamps)
 

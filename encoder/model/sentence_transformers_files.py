@@ -58,6 +58,14 @@ _ARGUMENTS_WITHOUT_EFFECT = {
     "use_fast",
     "use_safetensors",
 }
+_NOT_DONE = (
+    "processing_kwargs",
+    "query_length",
+    "document_length",
+    "query_expansion",
+    "tokenizer_name_or_path",
+)
+"""Of the Transformer module: what changes the tokens that a text becomes."""
 _PROMPT_NAMES = {Role.QUERY: ("query",), Role.DOCUMENT: ("document", "passage", "corpus")}
 
 
@@ -111,7 +119,7 @@ def _poolings(folder: Path) -> tuple[dict[Role, Pooling], str | None]:
             f"found {first} in {modules[0][1] or '.'!r}; save the model with Sentence Transformers "
             "as Transformer, then Pooling (or a Router with one Pooling for each role)"
         )
-    reducers = [(kind, path) for kind, path in rest if kind not in _WITHOUT_EFFECT]
+    reducers = [(kind, path) for kind, path in rest if _has_effect(kind, folder / path)]
     unknown = [kind for kind, _ in reducers if kind != "Pooling" and kind not in _ROUTERS]
     if unknown or len(reducers) > 1:
         raise ModelLoadError(
@@ -141,6 +149,19 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
             f"{path}: expected a type and a path for each module ({error!r}); copy it again"
         ) from error
     return [(_class_name(kind, path), module_path) for kind, module_path in modules]
+
+
+def _has_effect(kind: str, folder: Path) -> bool:
+    """Whether a module does more than to scale the pooled vector; refuse to scale each token's."""
+    path = folder / "config.json"
+    if kind == "Normalize":
+        scaled = read_json_object_if_there(path).get("module_input_name", "sentence_embedding")
+        if scaled != "sentence_embedding":
+            raise ModelLoadError(
+                f"{path}: expected module_input_name sentence_embedding, found {scaled!r}; twofold "
+                "normalizes pooled vectors only: use another model"
+            )
+    return kind not in _WITHOUT_EFFECT
 
 
 def _class_name(kind: str, path: Path) -> str:
@@ -178,7 +199,7 @@ def _route_pooling(config: dict[str, Any], role: Role, path: Path) -> str:
     poolings = [
         module
         for module, kind in zip(structure[route], kinds, strict=True)
-        if kind not in _WITHOUT_EFFECT
+        if _has_effect(kind, path.parent / module)
     ]
     if len(poolings) != 1 or "Pooling" not in kinds:
         raise ModelLoadError(
@@ -204,7 +225,7 @@ def _pooling(folder: Path) -> tuple[Pooling | None, str | None]:
     """Return a Pooling module's pooling, or why it is none that the encoder has."""
     path = folder / "config.json"
     config = read_json_object(path)
-    if config.get("include_prompt") is False:
+    if not config.get("include_prompt", True):
         raise ModelLoadError(
             f"{path}: include_prompt is false (the prompt's tokens are left out of the pooling), "
             "which twofold does not do; use another model"
@@ -258,7 +279,18 @@ def _max_seq_length(folder: Path) -> int | None:
             "normalizer into tokenizer.json and set do_lower_case to false"
         )
     _check_arguments(path, config)
-    output = (config.get("modality_config") or {}).get("text", {}).get("method_output_name")
+    if asked := sorted(name for name in _NOT_DONE if config.get(name)):
+        raise ModelLoadError(
+            f"{path}: expected none of {', '.join(_NOT_DONE)}, found {asked}: they change the "
+            "tokens of a text, which twofold does not do; use another model"
+        )
+    modalities = config.get("modality_config") or {}
+    if "message" in modalities:
+        raise ModelLoadError(
+            f"{path}: modality_config has message (texts are put into a chat template), which "
+            "twofold does not do; use another model"
+        )
+    output = modalities.get("text", {}).get("method_output_name")
     task = config.get("transformer_task", "feature-extraction")
     if task != "feature-extraction" or output not in (None, "last_hidden_state"):
         raise ModelLoadError(

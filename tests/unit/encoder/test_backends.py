@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -25,6 +26,7 @@ from encoder.backends.torch_backend import TorchBackend
 from encoder.errors import BackendError, ModelLoadError
 from encoder.settings import EncoderSettings
 from support.token_batches import token_batch, torch_backend
+from support.transformers import tiny_transformer
 
 CPU = Hardware(
     cuda=False, cuda_bfloat16=False, cpu_bfloat16=True, openvino_bfloat16=True, openvino=True
@@ -399,6 +401,40 @@ def test_positions_that_transformers_does_not_compute_are_refused(
 
     with pytest.raises(ModelLoadError, match=r"found 2 without .*position_embedding_type"):
         load_pooled_model(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["convbert", "fnet", "nystromformer", "yoso"])
+def test_an_architecture_whose_texts_see_padding_is_refused(kind: str, tmp_path: Path) -> None:
+    """Else a text's vector would depend on those that it shares a batch with."""
+    tiny_transformer(kind, head_ratio=1, embedding_size=32).save_pretrained(tmp_path)
+
+    with pytest.raises(ModelLoadError, match=rf"padding beside it.*{kind}"):
+        load_pooled_model(tmp_path)
+
+
+def test_a_configuration_that_asks_for_tuples_gives_the_same_vectors(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes((tiny_model / "model.safetensors").read_bytes())
+    config = json.loads((tiny_model / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "return_dict": False}))
+    batch = token_batch([4, 3])
+
+    [(_, found)] = torch_backend(tmp_path).forward([batch])
+
+    [(_, expected)] = torch_backend(tiny_model).forward([batch])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_model_that_openvino_cannot_convert_is_one_clear_line(tmp_path: Path) -> None:
+    tiny_transformer("bert", is_decoder=True).save_pretrained(tmp_path)
+
+    level = logging.root.level
+    with pytest.raises(ModelLoadError, match=r"OpenVINO can convert.*use backend torch") as caught:
+        convert_pooled_model(load_pooled_model(tmp_path))
+
+    assert "\n" not in str(caught.value)
+    assert logging.root.level == level
 
 
 def test_a_folder_that_is_no_model_is_one_clear_line(tmp_path: Path) -> None:

@@ -352,10 +352,24 @@ def test_pooling_by_cls_needs_a_tokenizer_that_begins_texts_with_it(
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     content = json.loads((folder / "tokenizer.json").read_text())
     (folder / "tokenizer.json").write_text(json.dumps({**content, "post_processor": None}))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     settings = EncoderSettings(model=str(folder), backend="torch", dtype="float32")
     with pytest.raises(ModelLoadError, match=r"expected a token before each text \(\[CLS\]\)"):
         load_encoder(settings)
     load_encoder(settings.model_copy(update={"document_pooling": Pooling.MEAN}))
+
+
+def test_a_token_that_the_model_has_no_embedding_for_is_found_when_it_is_loaded(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """OpenVINO would take zeros for it."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["added_tokens"] += [{**content["added_tokens"][0], "id": 30_522, "content": "<new>"}]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    settings = EncoderSettings(model=str(folder), backend="torch", dtype="float32")
+    with pytest.raises(ModelLoadError, match=r"token ids below 30522 .*found 30522"):
+        load_encoder(settings)
 
 
 def test_importing_the_package_does_not_import_torch() -> None:

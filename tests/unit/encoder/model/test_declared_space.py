@@ -428,12 +428,27 @@ def test_a_prompt_left_out_of_the_pooling_is_refused(saved: Path) -> None:
         _space(saved)
 
 
+def test_tokens_that_are_normalized_before_they_are_pooled_are_refused(saved: Path) -> None:
+    normalize = ("1_Normalize", "sentence_transformers.models.Normalize")
+    _with_modules(saved, TRANSFORMER, normalize, POOLING)
+    assert _space(saved).query == MEAN
+    _write(saved / "1_Normalize/config.json", {"module_input_name": "token_embeddings"})
+    with pytest.raises(ModelLoadError, match=r"1_Normalize.*'token_embeddings'"):
+        _space(saved)
+
+
 @pytest.mark.parametrize(
     ("config", "shown"),
     [
         ({"do_lower_case": True}, "do_lower_case"),
         ({"transformer_task": "fill-mask"}, "fill-mask"),
         ({"modality_config": {"text": {"method_output_name": "pooler_output"}}}, "pooler_output"),
+        ({"modality_config": {"message": {"method": "forward"}}}, "message"),
+        ({"processing_kwargs": {"text": {"max_length": 16}}}, "processing_kwargs"),
+        ({"query_length": 16}, "query_length"),
+        ({"document_length": 16}, "document_length"),
+        ({"query_expansion": {"length": 32}}, "query_expansion"),
+        ({"tokenizer_name_or_path": "org/name"}, "tokenizer_name_or_path"),
         ({"max_seq_length": "64"}, "max_seq_length"),
         ({"max_seq_length": 0}, "max_seq_length"),
     ],
