@@ -152,8 +152,8 @@ def while_ray_is_up(address: str) -> Iterator[None]:
                 return
 
     thread = threading.Thread(target=look, name="ray", daemon=True)
-    thread.start()
     try:
+        thread.start()
         yield
     except KeyboardInterrupt:
         if not has_ended.is_set():

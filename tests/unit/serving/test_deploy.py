@@ -207,13 +207,14 @@ def test_where_ray_ends_while_requests_end_nobody_waits_for_it(monkeypatch: pyte
     monkeypatch.setattr(module, "_RAY_WATCH_INTERVAL_S", 0.01)
     # A shell's background jobs ignore it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with socket.create_server(("127.0.0.1", 0)) as ray:
-        address = f"127.0.0.1:{ray.getsockname()[1]}"
-        with while_ray_is_up(address):
-            time.sleep(0.1)
     try:
-        with pytest.raises(ServeError, match="found that it has ended"), while_ray_is_up(address):
-            time.sleep(60)
+        with socket.create_server(("127.0.0.1", 0)) as ray:
+            address = f"127.0.0.1:{ray.getsockname()[1]}"
+            with while_ray_is_up(address):
+                time.sleep(0.1)
+            with pytest.raises(ServeError, match="it has ended"), while_ray_is_up(address):
+                ray.close()
+                time.sleep(60)
     finally:
         signal.signal(signal.SIGINT, before)
 
