@@ -203,6 +203,12 @@ def test_a_second_signal_while_requests_end_is_not_kept_waiting(monkeypatch: pyt
         withdraw(is_ours=True)
 
 
+def ends(ray: socket.socket) -> None:
+    """Close a server, and wait for longer than anybody should."""
+    ray.close()
+    time.sleep(60)
+
+
 def test_where_ray_ends_while_requests_end_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "_RAY_WATCH_INTERVAL_S", 0.01)
     # A shell's background jobs ignore it.
@@ -213,8 +219,7 @@ def test_where_ray_ends_while_requests_end_nobody_waits_for_it(monkeypatch: pyte
             with while_ray_is_up(address):
                 time.sleep(0.1)
             with pytest.raises(ServeError, match="it has ended"), while_ray_is_up(address):
-                ray.close()
-                time.sleep(60)
+                ends(ray)
     finally:
         signal.signal(signal.SIGINT, before)
 
