@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import signal
 import socket
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -203,25 +204,32 @@ def test_a_second_signal_while_requests_end_is_not_kept_waiting(monkeypatch: pyt
         withdraw(is_ours=True)
 
 
-def ends(ray: socket.socket) -> None:
-    """Close a server, and wait for longer than anybody should."""
-    ray.close()
-    time.sleep(60)
+RAY_ENDS = """
+import signal, socket, time
+from serving import deploy
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # of a shell's background job: ignored
+deploy._RAY_WATCH_INTERVAL_S = 0.01
+ray = socket.create_server(("127.0.0.1", 0))
+address = f"127.0.0.1:{ray.getsockname()[1]}"
+with deploy.while_ray_is_up(address):
+    time.sleep(0.1)
+print("nothing happens while it is up")
+try:
+    with deploy.while_ray_is_up(address):
+        ray.close()
+        time.sleep(60)
+except deploy.ServeError as error:
+    print(error)
+"""
 
 
-def test_where_ray_ends_while_requests_end_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "_RAY_WATCH_INTERVAL_S", 0.01)
-    # A shell's background jobs ignore it.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with socket.create_server(("127.0.0.1", 0)) as ray:
-            address = f"127.0.0.1:{ray.getsockname()[1]}"
-            with while_ray_is_up(address):
-                time.sleep(0.1)
-            with pytest.raises(ServeError, match="it has ended"), while_ray_is_up(address):
-                ends(ray)
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_where_ray_ends_while_requests_end_nobody_waits_for_it():
+    # In a process of its own: only a main thread is interrupted.
+    run = subprocess.run([sys.executable, "-c", RAY_ENDS], capture_output=True, text=True)
+    said = run.stdout.splitlines()
+    assert said[0] == "nothing happens while it is up", run.stderr
+    assert "found that it has ended; send the signal to this process alone" in said[1]
 
 
 def test_while_ray_is_up_an_interrupt_is_the_users():
