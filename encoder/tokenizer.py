@@ -117,7 +117,7 @@ class Tokenizer:
         # its own characters are then unlike the uncut text's, and only those.
         added = settings.get("added_tokens") or []
         self._margin = 1 + max((len(token["content"]) for token in added), default=0)
-        self.highest_id = max(self._fast.get_vocab_size() - 1, *(token["id"] for token in added))
+        self.highest_id = max([self._fast.get_vocab_size() - 1, *(token["id"] for token in added)])
 
     @property
     def begins_texts(self) -> bool:

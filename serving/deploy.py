@@ -34,6 +34,7 @@ _logger = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 5.0
 _RAY_WATCH_INTERVAL_S = 1.0
+_RAY_ANSWERS_S = 5.0
 _APP_NAME = "twofold"
 _AS_USUAL = ("DEPLOYING", "RUNNING")
 _SHOWN_CHARACTERS = 1500
@@ -146,7 +147,8 @@ def while_ray_is_up(address: str) -> Iterator[None]:
 
     def look() -> None:
         while not is_over.wait(_RAY_WATCH_INTERVAL_S):
-            if why_unreachable(address, within_s=_RAY_WATCH_INTERVAL_S) and not is_over.is_set():
+            # A refused connection is told at once; one that is slow is no end.
+            if why_unreachable(address, within_s=_RAY_ANSWERS_S) and not is_over.is_set():
                 has_ended.set()
                 signal.pthread_kill(waiting, signal.SIGINT)
                 return

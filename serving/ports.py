@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections import Counter
 from collections.abc import Mapping
 
 from encoder.errors import one_line
@@ -43,7 +44,12 @@ def check_ports_free(
         ]
         variable, default = _FALLBACK
         wanted.append((host, environment.get(variable, default), variable))
+    numbers = Counter(number for _, number, _ in wanted)
     problems = [
+        f"expected ports that differ, found {number} for {setting}"
+        for _, number, setting in wanted
+        if numbers[number] > 1
+    ] or [
         f"expected to listen on {address}:{number} ({setting}), found {why}"
         for address, number, setting in wanted
         if (why := _why_not(address, number))
@@ -60,8 +66,8 @@ def _why_not(address: str, port: str) -> str:
             # A connection that has just ended is not in the way of a server.
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(where)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
+    except (OSError, UnicodeError) as error:  # of the net, of the name
+        if getattr(error, "errno", None) == errno.EADDRINUSE:
             return "another process there; end it (a second endpoint?), or choose another port"
         return f"{one_line(error)}; choose another"
     return ""

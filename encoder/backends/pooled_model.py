@@ -17,7 +17,7 @@ from torch import nn
 from encoder.backends.cls_only import cls_only_of
 from encoder.backends.fidelity import MIN_EXACT_COSINE, lowest_cosine, proof_ids
 from encoder.backends.local_attention import let_padding_see
-from encoder.errors import ModelLoadError
+from encoder.errors import ModelLoadError, one_line
 
 __all__ = ["PooledModel", "load_pooled_model", "mean_of", "pool", "quiet_transformers"]
 
@@ -143,10 +143,17 @@ def _check_padding(model: PooledModel, folder: Path) -> None:
     """
     ids = torch.from_numpy(proof_ids(_PROOF_TOKENS)).long().repeat(2, 1)  # (2, T)
     is_cls = torch.tensor([True, False])
-    alone = model(ids, torch.ones_like(ids), is_cls, has_padding=False)  # (2, H)
-    padding = nn.functional.pad(torch.ones_like(ids), (0, _PROOF_PADDING))
+    mask = torch.ones_like(ids)
+    beside = nn.functional.pad(mask, (0, _PROOF_PADDING))
     padded = nn.functional.pad(ids, (0, _PROOF_PADDING), value=model.pad_token_id)
-    lowest = lowest_cosine(model(padded, padding, is_cls).numpy(), alone.numpy())
+    try:
+        alone = model(ids, mask, is_cls, has_padding=False)  # (2, H)
+        lowest = lowest_cosine(model(padded, beside, is_cls).numpy(), alone.numpy())
+    except (IndexError, RuntimeError) as error:
+        raise ModelLoadError(
+            f"expected {folder} to compute {_PROOF_TOKENS} tokens and {_PROOF_PADDING} of padding, "
+            f"found {one_line(error)}; use a model with more positions or token ids"
+        ) from error
     if lowest < MIN_EXACT_COSINE:
         kind = getattr(model.transformer.config, "model_type", None)
         raise ModelLoadError(

@@ -151,7 +151,7 @@ def read_model_files(folder: Path) -> ModelFiles:
             f"{folder} has no {TOKENIZER_FILE}, the fast tokenizer's file; make one with "
             f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
         )
-    check_tokenizer_files(folder, config.get("model_type"))
+    check_tokenizer_files(folder, config)
     stamps = _stamps(folder / CONFIG_FILE, tokenizer, *weights)
     return ModelFiles(folder, config, weights, tokenizer, stamps)
 

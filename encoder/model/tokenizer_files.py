@@ -7,6 +7,7 @@ texts other tokens, and so other vectors, without a word.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,29 @@ from encoder.model.folder import TOKENIZER_FILE, read_json_object, read_json_obj
 __all__ = ["check_tokenizer_files"]
 
 _TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
-_CLASSES_WITHOUT_OPTIONS = {"PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend"}
-_BERT_TOKENIZED = {"bert", "distilbert", "electra", "mpnet"}
-"""`config.model_type` of those that get BERT's class where none is named."""
+_CLASSES_WITHOUT_OPTIONS = {"PreTrainedTokenizer", "TokenizersBackend"}
+_BERT = "BertTokenizer"
+_BERT_CLASSES = {_BERT, "DistilBertTokenizer", "ElectraTokenizer", "MPNetTokenizer"}
+"""Those that have BERT's options, by their names without "Fast"."""
+_ROBERTA = "RobertaTokenizer"
+_BYTE_LEVEL_CLASSES = {_ROBERTA, "DebertaTokenizer", "GPT2Tokenizer", "Qwen2Tokenizer"}
+"""Those whose `add_prefix_space` is false where nothing is said."""
+_IMPLIED = {
+    **dict.fromkeys(("bert", "distilbert", "electra", "ernie", "layoutlm"), _BERT),
+    **dict.fromkeys(("megatron-bert", "mpnet", "nomic_bert"), _BERT),
+    "roberta": _ROBERTA,
+}
+"""The class where none is named, by `config.model_type`."""
+_WITHOUT_OPTIONS = "modernbert"
+"""Whose class is one without options, whatever is named."""
 
 
-def check_tokenizer_files(folder: Path, model_type: object) -> None:
+def check_tokenizer_files(folder: Path, config: Mapping[str, Any]) -> None:
     """Check that transformers makes the tokens of a text that `tokenizer.json` makes.
 
     Args:
         folder: The model's.
-        model_type: Of its config.json.
+        config: Its config.json.
 
     Raises:
         ModelLoadError: They contradict each other, or the end of a long text is to be kept.
@@ -34,13 +47,11 @@ def check_tokenizer_files(folder: Path, model_type: object) -> None:
     said = read_json_object_if_there(folder / _TOKENIZER_CONFIG_FILE)
     tokenizer = read_json_object(folder / TOKENIZER_FILE)
     _check_truncation(folder, said, tokenizer)
-    name = said.get("tokenizer_class")
-    if name in _CLASSES_WITHOUT_OPTIONS or (name is None and model_type not in _BERT_TOKENIZED):
-        return
-    for option, expected, key, found in [
-        *_bert_options(said, tokenizer),
-        *_prefix_options(said, tokenizer.get("pre_tokenizer") or {}),
-    ]:
+    kind = _tokenizer_class(said, config)
+    options = _bert_options(said, tokenizer) if kind in _BERT_CLASSES else []
+    if kind is not None:
+        options += _prefix_options(said, kind, tokenizer.get("pre_tokenizer") or {})
+    for option, expected, key, found in options:
         if expected != found:
             default = " by default" if said.get(option) is None else ""
             raise ModelLoadError(
@@ -48,6 +59,16 @@ def check_tokenizer_files(folder: Path, model_type: object) -> None:
                 f"{TOKENIZER_FILE} has {key} {found}; transformers follows the first, twofold the "
                 "second: change the one that the model was not trained with"
             )
+
+
+def _tokenizer_class(said: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """Return the class that transformers takes, without "Fast"; None for one without options."""
+    kind = config.get("model_type")
+    named = said.get("tokenizer_class") or config.get("tokenizer_class") or _IMPLIED.get(str(kind))
+    name = str(named).removesuffix("Fast")
+    if named is None or kind == _WITHOUT_OPTIONS or name in _CLASSES_WITHOUT_OPTIONS:
+        return None
+    return name
 
 
 def _check_truncation(folder: Path, said: dict[str, Any], tokenizer: dict[str, Any]) -> None:
@@ -84,12 +105,15 @@ def _bert_options(said: dict[str, Any], tokenizer: dict[str, Any]) -> list[_Opti
     ]
 
 
-def _prefix_options(said: dict[str, Any], pre_tokenizer: dict[str, Any]) -> list[_Option]:
+def _prefix_options(
+    said: dict[str, Any], kind: str, pre_tokenizer: dict[str, Any]
+) -> list[_Option]:
     name = "add_prefix_space"
+    expected = said.get(name, False if kind in _BYTE_LEVEL_CLASSES else None)
     return [
-        (name, said[name], name, step.get(name))
+        (name, expected, name, step.get(name))
         for step in pre_tokenizer.get("pretokenizers") or [pre_tokenizer]
-        if step.get("type") == "ByteLevel" and isinstance(said.get(name), bool)
+        if step.get("type") == "ByteLevel" and isinstance(expected, bool)
     ]
 
 

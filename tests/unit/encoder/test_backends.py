@@ -412,6 +412,13 @@ def test_an_architecture_whose_texts_see_padding_is_refused(kind: str, tmp_path:
         load_pooled_model(tmp_path)
 
 
+def test_a_model_of_too_few_positions_is_one_clear_line(tmp_path: Path) -> None:
+    tiny_transformer("bert", max_position_embeddings=16).save_pretrained(tmp_path)
+
+    with pytest.raises(ModelLoadError, match=r"expected .* to compute 12 tokens and 8 of padding"):
+        load_pooled_model(tmp_path)
+
+
 def test_a_configuration_that_asks_for_tuples_gives_the_same_vectors(
     tiny_model: Path, tmp_path: Path
 ) -> None:

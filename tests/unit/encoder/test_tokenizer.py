@@ -384,3 +384,9 @@ def test_an_id_out_of_the_vocabulary_is_refused_naming_the_index(stranger: int) 
 def test_an_id_out_of_the_vocabulary_is_refused_even_where_it_would_be_cut_off() -> None:
     with pytest.raises(InvalidInputError, match="at index 0"):
         minilm(4).tokenize_ids([[7] * 50 + [99_999]])
+
+
+def test_a_tokenizer_without_added_tokens_has_a_highest_id_too(tmp_path: Path) -> None:
+    words = models.WordLevel({"a": 0, "b": 1, "c": 2}, unk_token="c")
+    FastTokenizer(words).save(str(tmp_path / "tokenizer.json"))
+    assert Tokenizer(tmp_path / "tokenizer.json", 8).highest_id == 2

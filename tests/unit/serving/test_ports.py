@@ -71,6 +71,14 @@ def test_every_port_that_is_taken_has_a_line(taken: int, moved: dict[str, str]):
     assert len(str(refusal.value).splitlines()) == 2
 
 
+def test_ports_that_are_the_same_are_refused(free: list[int], moved: dict[str, str]):
+    environment = {**moved, MOVABLE[2]: str(free[0])}
+    with pytest.raises(
+        ServeError, match=rf"differ, found {free[0]} for --host and --port\n.*FALLB"
+    ):
+        check_ports_free(LOOPBACK, free[0], environment, through_haproxy=True)
+
+
 def test_a_server_that_has_just_ended_is_not_in_the_way(free: list[int]):
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -83,7 +91,7 @@ def test_a_server_that_has_just_ended_is_not_in_the_way(free: list[int]):
     check_ports_free(LOOPBACK, free[0], {}, through_haproxy=False)
 
 
-@pytest.mark.parametrize("host", ["192.0.2.123", "no.such.host.invalid"])
+@pytest.mark.parametrize("host", ["192.0.2.123", "no.such.host.invalid", "no..name"])
 def test_an_address_that_is_not_this_machines_is_refused(host: str, free: list[int]):
     with pytest.raises(ServeError, match=rf"{host}:.*; choose another"):
         check_ports_free(host, free[0], {}, through_haproxy=False)

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 
 from encoder.errors import ModelLoadError
 from encoder.model.files import read_model_files
+from encoder.model.tokenizer_files import check_tokenizer_files
 from encoder.tokenizer import Tokenizer
 
 TEXT = "Caf\u00e9 \u6771\u4eac Fox " * 20
@@ -90,3 +91,40 @@ def test_what_only_tokenizer_json_says_is_seen_too(
         return
     with pytest.raises(ModelLoadError, match=refused):
         read_model_files(folder)
+
+
+BYTE_LEVEL_TRUE = {"normalizer": None, "pre_tokenizer": {**BYTE_LEVEL, "add_prefix_space": True}}
+CASED = {"normalizer": {"type": "BertNormalizer", "lowercase": False}}
+
+
+@pytest.mark.parametrize(
+    ("config", "named", "said", "tokenizer", "refused"),
+    [
+        ({"model_type": "bert"}, "HerbertTokenizerFast", {}, CASED, None),
+        ({"tokenizer_class": "HerbertTokenizerFast"}, "gone", {}, CASED, None),
+        ({"tokenizer_class": "BertTokenizerFast"}, "gone", {}, CASED, "do_lower_case True"),
+        ({"model_type": "modernbert"}, "BertTokenizer", {}, CASED, None),
+        ({"model_type": "ernie"}, "gone", {}, CASED, "do_lower_case True by default"),
+        ({"model_type": "xlm-roberta"}, "gone", {}, CASED, None),
+        ({}, "RobertaTokenizer", {}, BYTE_LEVEL_TRUE, "add_prefix_space False by default"),
+        ({"model_type": "roberta"}, "gone", {}, BYTE_LEVEL_TRUE, "add_prefix_space False"),
+        ({"model_type": "roberta"}, "gone", {"add_prefix_space": True}, BYTE_LEVEL_TRUE, None),
+        ({}, "PreTrainedTokenizerFast", {"add_prefix_space": False}, BYTE_LEVEL_TRUE, None),
+    ],
+)
+def test_what_counts_is_the_class_that_transformers_takes(
+    folder: Path,
+    config: dict[str, Any],
+    named: str,
+    said: dict[str, Any],
+    tokenizer: dict[str, Any],
+    refused: str | None,
+) -> None:
+    path = folder / "tokenizer_config.json"
+    _change(path, do_lower_case="gone", tokenizer_class=named, **said)
+    _change(folder / "tokenizer.json", **tokenizer)
+    if refused is None:
+        check_tokenizer_files(folder, config)
+        return
+    with pytest.raises(ModelLoadError, match=refused):
+        check_tokenizer_files(folder, config)
