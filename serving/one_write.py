@@ -80,7 +80,7 @@ class _HeldTransport:
             self.next_is_head, self._head = False, data
         elif self._head:
             head, self._head = self._head, b""
-            # Nothing may be in the list: asyncio of Python 3.12 and 3.13 would send it for ever.
+            # An empty part in the list asyncio of Python 3.12 and 3.13 would send for ever.
             self._transport.writelines([head, data] if data else [head])
         else:
             self._transport.write(data)
