@@ -16,6 +16,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from rich.console import Console
@@ -25,7 +26,9 @@ from command_line.parse import parse_settings
 from encoder.errors import InvalidInputError, TwofoldError, one_line
 from pipelines.actor.events import Event
 from pipelines.actor.unit_job import UnitJob
+from pipelines.corpus.index import published_index
 from pipelines.driver.corpus_plan import Plan, pin_plan, plan_again, plan_corpus
+from pipelines.driver.earlier_shards import with_earlier_shards
 from pipelines.driver.order import order_of_work
 from pipelines.driver.outcome import Outcome
 from pipelines.driver.pool import Pool
@@ -68,6 +71,8 @@ def embed_corpus(settings: EmbedCorpusSettings) -> RunReport:
     # Before the output is pinned: what is refused here may come again with other settings.
     pool = _start_ray(settings, storage, plan) if plan.todo else None
     plan = pin_plan(plan, storage)
+    if settings.reuse:
+        plan = _with_earlier_shards(plan, storage)
     _logger.info("embedding space %s", plan.pin.space.summary())
     report = RunReport(
         run_id=run_id,
@@ -107,6 +112,14 @@ def embed_corpus(settings: EmbedCorpusSettings) -> RunReport:
         raise type(problems[0])("; and ".join(report.problems))
     _write_account(storage, report)
     return report
+
+
+def _with_earlier_shards(plan: Plan, storage: Storage) -> Plan:
+    """Return the plan with what its units may find of their texts in the corpus as it is."""
+    published = published_index(storage) if plan.todo else None
+    if published is None:
+        return plan
+    return replace(plan, units=with_earlier_shards(plan.units, plan.todo, published.shards))
 
 
 def _units_after(plan: Plan, outcome: Outcome) -> dict[str, WorkUnit]:

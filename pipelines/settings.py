@@ -207,4 +207,9 @@ class EmbedCorpusSettings(CorpusSettings, JobSettings):
     prune_max: float = Field(
         0.1, ge=0, le=1, description="Largest share of the sources that --prune may retire"
     )
+    reuse: bool = Field(
+        True,
+        description="Of a file that changed, copy the vectors of the texts that did not from its "
+        "earlier version, where the same backend and precision computed them",
+    )
     dry_run: bool = Field(False, description="Print the plan and do nothing")

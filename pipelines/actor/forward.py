@@ -5,20 +5,22 @@ from __future__ import annotations
 import faulthandler
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from encoder.encoder import Encoder
 from encoder.errors import one_line
-from encoder.isolation import encode_each
+from encoder.isolation import EncodedEach, encode_each
 from encoder.space import Role
 from encoder.tokenizer import Tokenized
 from pipelines.actor.canaries import Canaries
 from pipelines.actor.prepare import PreparedBatch
+from pipelines.corpus.earlier_texts import FoundVectors
 from pipelines.source.documents import Reject
 from pipelines.source.text_rules import id_text
 
@@ -37,12 +39,16 @@ class Embedded:
         padded_tokens: Tokens that the forward computed, padding included. Those of canaries are
             left out, the padding that they caused is not.
         seconds: Of the forward alone, without the wait for another unit's.
+        reused_rows: Rows whose vector was found, or is that of another row with the same text.
+        reused_tokens: Their tokens.
     """
 
     batch: PreparedBatch
     vectors: np.ndarray
     padded_tokens: int
     seconds: float
+    reused_rows: int = 0
+    reused_tokens: int = 0
 
 
 class Forward:
@@ -65,42 +71,97 @@ class Forward:
         self._timeout_s = batch_timeout_s
         self._lock = threading.Lock()
 
-    def embed(self, batch: PreparedBatch) -> Embedded:
-        """Embed a shard's rows.
+    def embed(self, batch: PreparedBatch, found: FoundVectors | None = None) -> Embedded:
+        """Embed a shard's rows; a text that several rows have is computed once.
 
         A batch that raises is halved until the bad rows are alone; they are rejected with the
         error as their reason.
+
+        Args:
+            batch: The rows.
+            found: Vectors that need not be computed.
 
         Raises:
             BackendError: The forward fails for every text, or gives known texts other vectors than
                 before, so no row is to blame.
         """
-        rows = len(batch.rows)
-        canaries = self._canaries.beside(rows)
+        size = len(batch.rows)
+        vectors = np.zeros((size, self._encoder.space.dimension), np.float32)
+        is_open = np.ones(size, np.bool_)
+        if found is not None:
+            vectors[found.positions] = found.vectors
+            is_open[found.positions] = False
+        computed, copy_of = _distinct(batch, is_open)
+        encoded, seconds = self._encode(batch, computed)
+        vectors[is_open] = encoded.vectors[copy_of[is_open]]
+        is_copy = np.ones(size, np.bool_)
+        is_copy[computed] = False
+        failed = {
+            place: encoded.failures[int(copy_of[place])]
+            for place in np.flatnonzero(is_open).tolist()
+            if copy_of[place] in encoded.failures
+        }
+        kept = batch.without(list(failed), _rejects(batch, failed)) if failed else batch
+        stays = np.isin(batch.rows, kept.rows)
+        is_copy &= stays
+        return Embedded(
+            kept,
+            vectors[stays],
+            encoded.padded_tokens,
+            seconds,
+            reused_rows=int(is_copy.sum()),
+            reused_tokens=int(batch.tokenized.n_tokens[is_copy].sum()),
+        )
+
+    def _encode(self, batch: PreparedBatch, rows: Sequence[int]) -> tuple[EncodedEach, float]:
+        """Encode some rows of a shard, canaries beside them; return what came of it, and seconds.
+
+        The canaries' own tokens are not among the padded ones.
+        """
+        canaries = self._canaries.beside(len(rows))
+        tokenized = batch.tokenized if len(rows) == len(batch.rows) else batch.tokenized.take(rows)
         with self._lock:
             start = time.perf_counter()
             try:
                 encoded = encode_each(
                     self._encoder,
-                    Tokenized.join([batch.tokenized, canaries]),
-                    [self._role] * (rows + len(canaries)),
+                    Tokenized.join([tokenized, canaries]),
+                    [self._role] * (len(rows) + len(canaries)),
                     heartbeat=partial(_arm, self._timeout_s),
                 )
             finally:
                 faulthandler.cancel_dump_traceback_later()
             seconds = time.perf_counter() - start
-        failed = encoded.failures
+        by_place = encoded.failures.items()
         self._canaries.check(
-            encoded.vectors[rows:],
-            {place - rows: error for place, error in failed.items() if place >= rows},
+            encoded.vectors[len(rows) :],
+            {place - len(rows): error for place, error in by_place if place >= len(rows)},
         )
-        vectors = encoded.vectors[:rows]
-        padded_tokens = encoded.padded_tokens - canaries.total_tokens
-        if not failed:
-            return Embedded(batch, vectors, padded_tokens, seconds)
-        kept = batch.without(list(failed), _rejects(batch, failed))
-        vectors = vectors[np.isin(batch.rows, kept.rows)]
-        return Embedded(kept, vectors, padded_tokens, seconds)
+        ours = EncodedEach(
+            encoded.vectors[: len(rows)],
+            encoded.failures,
+            encoded.padded_tokens - canaries.total_tokens,
+        )
+        return ours, seconds
+
+
+def _distinct(
+    batch: PreparedBatch, is_open: npt.NDArray[np.bool_]
+) -> tuple[list[int], npt.NDArray[np.int64]]:
+    """Return the first row of each text among some rows, and for each row which of these it is.
+
+    Args:
+        batch: m rows.
+        is_open: (m,): the rows to look at; for the others the second answer says -1.
+    """
+    place_of: dict[bytes, int] = {}
+    first: list[int] = []
+    copy_of = np.full(len(is_open), -1, np.int64)
+    for row in np.flatnonzero(is_open).tolist():
+        place = copy_of[row] = place_of.setdefault(batch.hashes[row], len(first))
+        if place == len(first):
+            first.append(row)
+    return first, copy_of
 
 
 @contextmanager

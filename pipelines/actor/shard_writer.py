@@ -24,6 +24,8 @@ from pipelines.columns import TEXT_HASH, shard_schema
 from pipelines.corpus.shards import (
     DATA,
     REJECTS,
+    REUSED_ROWS,
+    REUSED_TOKENS,
     ShardFooter,
     ShardName,
     read_footer,
@@ -144,8 +146,18 @@ class ShardWriter:
             padded_tokens=embedded.padded_tokens,
             truncated=int(batch.tokenized.truncated.sum()),
             run_id=self._job.run_id,
-            provenance=self._provenance,
+            provenance=self._provenance_of(embedded),
         )
+
+    def _provenance_of(self, embedded: Embedded) -> dict[str, str]:
+        """Return what made the vectors, and how many of them were made for another row."""
+        if not embedded.reused_rows:
+            return self._provenance
+        return {
+            **self._provenance,
+            REUSED_ROWS: str(embedded.reused_rows),
+            REUSED_TOKENS: str(embedded.reused_tokens),
+        }
 
 
 def _reasons(rejects: Sequence[Reject]) -> dict[str, int]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from pipelines.actor.prepare import PreparedBatch, prepare
 from pipelines.actor.shard_stream import bad_row_error, check_version, cut_into_shards, documents_of
 from pipelines.actor.shard_writer import ShardWriter
 from pipelines.actor.unit_job import UnitJob, code_digest, twofold_version
+from pipelines.corpus.earlier_texts import EarlierTexts
 from pipelines.corpus.probe_vectors import agree_on_probe_vectors
 from pipelines.corpus.shards import DATA, ShardName, UnitShards, group_by_unit, read_footer
 from pipelines.errors import SourceChangedError, StorageError
@@ -44,6 +45,8 @@ _LOG = logging.getLogger(__name__)
 _LOAD_AGAIN_AFTER_S = 30.0
 _READ_AHEAD_BATCHES = 8
 """Batches of at most 1,024 rows and 8 MB of text; a shard of the default size is ten of them."""
+_EARLIER_KEPT = 2
+"""Sets of earlier texts: the units of a folder that was written anew share one."""
 _MESSAGE_CHARACTERS = 2000
 """Errors may quote what a file says of itself; messages travel through Ray into the report."""
 
@@ -139,8 +142,7 @@ class UnitEmbedder:
             ):
                 if ordinal in self._committed(todo.unit, ordinal).names:
                     return
-                embedded = self._forward(todo.unit, loaded, batch)
-                clock.add("encode", embedded.seconds)
+                embedded = self._forward(todo.unit, loaded, batch, clock)
                 for event in writes.collect():
                     yield event
                     if event.duplicate:
@@ -155,8 +157,16 @@ class UnitEmbedder:
                 writes.submit(write)
                 ordinal += 1
 
-    def _forward(self, unit: WorkUnit, loaded: _Loaded, batch: PreparedBatch) -> Embedded:
-        embedded = loaded.forward.embed(batch)
+    def _forward(
+        self, unit: WorkUnit, loaded: _Loaded, batch: PreparedBatch, clock: StageClock
+    ) -> Embedded:
+        found = None
+        if unit.earlier:
+            start = time.perf_counter()
+            found = loaded.earlier_texts(unit.earlier).find(batch.hashes)
+            clock.add("reuse", time.perf_counter() - start)
+        embedded = loaded.forward.embed(batch, found)
+        clock.add("encode", embedded.seconds)
         if self._job.on_invalid is OnInvalid.FAIL:
             for reject in embedded.batch.rejects:
                 if reject.stage == "encode":
@@ -208,8 +218,14 @@ class UnitEmbedder:
                     encoder,
                     Forward(encoder, job.role, canaries, batch_timeout_s=job.batch_timeout_s),
                     ShardWriter(job, encoder.provenance),
+                    lru_cache(_EARLIER_KEPT)(partial(self._earlier_texts, encoder.provenance)),
                 )
             return self._loaded
+
+    def _earlier_texts(self, provenance: Mapping[str, str], names: tuple[str, ...]) -> EarlierTexts:
+        shards = [name for name in map(ShardName.parse, names) if name is not None]
+        space = self._job.pin.space
+        return EarlierTexts(self._storage, shards, space=space, provenance=provenance)
 
     def _open_encoder(self) -> tuple[Encoder, ProbeVectors]:
         """Load the model, which must be the driver's and compute what the corpus' first one did.
@@ -237,6 +253,7 @@ class _Loaded:
     encoder: Encoder
     forward: Forward
     writer: ShardWriter
+    earlier_texts: Callable[[tuple[str, ...]], EarlierTexts]
 
 
 @dataclass(frozen=True)

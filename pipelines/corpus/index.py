@@ -7,6 +7,7 @@ shards that it lists already (a shard's content never changes under its name).
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,17 @@ from pipelines.corpus.shards import DATA, ShardFooter, ShardName, read_footer
 from pipelines.errors import CorpusError
 from pipelines.storage import Storage
 
-__all__ = ["INDEX_FILE", "Index", "IndexedShard", "collect_shards", "list_shards", "read_index"]
+__all__ = [
+    "INDEX_FILE",
+    "Index",
+    "IndexedShard",
+    "collect_shards",
+    "list_shards",
+    "published_index",
+    "read_index",
+]
+
+_LOG = logging.getLogger(__name__)
 
 INDEX_FILE = "_index.json"
 _FORMAT = 1
@@ -143,6 +154,16 @@ def read_index(storage: Storage) -> Index | None:
     """Return the published index, or None where no run has finished yet."""
     text = storage.read(INDEX_FILE)
     return None if text is None else Index.from_json(text, storage.below(INDEX_FILE))
+
+
+def published_index(storage: Storage) -> Index | None:
+    """Return the published index; None where there is none, or one that cannot be read."""
+    try:
+        return read_index(storage)
+    except CorpusError as error:
+        # It is a summary: what it says is read again from the shards.
+        _LOG.warning("%s; rebuilding it from the shards", error)
+        return None
 
 
 def list_shards(storage: Storage) -> dict[ShardName, int]:

@@ -27,6 +27,8 @@ from pipelines.storage import Storage
 __all__ = [
     "DATA",
     "REJECTS",
+    "REUSED_ROWS",
+    "REUSED_TOKENS",
     "ShardFooter",
     "ShardName",
     "UnitShards",
@@ -39,6 +41,9 @@ __all__ = [
 
 DATA = "data"
 REJECTS = "_rejects"
+REUSED_ROWS, REUSED_TOKENS = "reused_rows", "reused_tokens"
+"""In a footer's provenance, where there are any: rows whose vector was computed for another row
+with the same text, and their tokens. Versions before this one read footers that have them."""
 _SPACE_KEY = b"twofold.space"
 _SHARD_KEY = b"twofold.shard"
 _FORMAT_KEY = b"twofold.format"
@@ -123,7 +128,8 @@ class ShardFooter:
         padded_tokens: Tokens after padding, what the forward computed.
         truncated: Rows whose text was cut at `max_seq_length`.
         run_id: The run that wrote it.
-        provenance: Model reference, backend, dtype, versions: not part of the space.
+        provenance: Model reference, backend, dtype, versions: not part of the space. And
+            `REUSED_ROWS`.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")

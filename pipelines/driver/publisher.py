@@ -18,7 +18,7 @@ from pipelines.corpus.index import (
     IndexedShard,
     collect_shards,
     list_shards,
-    read_index,
+    published_index,
 )
 from pipelines.corpus.pin import Pin
 from pipelines.corpus.shards import DATA, REJECTS, ShardName, group_by_unit
@@ -139,7 +139,7 @@ class Publisher:
         self, sizes: dict[ShardName, int], read: Sequence[IndexedShard]
     ) -> _Published:
         """Publish what a listing holds, and delete what is retired."""
-        published = _read_published(self.storage)
+        published = published_index(self.storage)
         shards = self._collect(sizes, published, read)
         incomplete = _incomplete(self.units, sizes)
         unfinished = {self.units[key].source.uri for key in incomplete}
@@ -282,15 +282,6 @@ def _inputs_under(
     """Return the sources under a run's inputs; the output's own shards are none, wherever it is."""
     own = storage.below(f"{DATA}/")
     return {uri for uri in sources_under(shards, roots) if not uri.startswith(own)}
-
-
-def _read_published(storage: Storage) -> Index | None:
-    try:
-        return read_index(storage)
-    except CorpusError as error:
-        # It is a summary: what it says is read again from the shards.
-        _LOG.warning("%s; rebuilding it from the shards", error)
-        return None
 
 
 def _delete_retired(storage: Storage, retired: Sequence[IndexedShard]) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from pipelines.actor.events import Event, ShardEvent, UnitEvent
 from pipelines.corpus.index import IndexedShard
-from pipelines.corpus.shards import REJECTS, ShardFooter
+from pipelines.corpus.shards import REJECTS, REUSED_ROWS, REUSED_TOKENS, ShardFooter
 
 __all__ = ["REPORT_FILE", "RunReport", "installed_versions"]
 
@@ -45,6 +45,7 @@ _OTHER_REASONS = "other reasons"
 """Reasons are few, but for what a model raises, which may name the text."""
 _LIMITING_STAGES = {
     "wait": "reading and tokenizing",
+    "reuse": "finding vectors of unchanged texts",
     "encode": "forward",
     "write_wait": "writing",
 }
@@ -94,6 +95,8 @@ class RunReport:
     tokens: int = 0
     padded_tokens: int = 0
     truncated: int = 0
+    reused_rows: int = 0
+    reused_tokens: int = 0
     size_bytes: int = 0
     peak_rss_bytes: int = 0
     retired_shards: int = 0
@@ -140,7 +143,10 @@ class RunReport:
         self.source_rows += footer.row_stop - footer.row_start
         for counted in _COUNTED:
             setattr(self, counted, getattr(self, counted) + getattr(footer, counted))
-        self.provenance = footer.provenance
+        made_by = dict(footer.provenance)
+        self.reused_rows += int(made_by.pop(REUSED_ROWS, 0))
+        self.reused_tokens += int(made_by.pop(REUSED_TOKENS, 0))
+        self.provenance = made_by
 
     def _count_reason(self, reason: str, rows: int) -> None:
         counts = self.rejected_by_reason
@@ -160,12 +166,16 @@ class RunReport:
         Without starting, without other stages, without other actors: what a device can do.
         """
         seconds = self.seconds_by_stage.get("encode")
-        return self.tokens / seconds if seconds else None
+        return self._computed_tokens / seconds if seconds else None
 
     @property
     def padding_waste(self) -> float:
         """Share of the tokens in the forward that were padding."""
-        return 1 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
+        return 1 - self._computed_tokens / self.padded_tokens if self.padded_tokens else 0.0
+
+    @property
+    def _computed_tokens(self) -> int:
+        return self.tokens - self.reused_tokens
 
     @property
     def limited_by(self) -> str:
@@ -224,6 +234,7 @@ class RunReport:
         reasons = sorted(self.rejected_by_reason.items(), key=lambda counted: -counted[1])
         stages = ", ".join(f"{k} {v:,.1f}" for k, v in sorted(self.seconds_by_stage.items()))
         optional = [
+            ("vectors reused", f"{self.reused_rows:,}" if self.reused_rows else ""),
             ("rejected because", ", ".join(f"{k} ({v:,})" for k, v in reasons[:_SHOWN_REASONS])),
             ("rejects", f"{self.output}/{REJECTS}/" if self.rejected + self.unreadable else ""),
             (

@@ -24,6 +24,7 @@ from encoder.tokenizer import Tokenized
 from pipelines.actor.canaries import Canaries
 from pipelines.actor.forward import Forward
 from pipelines.actor.prepare import LongTexts, PreparedBatch, prepare
+from pipelines.corpus.earlier_texts import FoundVectors
 from pipelines.settings import OnLong
 from pipelines.source.documents import DocumentBatch
 from support.corpora import CARRIED
@@ -94,6 +95,61 @@ def test_just_the_rows_that_raise_are_rejected_and_the_others_keep_their_vectors
         (n, f"doc {n}", "encode") for n, is_bad in enumerate(bad) if is_bad
     }
     assert (embedded.batch.row_start, embedded.batch.row_stop) == (0, len(bad))
+
+
+def test_a_text_that_several_rows_have_is_computed_once():
+    encoder, texts = FakeEncoder(), ["one", "two words", "one", "one", "two words"]
+    embedded = forward_of(encoder).embed(prepared(texts))
+    np.testing.assert_array_equal(embedded.vectors, [vector_of(text) for text in texts])
+    assert encoder.forwards == [2]
+    assert (embedded.reused_rows, embedded.reused_tokens) == (3, 1 + 1 + 2)
+
+
+def test_what_was_found_is_not_computed():
+    encoder, texts = FakeEncoder(), ["one", "two words", "three"]
+    vectors = np.arange(8, dtype=np.float32).reshape(2, 4)
+    embedded = forward_of(encoder).embed(prepared(texts), FoundVectors(np.array([0, 2]), vectors))
+    np.testing.assert_array_equal(
+        embedded.vectors, [vectors[0], vector_of("two words"), vectors[1]]
+    )
+    assert encoder.forwards == [1]
+    assert (embedded.reused_rows, embedded.reused_tokens) == (2, 2)
+
+
+def test_where_all_was_found_there_is_no_forward():
+    encoder = FakeEncoder()
+    found = FoundVectors(np.array([0, 1]), np.ones((2, 4), np.float32))
+    embedded = forward_of(encoder).embed(prepared(["one", "two words"]), found)
+    assert embedded.vectors.tolist() == [[1.0] * 4] * 2
+    assert sum(encoder.forwards) == embedded.padded_tokens == 0
+    assert (embedded.reused_rows, embedded.reused_tokens) == (2, 3)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    chosen=st.lists(st.integers(0, 7), max_size=20),
+    bad=st.sets(st.integers(0, 3)),
+    data=st.data(),
+)
+def test_rows_are_right_whichever_are_equal_found_or_raise(chosen, bad, data):
+    texts = [f"{n} {BAD}" if n in bad else f"text {n}" for n in chosen]
+    good = [at for at, n in enumerate(chosen) if n not in bad]
+    there = sorted(data.draw(st.sets(st.sampled_from(good))) if good else ())
+    given_vectors = np.array([vector_of(texts[at]) for at in there], np.float32).reshape(-1, 4)
+    encoder = FakeEncoder()
+    embedded = forward_of(encoder).embed(
+        prepared(texts), FoundVectors(np.array(there, np.int64), given_vectors)
+    )
+    assert embedded.batch.rows.tolist() == good
+    np.testing.assert_array_equal(
+        embedded.vectors, np.array([vector_of(texts[at]) for at in good]).reshape(-1, 4)
+    )
+    assert [reject.row for reject in embedded.batch.rejects] == [
+        at for at, n in enumerate(chosen) if n in bad
+    ]
+    computed = {chosen[at] for at in good if at not in there}
+    assert embedded.reused_rows == len(good) - len(computed)
+    assert embedded.reused_tokens == 2 * embedded.reused_rows
 
 
 def test_the_reason_is_the_error_in_one_line():

@@ -26,7 +26,15 @@ from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEv
 from pipelines.actor.prepare import text_hash
 from pipelines.actor.unit_embedder import UnitEmbedder
 from pipelines.actor.unit_job import UnitJob, code_digest, twofold_version
-from pipelines.corpus.shards import DATA, REJECTS, ShardName, read_footer
+from pipelines.corpus.earlier_texts import EarlierTexts
+from pipelines.corpus.shards import (
+    DATA,
+    REJECTS,
+    REUSED_ROWS,
+    REUSED_TOKENS,
+    ShardName,
+    read_footer,
+)
 from pipelines.errors import StorageError, UnreadableSourceError
 from pipelines.settings import OnInvalid
 from pipelines.source.units import RangeKind, WorkUnit
@@ -174,6 +182,57 @@ def test_just_the_missing_shards_are_embedded_again_and_are_the_same(bench, miss
     assert ending(events) is Ending.DONE
     assert ordinals(events) == missing
     assert {name: bench.table(name) for name in bench.names()} == before
+
+
+def test_of_a_file_that_changed_only_texts_that_it_did_not_hold_are_computed(bench):
+    bench.embed()
+    old = tuple(map(str, bench.names()))
+    texts = ["a new one", *TEXTS[:2], "text number 2 as it is now", *reversed(TEXTS[3:])]
+    jsonl(bench.source, texts)
+    bench.encoders.append(encoder := FakeEncoder())
+
+    events = list(bench.embedder().events(replace(bench.unit, earlier=old)))
+
+    assert ending(events) is Ending.DONE
+    tables = [bench.table(event.name) for event in shards_of(events)]
+    rows = [row for table in tables for row in table.to_pylist()]
+    assert [row["id"] for row in rows] == [str(n) for n in range(8)]
+    assert [row["text_hash"] for row in rows] == [text_hash(text) for text in texts]
+    np.testing.assert_array_equal(
+        [row["embedding"] for row in rows], [vector_of(text) for text in texts]
+    )
+    assert encoder.forwards == [1, 1]
+    footers = [event.footer for event in shards_of(events)]
+    assert [footer.provenance.get(REUSED_ROWS) for footer in footers] == ["2", "2", "2"]
+    assert [footer.provenance.get(REUSED_TOKENS) for footer in footers] == ["6", "6", "6"]
+    assert all("reuse" in event.seconds for event in shards_of(events))
+
+
+def test_what_a_model_of_another_precision_computed_is_computed_again(bench):
+    bench.embed()
+    jsonl(bench.source, [*TEXTS, "another"])
+    bench.encoders.append(encoder := FakeEncoder())
+    encoder.provenance["dtype"] = "bfloat16"
+    unit = replace(bench.unit, earlier=tuple(map(str, bench.names())))
+    events = list(bench.embedder().events(unit))
+    assert sum(encoder.forwards) == 8
+    assert all(REUSED_ROWS not in event.footer.provenance for event in shards_of(events))
+
+
+def test_earlier_shards_are_read_once_for_all_of_a_unit(bench, monkeypatch):
+    bench.embed()
+    jsonl(bench.source, [*TEXTS, "another"])
+    made = []
+
+    class Counted(EarlierTexts):
+        def __init__(self, *arguments: object, **more: object) -> None:
+            made.append(arguments)
+            super().__init__(*arguments, **more)
+
+    monkeypatch.setattr(unit_embedder, "EarlierTexts", Counted)
+    unit = replace(bench.unit, earlier=tuple(map(str, bench.names())))
+    assert len(shards_of(list(bench.embedder().events(unit)))) == 3
+    assert len(made) == 1
 
 
 def test_every_row_may_be_a_shard(bench):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from pipelines.actor.events import Ending, ShardEvent, UnitEvent
+from pipelines.corpus.shards import REUSED_ROWS, REUSED_TOKENS
 from pipelines.driver.report import RunReport, installed_versions
 from support.corpora import a_footer, a_source, a_unit, an_indexed_shard
 
@@ -18,7 +20,9 @@ def a_report(**fields: object) -> RunReport:
     return RunReport("run-1", "f" * 16, "s3://b/out", 5, 2, **fields)
 
 
-def a_shard(*, duplicate: bool = False, committed_at: float = 100.0, **footer: int) -> ShardEvent:
+def a_shard(
+    *, duplicate: bool = False, committed_at: float = 100.0, **footer: object
+) -> ShardEvent:
     return ShardEvent(
         unit="a" * 32,
         name="x",
@@ -55,6 +59,19 @@ def test_shards_are_summed_up():
     assert found["seconds_by_stage"] == {"encode": 3.0, "write": 0.5, "write_wait": 0.25}
     assert found["peak_rss_bytes"] == 7
     assert found["provenance"] == {"model": "fake"}
+
+
+def test_what_was_reused_is_told_and_is_not_taken_for_the_encoders_work():
+    report = a_report()
+    made_by = {"model": "fake", REUSED_ROWS: "3", REUSED_TOKENS: "24"}
+    report.add(a_shard(rows=4, tokens=30, padded_tokens=8, provenance=made_by))
+    found = report.to_dict()
+    assert (found["tokens"], found["reused_rows"], found["reused_tokens"]) == (30, 3, 24)
+    assert found["padding_waste"] == pytest.approx(1 - 6 / 8)
+    assert found["encode_tokens_per_s"] == 6 / 1.5
+    assert found["provenance"] == {"model": "fake"}
+    assert re.search(r"vectors reused\s+\S\s+3 ", shown(report))
+    assert "vectors reused" not in shown(a_report())
 
 
 @pytest.mark.parametrize("times", [(90.0, 95.0, 100.0), (100.0, 95.0, 90.0)])

@@ -1,0 +1,179 @@
+"""Vectors of texts that are there already: the right ones, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from encoder.errors import StorageError
+from pipelines.actor.prepare import text_hash
+from pipelines.columns import shard_schema
+from pipelines.corpus.earlier_texts import EarlierTexts
+from pipelines.corpus.shards import DATA, ShardName, serialize_shard
+from pipelines.storage import Storage
+from support.corpora import CARRIED, a_footer, a_unit
+from support.fake_encoder import DIMENSION, SPACE, vector_of
+
+MADE_BY = {"backend": "openvino", "dtype": "bfloat16", "model": "m", "torch": "2.13.0"}
+ABC = ["text a", "text b", "text c"]
+
+
+@pytest.fixture
+def storage(tmp_path) -> Storage:
+    return Storage(str(tmp_path / "out"))
+
+
+def a_shard(
+    storage: Storage,
+    texts: Sequence[str],
+    *,
+    ordinal: int = 0,
+    space=SPACE,
+    dtype: str = "float32",
+    made_by: dict[str, str] = MADE_BY,
+) -> ShardName:
+    """Commit a shard of texts with the fake encoder's vectors."""
+    rows = len(texts)
+    vectors = np.array([vector_of(text) for text in texts], dtype).reshape(-1)
+    columns = [
+        pa.array([str(row) for row in range(rows)]),
+        pa.array([0] * rows, pa.int32()),
+        pa.array([0] * rows, pa.int64()),
+        pa.array([len(text) for text in texts], pa.int64()),
+        pa.FixedSizeListArray.from_arrays(pa.array(vectors), DIMENSION),
+        pa.array([len(text.split()) for text in texts], pa.int32()),
+        pa.array([False] * rows),
+        pa.array([text_hash(text) for text in texts], pa.binary(16)),
+    ]
+    schema = shard_schema(CARRIED, dimension=DIMENSION, embedding_dtype=dtype)
+    unit = a_unit()
+    footer = a_footer(unit, ordinal, rows=rows, documents=rows, provenance=made_by)
+    name = ShardName(unit.key, ordinal, last=True)
+    table = pa.Table.from_arrays(columns, schema=schema)
+    assert storage.create(f"{DATA}/{name}", serialize_shard(table, footer, space))
+    return name
+
+
+def earlier(storage: Storage, *names: ShardName, made_by: dict[str, str] = MADE_BY) -> EarlierTexts:
+    return EarlierTexts(storage, names, space=SPACE, provenance=made_by)
+
+
+def found_in(texts: EarlierTexts, asked: Sequence[str]) -> dict[str, list[float]]:
+    found = texts.find([text_hash(text) for text in asked])
+    assert found.positions.tolist() == sorted(found.positions.tolist())
+    assert found.vectors.dtype == np.float32
+    return {asked[at]: v.tolist() for at, v in zip(found.positions, found.vectors, strict=True)}
+
+
+def vectors_of(*texts: str) -> dict[str, list[float]]:
+    return {text: vector_of(text).tolist() for text in texts}
+
+
+def test_texts_get_their_vectors_from_whichever_shard_and_new_ones_get_none(storage):
+    names = [a_shard(storage, ABC), a_shard(storage, ["text d", "text a"], ordinal=1)]
+    texts = earlier(storage, *names)
+    assert len(texts) == 5
+    asked = ["text d", "new", "text c", "text a", "newer"]
+    assert found_in(texts, asked) == vectors_of("text d", "text c", "text a")
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shards=st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=12), min_size=1, max_size=4),
+    asked=st.lists(st.integers(0, 40), max_size=40),
+)
+def test_what_is_found_is_what_is_there(tmp_path_factory, shards, asked):
+    storage = Storage(str(tmp_path_factory.mktemp("out")))
+    names = [
+        a_shard(storage, [f"text {n}" for n in texts], ordinal=ordinal)
+        for ordinal, texts in enumerate(shards)
+    ]
+    found = earlier(storage, *names).find([text_hash(f"text {n}") for n in asked])
+    there = {n for texts in shards for n in texts}
+    assert found.positions.tolist() == [at for at, n in enumerate(asked) if n in there]
+    for at, vector in zip(found.positions.tolist(), found.vectors, strict=True):
+        np.testing.assert_array_equal(vector, vector_of(f"text {asked[at]}"))
+
+
+def test_vectors_in_half_precision_come_back_as_they_are_stored(storage):
+    found = found_in(earlier(storage, a_shard(storage, ABC, dtype="float16")), ["text b"])
+    stored = vector_of("text b").astype(np.float16)
+    assert found == {"text b": stored.astype(np.float32).tolist()}
+
+
+def test_a_shard_is_not_read_for_a_few_of_its_many_rows(storage, monkeypatch):
+    texts = earlier(storage, a_shard(storage, [f"text {n}" for n in range(129)]))
+    assert len(found_in(texts, [f"text {n}" for n in range(3)])) == 3
+    # Two rows, each asked for by two texts.
+    assert found_in(texts, ["text 0", "text 1", "text 0", "text 1"]) == {}
+
+
+@pytest.mark.parametrize(
+    "made_by",
+    [
+        {**MADE_BY, "backend": "torch"},
+        {**MADE_BY, "dtype": "float32"},
+        {**MADE_BY, "int8_graph": "1f2e"},
+    ],
+)
+def test_what_was_computed_in_another_way_is_computed_again(storage, made_by):
+    name = a_shard(storage, ABC)
+    assert len(earlier(storage, name, made_by=made_by)) == 0
+    assert found_in(earlier(storage, name, made_by={**MADE_BY, "torch": "3.0"}), ABC)
+
+
+def test_vectors_of_another_space_are_none_of_these(storage):
+    name = a_shard(storage, ABC, space=replace(SPACE, max_seq_length=7))
+    assert found_in(earlier(storage, name), ABC) == {}
+
+
+def test_without_shards_nothing_is_found(storage):
+    assert found_in(earlier(storage), ABC) == {}
+    assert found_in(earlier(storage, a_shard(storage, ABC)), []) == {}
+
+
+def test_a_shard_that_is_gone_is_passed_over_whenever_it_goes(storage, caplog):
+    names = [a_shard(storage, ABC), a_shard(storage, ["text d"], ordinal=1)]
+    texts = earlier(storage, *names)
+    storage.delete(f"{DATA}/{names[0]}")
+    assert found_in(texts, [*ABC, "text d"]) == vectors_of("text d")
+    assert found_in(earlier(storage, *names), [*ABC, "text d"]) == vectors_of("text d")
+    assert f"no vectors are taken from {storage.below(f'{DATA}/{names[0]}')}" in caplog.text
+
+
+@pytest.mark.parametrize("column", ["embedding", "text_hash"])
+def test_a_bit_that_flipped_on_the_disk_gets_into_no_other_shard(storage, tmp_path, column, caplog):
+    name = a_shard(storage, ABC)
+    file = tmp_path / "out" / DATA / str(name)
+    content = file.read_bytes()
+    value = vector_of("text b").tobytes() if column == "embedding" else text_hash("text b")
+    file.write_bytes(content.replace(value, bytes([value[0] ^ 1]) + value[1:]))
+    assert file.read_bytes() != content
+    assert found_in(earlier(storage, name), ABC) == {}
+    assert "is not readable" in caplog.text
+
+
+def test_what_is_no_number_is_computed_again(storage, monkeypatch, caplog):
+    nan = np.full(DIMENSION, np.nan, np.float32)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{__name__}.vector_of", lambda text: nan)
+        name = a_shard(storage, ABC)
+    assert found_in(earlier(storage, name), ABC) == {}
+    assert "holds vectors that are no numbers" in caplog.text
+
+
+def test_a_store_that_does_not_answer_is_no_reason_to_compute(storage, monkeypatch):
+    name = a_shard(storage, ABC)
+
+    def fails(*_: object, **__: object) -> None:
+        raise StorageError("the store is away")
+
+    monkeypatch.setattr(Storage, "open", fails)
+    with pytest.raises(StorageError, match="the store is away"):
+        earlier(storage, name)
