@@ -91,19 +91,18 @@ class Forward:
         if found is not None:
             vectors[found.positions] = found.vectors
             is_open[found.positions] = False
-        computed, copy_of = _distinct(batch, is_open)
+        computed, place_of = _distinct(batch, is_open)
         encoded, seconds = self._encode(batch, computed)
-        vectors[is_open] = encoded.vectors[copy_of[is_open]]
-        is_copy = np.ones(size, np.bool_)
-        is_copy[computed] = False
+        vectors[is_open] = encoded.vectors[place_of[is_open]]
         failed = {
-            place: encoded.failures[int(copy_of[place])]
-            for place in np.flatnonzero(is_open).tolist()
-            if copy_of[place] in encoded.failures
+            row: encoded.failures[place]
+            for row, place in enumerate(place_of.tolist())
+            if place in encoded.failures
         }
         kept = batch.without(list(failed), _rejects(batch, failed)) if failed else batch
         stays = np.isin(batch.rows, kept.rows)
-        is_copy &= stays
+        is_copy = stays.copy()
+        is_copy[computed] = False
         return Embedded(
             kept,
             vectors[stays],
@@ -118,6 +117,8 @@ class Forward:
 
         The canaries' own tokens are not among the padded ones.
         """
+        if not rows:  # without a wait for another unit's forward
+            return EncodedEach(np.zeros((0, self._encoder.space.dimension), np.float32), {}, 0), 0.0
         canaries = self._canaries.beside(len(rows))
         tokenized = batch.tokenized if len(rows) == len(batch.rows) else batch.tokenized.take(rows)
         with self._lock:
@@ -148,20 +149,20 @@ class Forward:
 def _distinct(
     batch: PreparedBatch, is_open: npt.NDArray[np.bool_]
 ) -> tuple[list[int], npt.NDArray[np.int64]]:
-    """Return the first row of each text among some rows, and for each row which of these it is.
+    """Return the first row of each text among some rows, and for each row its text's place there.
 
     Args:
         batch: m rows.
-        is_open: (m,): the rows to look at; for the others the second answer says -1.
+        is_open: (m,): the rows to look at; the place of the others is -1.
     """
-    place_of: dict[bytes, int] = {}
+    places: dict[bytes, int] = {}
     first: list[int] = []
-    copy_of = np.full(len(is_open), -1, np.int64)
+    place_of = np.full(len(is_open), -1, np.int64)
     for row in np.flatnonzero(is_open).tolist():
-        place = copy_of[row] = place_of.setdefault(batch.hashes[row], len(first))
+        place = place_of[row] = places.setdefault(batch.hashes[row], len(first))
         if place == len(first):
             first.append(row)
-    return first, copy_of
+    return first, place_of
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import pytest
 from command_line.parse import parse_settings
 from encoder.model.mirror import mirror
 from encoder.settings import EncoderSettings
+from pipelines import verify
 from pipelines.corpus.pin import pin_output
 from pipelines.driver import ledger
 from pipelines.driver.corpus_plan import plan_corpus
@@ -34,15 +35,16 @@ from support.s3_store import S3Store
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("ray_cluster")]
 
 
-def settings(inputs: Path, output: Path | str, model: Path | str) -> EmbedCorpusSettings:
-    return parse_settings(
-        EmbedCorpusSettings, arguments(inputs, output, model), prog="twofold embed", description=""
-    )
+def settings(
+    inputs: Path, output: Path | str, model: Path | str, *more: str
+) -> EmbedCorpusSettings:
+    given = [*arguments(inputs, output, model), *more]
+    return parse_settings(EmbedCorpusSettings, given, prog="twofold embed", description="")
 
 
-def run_here(inputs: Path, output: Path | str, model: Path | str) -> RunReport:
+def run_here(inputs: Path, output: Path | str, model: Path | str, *more: str) -> RunReport:
     """Run the job with this process as its driver: no start of another Python."""
-    return embed_corpus(settings(inputs, output, model))
+    return embed_corpus(settings(inputs, output, model, *more))
 
 
 def corpus_of_two_files(folder: Path) -> Corpus:
@@ -263,6 +265,45 @@ def test_changed_sources_are_embedded_again_and_unchanged_ones_are_not_touched(
     after = output.snapshot()
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert report.retired_shards == len(before) - len(kept)
+
+
+def test_of_files_that_changed_only_new_texts_are_computed_wherever_they_lie(
+    tmp_path: Path, tiny_model: Path, s3_store: S3Store
+):
+    folder, output = tmp_path / "in", OutputFolder(s3_store.fresh_prefix())
+    corpus = corpus_of_two_files(folder)
+    run_here(folder, output.uri, tiny_model)
+    before = output.vectors()
+    # Rows are put into one file; the other is written anew, sorted in another way.
+    corpus |= write_jsonl(tmp_path / "new.jsonl", prefix="new", rows=5)
+    lines = (folder / "a.jsonl").read_text().splitlines()
+    lines[7:7] = (tmp_path / "new.jsonl").read_text().splitlines()
+    (folder / "a.jsonl").write_text("\n".join(lines))
+    lines = (folder / "b.jsonl").read_text().splitlines()
+    (folder / "b.jsonl").unlink()
+    (folder / "part-0.jsonl").write_text("\n".join(reversed(lines)))
+
+    report = run_here(folder, output.uri, tiny_model, "--prune", "--prune-max", "1")
+
+    output.check(corpus)
+    assert report.retired_shards == 8
+    assert (report.rows, report.rows - report.reused_rows) == (len(corpus.texts), 4)
+    after = output.vectors()
+    for identity, vector in before.items():
+        np.testing.assert_array_equal(after[identity], vector)
+    assert verify.main(["--output", output.uri, "--sample", "100"]) == 0
+
+
+def test_nothing_is_taken_from_earlier_shards_where_that_is_not_wanted(
+    tmp_path: Path, tiny_model: Path
+):
+    folder, output = tmp_path / "in", OutputFolder(tmp_path / "out")
+    write_jsonl(folder / "a.jsonl", prefix="a", rows=10)
+    run_here(folder, output.uri, tiny_model)
+    with (folder / "a.jsonl").open("a") as file:
+        file.write("\n")
+    report = run_here(folder, output.uri, tiny_model, "--no-reuse")
+    assert (report.rows, report.reused_rows) == (9, 0)
 
 
 REFUSED = {

@@ -121,7 +121,8 @@ def test_where_all_was_found_there_is_no_forward():
     found = FoundVectors(np.array([0, 1]), np.ones((2, 4), np.float32))
     embedded = forward_of(encoder).embed(prepared(["one", "two words"]), found)
     assert embedded.vectors.tolist() == [[1.0] * 4] * 2
-    assert sum(encoder.forwards) == embedded.padded_tokens == 0
+    assert encoder.forwards == []
+    assert embedded.padded_tokens == 0
     assert (embedded.reused_rows, embedded.reused_tokens) == (2, 3)
 
 
@@ -222,7 +223,7 @@ def test_a_device_on_which_a_known_text_begins_to_raise_gives_no_vectors():
         forward.embed(prepared(["a", "b"]))
 
 
-@pytest.mark.parametrize(("rows", "count"), [(0, 0), (1, 1), (100, 1), (101, 2), (5_000, 9)])
+@pytest.mark.parametrize(("rows", "count"), [(1, 1), (100, 1), (101, 2), (5_000, 9)])
 def test_a_shard_has_a_known_text_for_every_hundred_rows(rows: int, count: int):
     encoder = FakeEncoder()
     forward, texts = forward_of(encoder), []

@@ -205,7 +205,7 @@ def test_of_a_file_that_changed_only_texts_that_it_did_not_hold_are_computed(ben
     footers = [event.footer for event in shards_of(events)]
     assert [footer.provenance.get(REUSED_ROWS) for footer in footers] == ["2", "2", "2"]
     assert [footer.provenance.get(REUSED_TOKENS) for footer in footers] == ["6", "6", "6"]
-    assert all("reuse" in event.seconds for event in shards_of(events))
+    assert sum(event.seconds.get("reuse", 0.0) for event in events[-4:]) > 0
 
 
 def test_what_a_model_of_another_precision_computed_is_computed_again(bench):
