@@ -57,6 +57,7 @@ class Embedding:
         tokenize_s: Seconds of tokenizing.
         queue_s: Seconds of waiting for the encoder.
         forward_s: Seconds of the forwards.
+        cached: Inputs whose vector was kept from an earlier request.
     """
 
     vectors: npt.NDArray[np.float32]
@@ -67,6 +68,7 @@ class Embedding:
     tokenize_s: float
     queue_s: float
     forward_s: float
+    cached: int = 0
 
     @cached_property
     def total_tokens(self) -> int:

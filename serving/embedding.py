@@ -23,7 +23,7 @@ from encoder.errors import InvalidInputError, NonFiniteVectorsError, one_line
 from encoder.isolation import encode_each
 from encoder.space import EmbeddingSpace, Role
 from encoder.tokenizer import Tokenized
-from serving.batcher import TokenBatcher
+from serving.batcher import Batched, TokenBatcher
 from serving.embed_request import Embedding, EmbedRequest, Truncate
 from serving.errors import (
     OverloadedError,
@@ -33,6 +33,7 @@ from serving.errors import (
 )
 from serving.load import LoadMeter
 from serving.settings import ServingSettings
+from serving.vector_cache import VectorCache
 from serving.warm_up import warm_up
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class EmbeddingService:
             load=self.load,
         )
         self._spaces = {encoder.space.dimension: encoder.space}
+        self._cache = VectorCache(settings.vector_cache_bytes)
         self._known_vector: npt.NDArray[np.float32] | None = None
         self._mismatch: str | None = None
 
@@ -161,19 +163,25 @@ class EmbeddingService:
     async def _embed(self, request: EmbedRequest, space: EmbeddingSpace) -> Embedding:
         tokenized, tokenize_s = await self._tokenize(request)
         self._check_tokens(request, tokenized)
-        # Counted as it comes: what times out in the queue was wanted, too.
-        self.load.offered(tokenized.total_tokens, len(tokenized))
-        batched = await self._batcher.submit(tokenized, request.role)
+        kept = self._cache.find(tokenized, request.role)
+        missing = [place for place, vector in enumerate(kept) if vector is None]
+        wanted = tokenized if len(missing) == len(kept) else tokenized.take(missing)
+        batched = await self._encode(wanted, request.role)
+        vectors = batched.vectors
+        if wanted is not tokenized:
+            computed = iter(vectors)
+            vectors = np.array([next(computed) if v is None else v for v in kept])
         self._metrics.embedded(
             request.role,
-            n_tokens=tokenized.total_tokens,
+            n_tokens=wanted.total_tokens,
+            cached=len(kept) - len(missing),
             truncated=int(tokenized.truncated.sum()),
             tokenize_s=tokenize_s,
             queue_s=batched.queue_s,
             forward_s=batched.forward_s,
         )
         return Embedding(
-            _cut(batched.vectors, space),
+            _cut(vectors, space),
             tokenized.n_tokens,
             tokenized.truncated,
             request.role,
@@ -181,7 +189,19 @@ class EmbeddingService:
             tokenize_s,
             batched.queue_s,
             batched.forward_s,
+            len(kept) - len(missing),
         )
+
+    async def _encode(self, tokenized: Tokenized, role: Role) -> Batched:
+        """Have texts encoded, and keep their vectors."""
+        if not len(tokenized):
+            return Batched(np.zeros((0, self.space.dimension), np.float32), 0.0, 0.0)
+        # Counted as it comes: what times out in the queue was wanted, too.
+        self.load.offered(tokenized.total_tokens, len(tokenized))
+        batched = await self._batcher.submit(tokenized, role)
+        if self._mismatch is None:
+            self._cache.keep(tokenized, role, batched.vectors)
+        return batched
 
     async def check(self, *, waits: bool) -> None:
         """Run a forward, before whatever waits, as the readiness and health checks do.
@@ -216,6 +236,7 @@ class EmbeddingService:
                 f"when this replica started, expected {MIN_INT8_COSINE} or more; the device or its "
                 "memory is broken, and nothing is embedded until that has passed"
             )
+            self._cache.clear()  # since when, nobody knows
             raise ServeError(self._mismatch)
 
     async def _health_vector(self) -> npt.NDArray[np.float32]:

@@ -256,6 +256,7 @@ class Gate:
                 "inputs": len(embedding.n_tokens),
                 "tokens": embedding.total_tokens,
                 "truncated": len(embedding.truncated_inputs),
+                "cached": embedding.cached,
                 "tokenize_ms": round(embedding.tokenize_s * 1e3, 2),
                 "queue_ms": round(embedding.queue_s * 1e3, 2),
                 "forward_ms": round(embedding.forward_s * 1e3, 2),

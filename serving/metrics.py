@@ -3,6 +3,7 @@
 twofold_requests_total{role,dialect,status}   answered requests, but those for health
 twofold_tokens_total{role}                    tokens encoded
 twofold_truncated_inputs_total{role}          inputs that were cut
+twofold_cached_inputs_total{role}             inputs whose vector was kept from before
 twofold_rejected_total{role,reason}           refused for load, size or time
 twofold_tokenize_seconds{role}                histograms, per request: _bucket{le}, _count, _sum
 twofold_queue_seconds{role}
@@ -83,6 +84,9 @@ class Metrics:
         self._truncated = _Sums(
             "twofold_truncated_inputs_total", "Inputs cut to max_seq_length", "role"
         )
+        self._cached = _Sums(
+            "twofold_cached_inputs_total", "Inputs whose vector was kept from before", "role"
+        )
         self._rejected = _Sums(
             "twofold_rejected_total", "Requests refused for load, size or time", "role", "reason"
         )
@@ -121,6 +125,7 @@ class Metrics:
         role: Role,
         *,
         n_tokens: int,
+        cached: int,
         truncated: int,
         tokenize_s: float,
         queue_s: float,
@@ -129,6 +134,7 @@ class Metrics:
         """Count a request's vectors."""
         self._tokens.add(n_tokens, role.value)
         self._truncated.add(truncated, role.value)
+        self._cached.add(cached, role.value)
         self._seconds["tokenize"].observe(tokenize_s, role.value)
         self._seconds["queue"].observe(queue_s, role.value)
         self._seconds["forward"].observe(forward_s, role.value)
@@ -149,6 +155,7 @@ class Metrics:
             self._requests,
             self._tokens,
             self._truncated,
+            self._cached,
             self._rejected,
             self._offered_tokens,
             self._loop_busy_s,

@@ -186,6 +186,13 @@ class ServingSettings(BaseModel):
         description="Bearer keys, one of which a request must carry (health stays open); "
         "give them in TWOFOLD_API_KEYS, flags are seen in process lists",
     )
+    vector_cache_bytes: int = Field(
+        0,
+        ge=0,
+        description="Memory of a replica for the vectors that were asked for last, by role and "
+        "tokens: who asks again waits for no forward. 0 keeps none: how long an answer takes tells "
+        "whether somebody has asked the same before",
+    )
     access_log: bool = Field(
         True,
         description="One JSON line for each request, in access_*.log beside the replica's log",

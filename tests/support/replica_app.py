@@ -91,6 +91,7 @@ class RecordedMetrics:
         self.answers: list[tuple[str, str, int]] = []
         self.rejections: list[tuple[str, str]] = []
         self.embeddings: list[tuple[Role, int, int]] = []
+        self.cached: list[int] = []
         self.serializations: list[Role] = []
 
     def answered(self, role: str, dialect: str, status: int) -> None:
@@ -99,9 +100,12 @@ class RecordedMetrics:
     def rejected(self, role: str, reason: str) -> None:
         self.rejections.append((role, reason))
 
-    def embedded(self, role: Role, *, n_tokens: int, truncated: int, **seconds: float) -> None:
+    def embedded(
+        self, role: Role, *, n_tokens: int, cached: int, truncated: int, **seconds: float
+    ) -> None:
         assert seconds.keys() == {"tokenize_s", "queue_s", "forward_s"}
         self.embeddings.append((role, n_tokens, truncated))
+        self.cached.append(cached)
 
     def serialized(self, role: Role, seconds: float) -> None:
         self.serializations.append(role)

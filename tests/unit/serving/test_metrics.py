@@ -57,9 +57,15 @@ def told(monkeypatch: pytest.MonkeyPatch, labels: dict[str, set[str]]) -> Told:
     return told
 
 
-def embed(metrics: Metrics, role: Role, n_tokens: int, truncated: int = 0) -> None:
+def embed(metrics: Metrics, role: Role, n_tokens: int, truncated: int = 0, cached: int = 0) -> None:
     metrics.embedded(
-        role, n_tokens=n_tokens, truncated=truncated, tokenize_s=0.1, queue_s=0.2, forward_s=0.3
+        role,
+        n_tokens=n_tokens,
+        cached=cached,
+        truncated=truncated,
+        tokenize_s=0.1,
+        queue_s=0.2,
+        forward_s=0.3,
     )
     metrics.serialized(role, 0.4)
     metrics.answered(role.value, "openai", 200)
@@ -101,7 +107,7 @@ def test_the_guide_lists_every_metric_with_its_labels(told: Told, labels: dict[s
 def test_counts_are_told_in_one_sum_for_each_set_of_labels(told: Told):
     metrics = Metrics()
     for n_tokens in (7, 5):
-        embed(metrics, QUERY, n_tokens, truncated=1)
+        embed(metrics, QUERY, n_tokens, truncated=1, cached=3)
     embed(metrics, DOCUMENT, 100)
     metrics.answered("-", "-", 429)
     for role in ("-", "-", "query"):
@@ -111,6 +117,7 @@ def test_counts_are_told_in_one_sum_for_each_set_of_labels(told: Told):
 
     assert told["twofold_tokens_total"] == [(12, {"role": "query"}), (100, {"role": "document"})]
     assert told["twofold_truncated_inputs_total"] == [(2, {"role": "query"})]
+    assert told["twofold_cached_inputs_total"] == [(6, {"role": "query"})]
     assert told["twofold_requests_total"] == [
         (2, {"role": "query", "dialect": "openai", "status": "200"}),
         (1, {"role": "document", "dialect": "openai", "status": "200"}),

@@ -62,6 +62,7 @@ def test_each_request_is_one_line_of_json_without_its_texts():
     assert (good["request_id"], good["method"], good["path"]) == ("one", "POST", V1)
     assert (good["status"], good["dialect"], good["role"]) == (200, "openai", "document")
     assert (good["inputs"], good["tokens"], good["truncated"]) == (2, 9, 1)
+    assert good["cached"] == 0
     assert good["space"] == WIDE.fingerprint
     assert 10_000 > good["ms"] >= good["forward_ms"] >= 0, "they are no moments on a clock"
     for stage in ("tokenize", "queue", "forward"):
