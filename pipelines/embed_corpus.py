@@ -16,7 +16,6 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 from rich.console import Console
@@ -26,9 +25,10 @@ from command_line.parse import parse_settings
 from encoder.errors import InvalidInputError, TwofoldError, one_line
 from pipelines.actor.events import Event
 from pipelines.actor.unit_job import UnitJob
+from pipelines.corpus.earlier_shards import EarlierShards
 from pipelines.corpus.index import published_index
 from pipelines.driver.corpus_plan import Plan, pin_plan, plan_again, plan_corpus
-from pipelines.driver.earlier_shards import with_earlier_shards
+from pipelines.driver.earlier_shards import earlier_shards
 from pipelines.driver.order import order_of_work
 from pipelines.driver.outcome import Outcome
 from pipelines.driver.pool import Pool
@@ -71,8 +71,6 @@ def embed_corpus(settings: EmbedCorpusSettings) -> RunReport:
     # Before the output is pinned: what is refused here may come again with other settings.
     pool = _start_ray(settings, storage, plan) if plan.todo else None
     plan = pin_plan(plan, storage)
-    if settings.reuse:
-        plan = _with_earlier_shards(plan, storage)
     _logger.info("embedding space %s", plan.pin.space.summary())
     report = RunReport(
         run_id=run_id,
@@ -83,7 +81,7 @@ def embed_corpus(settings: EmbedCorpusSettings) -> RunReport:
     )
     problems: list[CorpusError] = []
     try:
-        outcome = _embed_units(settings, plan, report, pool) if pool else Outcome({})
+        outcome = _embed_units(settings, storage, plan, report, pool) if pool else Outcome({})
         units = _units_after(plan, outcome)
         report.failures = outcome.failures
         report.sources_replanned = len(outcome.replanned)
@@ -112,14 +110,6 @@ def embed_corpus(settings: EmbedCorpusSettings) -> RunReport:
         raise type(problems[0])("; and ".join(report.problems))
     _write_account(storage, report)
     return report
-
-
-def _with_earlier_shards(plan: Plan, storage: Storage) -> Plan:
-    """Return the plan with what its units may find of their texts in the corpus as it is."""
-    published = published_index(storage) if plan.todo else None
-    if published is None:
-        return plan
-    return replace(plan, units=with_earlier_shards(plan.units, plan.todo, published.shards))
 
 
 def _units_after(plan: Plan, outcome: Outcome) -> dict[str, WorkUnit]:
@@ -168,6 +158,7 @@ def _start_ray(settings: EmbedCorpusSettings, storage: Storage, plan: Plan) -> P
 
 def _embed_units(
     settings: EmbedCorpusSettings,
+    storage: Storage,
     plan: Plan,
     report: RunReport,
     pool: Pool,
@@ -189,6 +180,7 @@ def _embed_units(
         on_invalid=settings.on_invalid,
         batch_timeout_s=settings.batch_timeout_s,
         run_id=report.run_id,
+        earlier=_earlier_shards(plan, storage) if settings.reuse else EarlierShards(),
     )
     begun = pool.max_actors * pool.units_in_flight
     units = {key: plan.units[key] for key in order_of_work(plan.todo, report.run_id, begun)}
@@ -211,6 +203,13 @@ def _embed_units(
             on_event=on_event,
             has_shards=plan.has_shards,
         )
+
+
+def _earlier_shards(plan: Plan, storage: Storage) -> EarlierShards:
+    published = published_index(storage)
+    if published is None:
+        return EarlierShards()
+    return earlier_shards(plan.units.values(), plan.todo.values(), published.shards)
 
 
 def _failed(failures: Mapping[str, str], units: int) -> str:

@@ -161,9 +161,9 @@ class UnitEmbedder:
         self, unit: WorkUnit, loaded: _Loaded, batch: PreparedBatch, clock: StageClock
     ) -> Embedded:
         found = None
-        if unit.earlier:
+        if earlier := self._job.earlier.of(unit):
             start = time.perf_counter()
-            found = loaded.earlier_texts(unit.earlier).find(batch.hashes)
+            found = loaded.earlier_texts(earlier).find(batch.hashes)
             clock.add("reuse", time.perf_counter() - start)
         embedded = loaded.forward.embed(batch, found)
         clock.add("encode", embedded.seconds)
@@ -218,14 +218,16 @@ class UnitEmbedder:
                     encoder,
                     Forward(encoder, job.role, canaries, batch_timeout_s=job.batch_timeout_s),
                     ShardWriter(job, encoder.provenance),
-                    lru_cache(_EARLIER_KEPT)(partial(self._earlier_texts, encoder.provenance)),
+                    lru_cache(_EARLIER_KEPT)(
+                        partial(
+                            EarlierTexts,
+                            self._storage,
+                            space=job.pin.space,
+                            provenance=encoder.provenance,
+                        )
+                    ),
                 )
             return self._loaded
-
-    def _earlier_texts(self, provenance: Mapping[str, str], names: tuple[str, ...]) -> EarlierTexts:
-        shards = [name for name in map(ShardName.parse, names) if name is not None]
-        space = self._job.pin.space
-        return EarlierTexts(self._storage, shards, space=space, provenance=provenance)
 
     def _open_encoder(self) -> tuple[Encoder, ProbeVectors]:
         """Load the model, which must be the driver's and compute what the corpus' first one did.
@@ -253,7 +255,7 @@ class _Loaded:
     encoder: Encoder
     forward: Forward
     writer: ShardWriter
-    earlier_texts: Callable[[tuple[str, ...]], EarlierTexts]
+    earlier_texts: Callable[[tuple[ShardName, ...]], EarlierTexts]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from encoder.settings import EncoderSettings
 from encoder.space import Role
 from pipelines.actor.prepare import LongTexts
+from pipelines.corpus.earlier_shards import EarlierShards
 from pipelines.corpus.pin import Pin
 from pipelines.settings import OnInvalid, OnLong
 
@@ -54,6 +55,7 @@ class UnitJob:
         on_invalid: How far invalid input is tolerated.
         batch_timeout_s: Deadline of a batch's forward, in seconds.
         run_id: Names this run in the footers.
+        earlier: Shards that may hold texts of its units already.
         version: Of the driver's twofold, as messages say it.
         code: Of the driver's twofold; that of its workers must be the same.
     """
@@ -64,6 +66,7 @@ class UnitJob:
     on_invalid: OnInvalid | None
     batch_timeout_s: float
     run_id: str
+    earlier: EarlierShards = field(default_factory=EarlierShards)
     version: str = field(default_factory=twofold_version)
     code: str = field(default_factory=code_digest)
 

@@ -77,8 +77,6 @@ class WorkUnit:
             files), else None.
         size_bytes: Stored bytes of the range, for progress and the order of work.
         reason: Why the file is unreadable (UNREADABLE only).
-        earlier: Names of shards that may hold vectors of its texts, of an earlier version of the
-            file; no part of what the unit is.
     """
 
     source: Source
@@ -89,7 +87,6 @@ class WorkUnit:
     first_row: int | None
     size_bytes: int
     reason: str = ""
-    earlier: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

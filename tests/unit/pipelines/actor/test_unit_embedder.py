@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,6 +26,7 @@ from pipelines.actor.events import BeginEvent, Ending, Event, ShardEvent, UnitEv
 from pipelines.actor.prepare import text_hash
 from pipelines.actor.unit_embedder import UnitEmbedder
 from pipelines.actor.unit_job import UnitJob, code_digest, twofold_version
+from pipelines.corpus.earlier_shards import EarlierShard, EarlierShards
 from pipelines.corpus.earlier_texts import EarlierTexts
 from pipelines.corpus.shards import (
     DATA,
@@ -69,6 +70,12 @@ class Bench:
 
     def embed(self, job: UnitJob | None = None) -> list[Event]:
         return list(self.embedder(job).events(self.unit))
+
+    def job_after(self, names: Sequence[ShardName]) -> UnitJob:
+        """Return a job whose source was embedded into these shards before it changed."""
+        shards = [EarlierShard(name, 3, "bytes", 0) for name in names]
+        earlier = EarlierShards({self.unit.source.uri: shards})
+        return replace(a_job(self.folder / "out"), earlier=earlier)
 
     def names(self) -> list[ShardName]:
         return sorted(filter(None, map(ShardName.parse, self.storage.sizes(DATA))))
@@ -186,12 +193,12 @@ def test_just_the_missing_shards_are_embedded_again_and_are_the_same(bench, miss
 
 def test_of_a_file_that_changed_only_texts_that_it_did_not_hold_are_computed(bench):
     bench.embed()
-    old = tuple(map(str, bench.names()))
+    job = bench.job_after(bench.names())
     texts = ["a new one", *TEXTS[:2], "text number 2 as it is now", *reversed(TEXTS[3:])]
     jsonl(bench.source, texts)
     bench.encoders.append(encoder := FakeEncoder())
 
-    events = list(bench.embedder().events(replace(bench.unit, earlier=old)))
+    events = bench.embed(job)
 
     assert ending(events) is Ending.DONE
     tables = [bench.table(event.name) for event in shards_of(events)]
@@ -213,8 +220,7 @@ def test_what_a_model_of_another_precision_computed_is_computed_again(bench):
     jsonl(bench.source, [*TEXTS, "another"])
     bench.encoders.append(encoder := FakeEncoder())
     encoder.provenance["dtype"] = "bfloat16"
-    unit = replace(bench.unit, earlier=tuple(map(str, bench.names())))
-    events = list(bench.embedder().events(unit))
+    events = bench.embed(bench.job_after(bench.names()))
     assert sum(encoder.forwards) == 8
     assert all(REUSED_ROWS not in event.footer.provenance for event in shards_of(events))
 
@@ -230,8 +236,7 @@ def test_earlier_shards_are_read_once_for_all_of_a_unit(bench, monkeypatch):
             super().__init__(*arguments, **more)
 
     monkeypatch.setattr(unit_embedder, "EarlierTexts", Counted)
-    unit = replace(bench.unit, earlier=tuple(map(str, bench.names())))
-    assert len(shards_of(list(bench.embedder().events(unit)))) == 3
+    assert len(shards_of(bench.embed(bench.job_after(bench.names())))) == 3
     assert len(made) == 1
 
 
