@@ -7,9 +7,12 @@ nothing else, so it is copied from the shards of an earlier version instead of b
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +35,11 @@ _READ_AHEAD_BYTES = 64 * 1024
 """A shard's hashes are a hundredth of it; see `ids`."""
 _WORDS = TEXT_HASH_BYTES // 8
 _ROWS_AT_ONCE = 1024
-_LEAST_SHARE = 64
-"""A shard is read for a 64th of its rows or more: that is 160 forwards of one text spared for 15 MB
-(384 dimensions, 10,000 rows). For a single one a CPU computes faster than a store answers."""
+_LEAST_SHARE = 16
+"""A shard is read for a 16th of its rows or more: 15 MB (384 dimensions, 10,000 rows) for 625.
+For a few texts a CPU computes faster than a store answers, and a GPU for many."""
+_KEPT_BYTES = 2**28
+"""Of vectors that were read: 17 such shards, as many as one is likely to need of a 16th each."""
 _COMPUTED_BY = ("backend", "dtype", "int8_graph")
 """What two encoders of a space may differ in so that a shard would hold what its footer denies."""
 
@@ -67,7 +72,7 @@ class EarlierTexts:
 
         Args:
             storage: The output folder.
-            names: Its shards.
+            names: Its shards, the likelier ones first.
             space: Of the vectors that are wanted.
             provenance: Of the encoder that would compute them. Shards of another backend or
                 precision have no texts.
@@ -83,11 +88,14 @@ class EarlierTexts:
             hashes = list(pool.map(self._hashes, self._names))
         self._rows_of = [len(part) for part in hashes]
         keys = np.concatenate([np.zeros((0, _WORDS), np.uint64), *hashes])
-        order = np.argsort(keys[:, 0])
+        # Stable: of a text that several shards hold the first one's vector is found.
+        order = np.argsort(keys[:, 0], kind="stable")
         self._keys = keys[order]
         self._shards = np.repeat(np.arange(len(hashes), dtype=np.int32), self._rows_of)[order]
         rows = [np.arange(count, dtype=np.int32) for count in self._rows_of]
         self._rows = np.concatenate([np.zeros(0, np.int32), *rows])[order]
+        self._reading = threading.Lock()
+        self._kept: OrderedDict[int, npt.NDArray[np.floating[Any]] | None] = OrderedDict()
 
     def __len__(self) -> int:
         """How many texts there are."""
@@ -109,13 +117,12 @@ class EarlierTexts:
         vectors = [np.zeros((0, self._space.dimension), np.float32)]
         for shard in np.unique(shards).tolist():
             here = shards == shard
-            wanted, back = np.unique(rows[here], return_inverse=True)
-            if len(wanted) * _LEAST_SHARE < self._rows_of[shard]:
+            if len(np.unique(rows[here])) * _LEAST_SHARE < self._rows_of[shard]:
                 continue
-            found = self._vectors(self._names[shard], wanted)
+            found = self._vectors(shard)
             if found is not None:
                 positions.append(there[here])
-                vectors.append(found[back])
+                vectors.append(found[rows[here]].astype(np.float32))
         together = np.concatenate(positions)
         order = np.argsort(together)
         return FoundVectors(together[order], np.concatenate(vectors)[order])
@@ -147,34 +154,34 @@ class EarlierTexts:
             _passed_over(where, error)
             return _words([])
 
-    def _vectors(
-        self, name: ShardName, rows: npt.NDArray[np.int32]
-    ) -> npt.NDArray[np.float32] | None:
-        """Return the vectors of rows of a shard, ascending; None if it cannot be read."""
-        try:
-            found = np.concatenate(list(self._read_vectors(name, rows)))
-        except CorpusError as error:
-            _passed_over(self._storage.below(f"{DATA}/{name}"), error)
-            return None
-        return found
+    def _vectors(self, shard: int) -> npt.NDArray[np.floating[Any]] | None:
+        """Return all vectors of a shard, (rows, D); None if it cannot be read."""
+        with self._reading:
+            if shard not in self._kept:
+                self._kept[shard] = self._read_vectors(self._names[shard])
+            self._kept.move_to_end(shard)
+            while sum(0 if v is None else v.nbytes for v in self._kept.values()) > _KEPT_BYTES:
+                oldest, vectors = self._kept.popitem(last=False)
+                if oldest == shard:
+                    return vectors
+            return self._kept[shard]
 
-    def _read_vectors(
-        self, name: ShardName, rows: npt.NDArray[np.int32]
-    ) -> Iterator[npt.NDArray[np.float32]]:
-        start = 0
-        with ShardFile(self._storage, name, verify_checksums=True) as shard:
-            for batch in shard.batches([EMBEDDING], batch_rows=_ROWS_AT_ONCE):
-                with damage_explained(shard.where):
-                    values = pc.list_flatten(batch.column(0)).to_numpy()
-                    vectors = values.reshape(batch.num_rows, self._space.dimension)
-                low, high = np.searchsorted(rows, [start, start + batch.num_rows])
-                chosen = vectors[rows[low:high] - start].astype(np.float32)
-                if not np.isfinite(chosen).all():
-                    raise CorpusError(f"{shard.where} holds vectors that are no numbers")
-                yield chosen
-                start += batch.num_rows
-                if not len(rows) or start > rows[-1]:
-                    return
+    def _read_vectors(self, name: ShardName) -> npt.NDArray[np.floating[Any]] | None:
+        where = self._storage.below(f"{DATA}/{name}")
+        try:
+            with (
+                damage_explained(where),
+                ShardFile(self._storage, name, verify_checksums=True) as file,
+            ):
+                batches = file.batches([EMBEDDING], batch_rows=_ROWS_AT_ONCE)
+                values = [pc.list_flatten(batch.column(0)).to_numpy() for batch in batches]
+                vectors = np.concatenate(values).reshape(-1, self._space.dimension)
+            if not np.isfinite(vectors).all():
+                raise CorpusError(f"{where} holds vectors that are no numbers")
+        except (CorpusError, FileNotFoundError) as error:
+            _passed_over(where, error)
+            return None
+        return vectors
 
 
 def _words(hashes: Sequence[bytes]) -> npt.NDArray[np.uint64]:

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from encoder.errors import StorageError
 from pipelines.actor.prepare import text_hash
 from pipelines.columns import shard_schema
+from pipelines.corpus import earlier_texts
 from pipelines.corpus.earlier_texts import EarlierTexts
+from pipelines.corpus.shard_file import ShardFile
 from pipelines.corpus.shards import DATA, ShardName, serialize_shard
 from pipelines.storage import Storage
 from support.corpora import CARRIED, a_footer, a_unit
@@ -107,11 +109,28 @@ def test_vectors_in_half_precision_come_back_as_they_are_stored(storage):
     assert found == {"text b": stored.astype(np.float32).tolist()}
 
 
-def test_a_shard_is_not_read_for_a_few_of_its_many_rows(storage, monkeypatch):
-    texts = earlier(storage, a_shard(storage, [f"text {n}" for n in range(129)]))
-    assert len(found_in(texts, [f"text {n}" for n in range(3)])) == 3
+def test_a_shard_is_not_read_for_a_few_of_its_many_rows(storage):
+    texts = earlier(storage, a_shard(storage, [f"text {n}" for n in range(33)]))
     # Two rows, each asked for by two texts.
     assert found_in(texts, ["text 0", "text 1", "text 0", "text 1"]) == {}
+    assert len(found_in(texts, [f"text {n}" for n in range(3)])) == 3
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_what_was_read_is_kept_as_far_as_there_is_memory(storage, monkeypatch, kept):
+    names = [a_shard(storage, ABC), a_shard(storage, ["text d"] * 3, ordinal=1)]
+    texts, read = earlier(storage, *names), []
+
+    class Watched(ShardFile):
+        def __init__(self, storage: Storage, name: ShardName, **more: object) -> None:
+            read.append(names.index(name))
+            super().__init__(storage, name, **more)
+
+    monkeypatch.setattr(earlier_texts, "ShardFile", Watched)
+    monkeypatch.setattr(earlier_texts, "_KEPT_BYTES", kept * 3 * 4 * DIMENSION)
+    for asked in ("text a", "text b", "text d", "text d", "text c"):
+        assert found_in(texts, [asked]) == vectors_of(asked)
+    assert read == {0: [0, 0, 1, 1, 0], 1: [0, 1, 0], 2: [0, 1]}[kept]
 
 
 @pytest.mark.parametrize(
