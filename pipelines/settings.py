@@ -209,7 +209,8 @@ class EmbedCorpusSettings(CorpusSettings, JobSettings):
     )
     reuse: bool = Field(
         True,
-        description="Of a file that changed, copy the vectors of the texts that did not from its "
-        "earlier version, where the same backend and precision computed them",
+        description="Of a file that changed, or took the place of one in its folder, copy the "
+        "vectors of texts that are in the corpus, where the same backend and precision computed "
+        "them",
     )
     dry_run: bool = Field(False, description="Print the plan and do nothing")

@@ -86,13 +86,16 @@ class Forward:
                 before, so no row is to blame.
         """
         size = len(batch.rows)
-        vectors = np.zeros((size, self._encoder.space.dimension), np.float32)
         is_open = np.ones(size, np.bool_)
         if found is not None:
-            vectors[found.positions] = found.vectors
             is_open[found.positions] = False
         computed, place_of = _distinct(batch, is_open)
         encoded, seconds = self._encode(batch, computed)
+        if len(computed) == size and not encoded.failures:  # as most shards are
+            return Embedded(batch, encoded.vectors, encoded.padded_tokens, seconds)
+        vectors = np.zeros((size, self._encoder.space.dimension), np.float32)
+        if found is not None:
+            vectors[found.positions] = found.vectors
         vectors[is_open] = encoded.vectors[place_of[is_open]]
         failed = {
             row: encoded.failures[place]
@@ -105,7 +108,7 @@ class Forward:
         is_copy[computed] = False
         return Embedded(
             kept,
-            vectors[stays],
+            vectors if kept is batch else vectors[stays],
             encoded.padded_tokens,
             seconds,
             reused_rows=int(is_copy.sum()),

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 
@@ -30,7 +30,8 @@ from pipelines.actor.prepare import PreparedBatch, prepare
 from pipelines.actor.shard_stream import bad_row_error, check_version, cut_into_shards, documents_of
 from pipelines.actor.shard_writer import ShardWriter
 from pipelines.actor.unit_job import UnitJob, code_digest, twofold_version
-from pipelines.corpus.earlier_texts import EarlierTexts
+from pipelines.corpus.earlier_shards import EarlierShards
+from pipelines.corpus.earlier_texts import EarlierTexts, EarlierVectors, FoundVectors
 from pipelines.corpus.probe_vectors import agree_on_probe_vectors
 from pipelines.corpus.shards import DATA, ShardName, UnitShards, group_by_unit, read_footer
 from pipelines.errors import SourceChangedError, StorageError
@@ -45,8 +46,6 @@ _LOG = logging.getLogger(__name__)
 _LOAD_AGAIN_AFTER_S = 30.0
 _READ_AHEAD_BATCHES = 8
 """Batches of at most 1,024 rows and 8 MB of text; a shard of the default size is ten of them."""
-_EARLIER_KEPT = 2
-"""Sets of earlier texts: the units of a folder that was written anew share one."""
 _MESSAGE_CHARACTERS = 2000
 """Errors may quote what a file says of itself; messages travel through Ray into the report."""
 
@@ -131,6 +130,7 @@ class UnitEmbedder:
         """Embed a unit from a shard on, until its end or until somebody is found to be ahead."""
         layout = self._job.pin.layout
         ordinal = todo.ordinal
+        earlier = _EarlierOfUnit(self._job.earlier, todo.unit, loaded.earlier)
         with ReadAhead(
             partial(self._prepared, todo, loaded.encoder, clock), items=_READ_AHEAD_BATCHES
         ) as ahead:
@@ -142,7 +142,9 @@ class UnitEmbedder:
             ):
                 if ordinal in self._committed(todo.unit, ordinal).names:
                     return
-                embedded = self._forward(todo.unit, loaded, batch, clock)
+                found = earlier.find(batch, clock)
+                embedded = self._forward(todo.unit, loaded, batch, found)
+                clock.add("encode", embedded.seconds)
                 for event in writes.collect():
                     yield event
                     if event.duplicate:
@@ -158,15 +160,9 @@ class UnitEmbedder:
                 ordinal += 1
 
     def _forward(
-        self, unit: WorkUnit, loaded: _Loaded, batch: PreparedBatch, clock: StageClock
+        self, unit: WorkUnit, loaded: _Loaded, batch: PreparedBatch, found: FoundVectors | None
     ) -> Embedded:
-        found = None
-        if earlier := self._job.earlier.of(unit):
-            start = time.perf_counter()
-            found = loaded.earlier_texts(earlier).find(batch.hashes)
-            clock.add("reuse", time.perf_counter() - start)
         embedded = loaded.forward.embed(batch, found)
-        clock.add("encode", embedded.seconds)
         if self._job.on_invalid is OnInvalid.FAIL:
             for reject in embedded.batch.rejects:
                 if reject.stage == "encode":
@@ -218,13 +214,8 @@ class UnitEmbedder:
                     encoder,
                     Forward(encoder, job.role, canaries, batch_timeout_s=job.batch_timeout_s),
                     ShardWriter(job, encoder.provenance),
-                    lru_cache(_EARLIER_KEPT)(
-                        partial(
-                            EarlierTexts,
-                            self._storage,
-                            space=job.pin.space,
-                            provenance=encoder.provenance,
-                        )
+                    EarlierVectors(
+                        self._storage, space=job.pin.space, provenance=encoder.provenance
                     ),
                 )
             return self._loaded
@@ -255,7 +246,7 @@ class _Loaded:
     encoder: Encoder
     forward: Forward
     writer: ShardWriter
-    earlier_texts: Callable[[tuple[ShardName, ...]], EarlierTexts]
+    earlier: EarlierVectors
 
 
 @dataclass(frozen=True)
@@ -265,6 +256,27 @@ class _Remainder:
     unit: WorkUnit
     ordinal: int
     row: int
+
+
+class _EarlierOfUnit:
+    """What the corpus may hold of a unit's texts already; looks further on as the unit goes on."""
+
+    def __init__(self, shards: EarlierShards, unit: WorkUnit, vectors: EarlierVectors) -> None:
+        self._shards = shards
+        self._unit = unit
+        self._vectors = vectors
+        self._texts: EarlierTexts | None = None
+
+    def find(self, batch: PreparedBatch, clock: StageClock) -> FoundVectors | None:
+        names = self._shards.of(self._unit, batch.row_start)
+        if not names:
+            return None
+        start = time.perf_counter()
+        if self._texts is None or self._texts.names != names:
+            self._texts = EarlierTexts(names, self._vectors)
+        found = self._texts.find(batch.hashes)
+        clock.add("reuse", time.perf_counter() - start)
+        return found
 
 
 class _WriteBehind:

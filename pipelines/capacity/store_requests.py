@@ -53,8 +53,8 @@ def store_requests(
         # before ids are checked and after.
         put=shards + 7,
         # Each shard's footer and ids are read once at the end; the probe, the pin and the index are
-        # read back. _probe_vectors.json and the index are looked for before they are there.
-        get=parquet_files + blocks + 2 * shards + 5,
+        # read back. _probe_vectors.json is looked for before it is there, the index twice.
+        get=parquet_files + blocks + 2 * shards + 6,
         # A unit: its version, and opening it. A shard: the version again, footer and ids opened.
         head=parquet_files + 2 * units + 3 * shards + 3,
         # A unit lists its shards at its beginning and end, and before each shard's forward. The

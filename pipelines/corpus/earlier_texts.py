@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from encoder.errors import NewerFormatError
 from encoder.space import EmbeddingSpace
 from pipelines.columns import EMBEDDING, TEXT_HASH, TEXT_HASH_BYTES
 from pipelines.corpus.shard_file import ShardFile, damage_explained
@@ -26,7 +28,7 @@ from pipelines.corpus.shards import DATA, ShardName, footer_of
 from pipelines.errors import CorpusError
 from pipelines.storage import Storage
 
-__all__ = ["EarlierTexts", "FoundVectors"]
+__all__ = ["EarlierTexts", "EarlierVectors", "FoundVectors"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,10 +40,89 @@ _ROWS_AT_ONCE = 1024
 _LEAST_SHARE = 16
 """A shard is read for a 16th of its rows or more: 15 MB (384 dimensions, 10,000 rows) for 625.
 For a few texts a CPU computes faster than a store answers, and a GPU for many."""
-_KEPT_BYTES = 2**28
-"""Of vectors that were read: 17 such shards, as many as one is likely to need of a 16th each."""
+_KEPT_VECTORS_BYTES = 2**28
+"""17 such shards, as many as one is likely to need of a 16th each."""
+_KEPT_HASHES_BYTES = 2**26
 _COMPUTED_BY = ("backend", "dtype", "int8_graph")
 """What two encoders of a space may differ in so that a shard would hold what its footer denies."""
+
+_UNREADABLE = (CorpusError, NewerFormatError, FileNotFoundError)
+"""Reasons to compute what a shard holds; a store that does not answer is none."""
+
+_Hashes = npt.NDArray[np.uint64]
+_Vectors = npt.NDArray[np.floating[Any]]
+_Arrays = TypeVar("_Arrays", bound=tuple[npt.NDArray[Any], ...])
+
+
+class EarlierVectors:
+    """Hashes and vectors of a corpus' shards; keeps what it read last. For any thread.
+
+    Args:
+        storage: The output folder.
+        space: Of the vectors that are wanted.
+        provenance: Of the encoder that would compute them: what another backend or precision
+            computed is not wanted.
+    """
+
+    def __init__(
+        self, storage: Storage, *, space: EmbeddingSpace, provenance: Mapping[str, str]
+    ) -> None:
+        self._storage = storage
+        self.space = space
+        self._computed_by = _computed_by(provenance)
+        self._hashes: _Kept[tuple[_Hashes]] = _Kept(_KEPT_HASHES_BYTES)
+        self._vectors: _Kept[tuple[_Hashes, _Vectors]] = _Kept(_KEPT_VECTORS_BYTES)
+
+    def hashes(self, name: ShardName) -> _Hashes:
+        """Return the hashes of a shard's texts, (rows, 2); none if its vectors cannot be used.
+
+        Raises:
+            StorageError: The store did not answer.
+        """
+        (hashes,) = self._hashes.get(name, self._read_hashes)
+        return hashes
+
+    def of(self, name: ShardName) -> tuple[_Hashes, _Vectors]:
+        """Return the hashes of a shard's texts, (rows, 2), and their vectors, (rows, D).
+
+        Raises:
+            StorageError: The store did not answer.
+        """
+        return self._vectors.get(name, self._read_vectors)
+
+    def _read_hashes(self, name: ShardName) -> tuple[_Hashes]:
+        relative = f"{DATA}/{name}"
+        where = self._storage.below(relative)
+        try:
+            with (
+                damage_explained(where),
+                self._storage.open(relative, read_ahead_bytes=_READ_AHEAD_BYTES) as stream,
+            ):
+                file = pq.ParquetFile(stream, page_checksum_verification=True)
+                footer, space = footer_of(file.schema_arrow, where)
+                is_alike = _computed_by(footer.provenance) == self._computed_by
+                if is_alike and space == self.space:
+                    return (_hashes_in(file.read([TEXT_HASH])),)
+        except _UNREADABLE as error:
+            _passed_over(where, error)
+        return (_words([]),)
+
+    def _read_vectors(self, name: ShardName) -> tuple[_Hashes, _Vectors]:
+        where = self._storage.below(f"{DATA}/{name}")
+        dimension = self.space.dimension
+        try:
+            with damage_explained(where):
+                with ShardFile(self._storage, name, verify_checksums=True) as file:
+                    batches = list(file.batches([TEXT_HASH, EMBEDDING], batch_rows=_ROWS_AT_ONCE))
+                table = pa.Table.from_batches(batches)
+                vectors = pc.list_flatten(table[EMBEDDING]).to_numpy().reshape(-1, dimension)
+                hashes = _hashes_in(table)
+            if len(hashes) != len(vectors) or not np.isfinite(vectors).all():
+                raise CorpusError(f"{where} holds rows whose vectors are none, or no numbers")
+        except _UNREADABLE as error:
+            _passed_over(where, error)
+            return _words([]), np.zeros((0, dimension), np.float32)
+        return hashes, vectors
 
 
 @dataclass(frozen=True)
@@ -58,44 +139,29 @@ class FoundVectors:
 
 
 class EarlierTexts:
-    """The texts of some shards, by their hashes; 24 bytes of memory each. For any thread."""
+    """The texts of some shards, by their hashes; 24 bytes of memory each. For any thread.
 
-    def __init__(
-        self,
-        storage: Storage,
-        names: Sequence[ShardName],
-        *,
-        space: EmbeddingSpace,
-        provenance: Mapping[str, str],
-    ) -> None:
-        """Read the hashes of shards. One that is damaged or gone has no texts; a warning says so.
+    Args:
+        names: The shards. Of those that are damaged or gone there are no texts; a warning says so.
+        vectors: Reads them.
 
-        Args:
-            storage: The output folder.
-            names: Its shards, the likelier ones first.
-            space: Of the vectors that are wanted.
-            provenance: Of the encoder that would compute them. Shards of another backend or
-                precision have no texts.
+    Raises:
+        StorageError: The store did not answer.
+    """
 
-        Raises:
-            StorageError: The store did not answer.
-        """
-        self._storage = storage
-        self._space = space
-        self._computed_by = _computed_by(provenance)
-        self._names = list(names)
+    def __init__(self, names: Sequence[ShardName], vectors: EarlierVectors) -> None:
+        self.names = names
+        self._vectors = vectors
         with ThreadPoolExecutor(_READ_THREADS) as pool:
-            hashes = list(pool.map(self._hashes, self._names))
+            hashes = list(pool.map(vectors.hashes, names))
         self._rows_of = [len(part) for part in hashes]
-        keys = np.concatenate([np.zeros((0, _WORDS), np.uint64), *hashes])
+        keys = np.concatenate([_words([]), *hashes])
         # Stable: of a text that several shards hold the first one's vector is found.
         order = np.argsort(keys[:, 0], kind="stable")
         self._keys = keys[order]
         self._shards = np.repeat(np.arange(len(hashes), dtype=np.int32), self._rows_of)[order]
         rows = [np.arange(count, dtype=np.int32) for count in self._rows_of]
         self._rows = np.concatenate([np.zeros(0, np.int32), *rows])[order]
-        self._reading = threading.Lock()
-        self._kept: OrderedDict[int, npt.NDArray[np.floating[Any]] | None] = OrderedDict()
 
     def __len__(self) -> int:
         """How many texts there are."""
@@ -110,25 +176,28 @@ class EarlierTexts:
         Raises:
             StorageError: The store did not answer.
         """
-        places = self._places(hashes)  # (N,): in the sorted keys, -1 for a text that is not there
+        wanted = _words(hashes)
+        places = self._places(wanted)  # (N,): in the sorted keys, -1 for a text that is not there
         there = np.flatnonzero(places >= 0)
         shards, rows = self._shards[places[there]], self._rows[places[there]]
         positions: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
-        vectors = [np.zeros((0, self._space.dimension), np.float32)]
+        vectors = [np.zeros((0, self._vectors.space.dimension), np.float32)]
         for shard in np.unique(shards).tolist():
             here = shards == shard
             if len(np.unique(rows[here])) * _LEAST_SHARE < self._rows_of[shard]:
                 continue
-            found = self._vectors(shard)
-            if found is not None:
-                positions.append(there[here])
-                vectors.append(found[rows[here]].astype(np.float32))
+            held, found = self._vectors.of(self.names[shard])
+            if len(held) != self._rows_of[shard]:
+                continue  # damaged, gone, or another one by now
+            at, chosen = there[here], rows[here]
+            is_it = (held[chosen] == wanted[at]).all(axis=1)
+            positions.append(at[is_it])
+            vectors.append(found[chosen[is_it]].astype(np.float32))
         together = np.concatenate(positions)
         order = np.argsort(together)
         return FoundVectors(together[order], np.concatenate(vectors)[order])
 
-    def _places(self, hashes: Sequence[bytes]) -> npt.NDArray[np.int64]:
-        wanted = _words(hashes)
+    def _places(self, wanted: _Hashes) -> npt.NDArray[np.int64]:
         if not len(self._keys):
             return np.full(len(wanted), -1)
         places = np.searchsorted(self._keys[:, 0], wanted[:, 0])
@@ -136,56 +205,54 @@ class EarlierTexts:
         # Of two texts that share the first half of their hash (2^-64) one is computed.
         return np.where((self._keys[places] == wanted).all(axis=1), places, -1)
 
-    def _hashes(self, name: ShardName) -> npt.NDArray[np.uint64]:
-        """Return the hashes of a shard's texts, (rows, 2); none if its vectors cannot be used."""
-        relative = f"{DATA}/{name}"
-        where = self._storage.below(relative)
-        try:
-            with (
-                damage_explained(where),
-                self._storage.open(relative, read_ahead_bytes=_READ_AHEAD_BYTES) as stream,
-            ):
-                file = pq.ParquetFile(stream, page_checksum_verification=True)
-                footer, space = footer_of(file.schema_arrow, where)
-                if space != self._space or _computed_by(footer.provenance) != self._computed_by:
-                    return _words([])
-                return _words(file.read([TEXT_HASH]).column(TEXT_HASH).to_pylist())
-        except (CorpusError, FileNotFoundError) as error:
-            _passed_over(where, error)
-            return _words([])
 
-    def _vectors(self, shard: int) -> npt.NDArray[np.floating[Any]] | None:
-        """Return all vectors of a shard, (rows, D); None if it cannot be read."""
-        with self._reading:
-            if shard not in self._kept:
-                self._kept[shard] = self._read_vectors(self._names[shard])
-            self._kept.move_to_end(shard)
-            while sum(0 if v is None else v.nbytes for v in self._kept.values()) > _KEPT_BYTES:
-                oldest, vectors = self._kept.popitem(last=False)
-                if oldest == shard:
-                    return vectors
-            return self._kept[shard]
+class _Kept(Generic[_Arrays]):
+    """What was read of shards, as far as there is memory; the last ones.
 
-    def _read_vectors(self, name: ShardName) -> npt.NDArray[np.floating[Any]] | None:
-        where = self._storage.below(f"{DATA}/{name}")
-        try:
-            with (
-                damage_explained(where),
-                ShardFile(self._storage, name, verify_checksums=True) as file,
-            ):
-                batches = file.batches([EMBEDDING], batch_rows=_ROWS_AT_ONCE)
-                values = [pc.list_flatten(batch.column(0)).to_numpy() for batch in batches]
-                vectors = np.concatenate(values).reshape(-1, self._space.dimension)
-            if not np.isfinite(vectors).all():
-                raise CorpusError(f"{where} holds vectors that are no numbers")
-        except (CorpusError, FileNotFoundError) as error:
-            _passed_over(where, error)
-            return None
-        return vectors
+    Args:
+        max_bytes: Of arrays.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._arrays: OrderedDict[ShardName, _Arrays] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, name: ShardName, read: Callable[[ShardName], _Arrays]) -> _Arrays:
+        """Return a shard's arrays; read them, outside of any lock, where they are not kept."""
+        with self._lock:
+            if name in self._arrays:
+                self._arrays.move_to_end(name)
+                return self._arrays[name]
+        arrays = read(name)
+        with self._lock:
+            if name not in self._arrays:
+                self._arrays[name] = arrays
+                self._bytes += _size(arrays)
+            while self._bytes > self._max_bytes:
+                self._bytes -= _size(self._arrays.popitem(last=False)[1])
+        return arrays
 
 
-def _words(hashes: Sequence[bytes]) -> npt.NDArray[np.uint64]:
+def _size(arrays: tuple[npt.NDArray[Any], ...]) -> int:
+    return sum(array.nbytes for array in arrays)
+
+
+def _words(hashes: Sequence[bytes]) -> _Hashes:
     return np.frombuffer(b"".join(hashes), np.uint64).reshape(-1, _WORDS)
+
+
+def _hashes_in(table: pa.Table) -> _Hashes:
+    """Return the column of hashes.
+
+    Raises:
+        ValueError: There is none of that kind.
+    """
+    column = table[TEXT_HASH] if table.schema.names.count(TEXT_HASH) == 1 else None
+    if column is None or column.type != pa.binary(TEXT_HASH_BYTES) or column.null_count:
+        raise ValueError(f"expected a column {TEXT_HASH} of {TEXT_HASH_BYTES} bytes a row")
+    return _words(column.to_pylist())
 
 
 def _computed_by(provenance: Mapping[str, str]) -> list[str | None]:

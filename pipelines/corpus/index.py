@@ -162,7 +162,7 @@ def published_index(storage: Storage) -> Index | None:
         return read_index(storage)
     except CorpusError as error:
         # It is a summary: what it says is read again from the shards.
-        _LOG.warning("%s; rebuilding it from the shards", error)
+        _LOG.warning("%s; it is rebuilt from the shards at the end of the run", error)
         return None
 
 

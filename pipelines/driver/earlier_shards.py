@@ -32,12 +32,12 @@ def earlier_shards(
     asked = {unit.source.uri for unit in todo}
     folders = {folder_of(uri) for uri in asked}
     by_place: defaultdict[str, list[EarlierShard]] = defaultdict(list)
-    for shard in sorted(shards, key=lambda shard: shard.name):
+    for shard in shards:
         footer = shard.footer
         uri, folder = footer.source, folder_of(footer.source)
         place = uri if uri in asked else folder if uri in gone and folder in folders else None
         if place is not None:
             by_place[place].append(
-                EarlierShard(shard.name, footer.rows, footer.range_kind, footer.range_start)
+                EarlierShard(uri, footer.range_start, footer.row_start, shard.name, footer.rows)
             )
-    return EarlierShards(dict(by_place))
+    return EarlierShards({place: sorted(found) for place, found in by_place.items()})

@@ -15,6 +15,7 @@ from pipelines.actor import unit_embedder
 from pipelines.actor.events import Ending
 from pipelines.actor.unit_embedder import UnitEmbedder
 from pipelines.capacity.store_requests import store_requests
+from pipelines.corpus.index import published_index
 from pipelines.corpus.pin import pin_output
 from pipelines.corpus.shards import DATA
 from pipelines.driver.publisher import Publisher
@@ -58,6 +59,7 @@ def run_in_this_process(root: str) -> tuple[int, int]:
     storage.sizes(DATA)
     storage.probe_exclusive_create()
     pin_output(storage, job.pin)
+    assert published_index(storage) is None
     embedder = UnitEmbedder(job)
     shards = 0
     for unit in units:

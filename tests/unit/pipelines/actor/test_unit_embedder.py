@@ -73,8 +73,9 @@ class Bench:
 
     def job_after(self, names: Sequence[ShardName]) -> UnitJob:
         """Return a job whose source was embedded into these shards before it changed."""
-        shards = [EarlierShard(name, 3, "bytes", 0) for name in names]
-        earlier = EarlierShards({self.unit.source.uri: shards})
+        uri = self.unit.source.uri
+        shards = [EarlierShard(uri, 0, 3 * name.ordinal, name, 3) for name in names]
+        earlier = EarlierShards({uri: shards})
         return replace(a_job(self.folder / "out"), earlier=earlier)
 
     def names(self) -> list[ShardName]:
@@ -283,7 +284,14 @@ def test_vectors_beyond_half_precision_fail_the_unit_instead_of_becoming_infinit
 
 def test_a_shard_that_a_rival_commits_first_is_a_duplicate_and_the_unit_ends_right(bench):
     rival = a_job(bench.folder / "out", run_id="rival")
-    bench.encoders = [hooked(nothing, lambda: list(bench.embedder(rival).events(bench.unit)))]
+
+    def be_first_from_now_on() -> None:
+        deadline = time.monotonic() + 10
+        while not bench.names() and time.monotonic() < deadline:  # our first is being written
+            time.sleep(0.01)
+        list(bench.embedder(rival).events(bench.unit))
+
+    bench.encoders = [hooked(nothing, be_first_from_now_on)]
     events = bench.embed()
     assert ending(events) is Ending.DONE
     assert [(e.footer.ordinal, e.duplicate) for e in shards_of(events)] == [(0, False), (1, True)]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from encoder.errors import StorageError
 from pipelines.actor.prepare import text_hash
 from pipelines.columns import shard_schema
 from pipelines.corpus import earlier_texts
-from pipelines.corpus.earlier_texts import EarlierTexts
+from pipelines.corpus.earlier_texts import EarlierTexts, EarlierVectors
 from pipelines.corpus.shard_file import ShardFile
 from pipelines.corpus.shards import DATA, ShardName, serialize_shard
 from pipelines.storage import Storage
@@ -63,7 +64,7 @@ def a_shard(
 
 
 def earlier(storage: Storage, *names: ShardName, made_by: dict[str, str] = MADE_BY) -> EarlierTexts:
-    return EarlierTexts(storage, names, space=SPACE, provenance=made_by)
+    return EarlierTexts(names, EarlierVectors(storage, space=SPACE, provenance=made_by))
 
 
 def found_in(texts: EarlierTexts, asked: Sequence[str]) -> dict[str, list[float]]:
@@ -118,6 +119,7 @@ def test_a_shard_is_not_read_for_a_few_of_its_many_rows(storage):
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
 def test_what_was_read_is_kept_as_far_as_there_is_memory(storage, monkeypatch, kept):
+    monkeypatch.setattr(earlier_texts, "_KEPT_VECTORS_BYTES", kept * 3 * (4 * DIMENSION + 16))
     names = [a_shard(storage, ABC), a_shard(storage, ["text d"] * 3, ordinal=1)]
     texts, read = earlier(storage, *names), []
 
@@ -127,10 +129,60 @@ def test_what_was_read_is_kept_as_far_as_there_is_memory(storage, monkeypatch, k
             super().__init__(storage, name, **more)
 
     monkeypatch.setattr(earlier_texts, "ShardFile", Watched)
-    monkeypatch.setattr(earlier_texts, "_KEPT_BYTES", kept * 3 * 4 * DIMENSION)
     for asked in ("text a", "text b", "text d", "text d", "text c"):
         assert found_in(texts, [asked]) == vectors_of(asked)
     assert read == {0: [0, 0, 1, 1, 0], 1: [0, 1, 0], 2: [0, 1]}[kept]
+
+
+def test_hashes_are_read_once_for_whoever_looks_among_other_shards_too(storage, monkeypatch):
+    names = [a_shard(storage, ABC), a_shard(storage, ["text d"], ordinal=1)]
+    vectors = EarlierVectors(storage, space=SPACE, provenance=MADE_BY)
+    opened = []
+    opens = Storage.open
+    monkeypatch.setattr(
+        Storage, "open", lambda *of, **more: opened.append(of) or opens(*of, **more)
+    )
+    assert len(EarlierTexts(names[:1], vectors)) == 3
+    assert len(EarlierTexts(names, vectors)) == 4
+    assert len(opened) == 2
+
+
+def test_of_a_text_that_several_shards_hold_that_of_the_first_is_read(storage, monkeypatch):
+    names = [a_shard(storage, ABC, ordinal=ordinal) for ordinal in range(4)]
+    first = names[::-1]
+    texts = earlier(storage, *first)
+    for name in names[:-1]:
+        storage.delete(f"{DATA}/{name}")
+    assert found_in(texts, ABC) == vectors_of(*ABC)
+
+
+def test_rows_of_large_shards_in_several_row_groups_are_the_right_ones(storage, tmp_path):
+    many = [f"text {n}" for n in range(3_000)]
+    name = a_shard(storage, many)
+    file = tmp_path / "out" / DATA / str(name)
+    table = pq.read_table(file)
+    for rows_of_a_group in (3_000, 777, 1):
+        pq.write_table(table, file, row_group_size=rows_of_a_group)
+        texts = earlier(storage, name)
+        assert found_in(texts, many[::-1]) == vectors_of(*many)
+        assert found_in(texts, many[1::3]) == vectors_of(*many[1::3])
+
+
+def test_half_a_hash_is_no_text(storage, monkeypatch):
+    name = a_shard(storage, ABC)
+    halves = [text_hash(text)[:8] + bytes(8) for text in ABC]
+    assert earlier(storage, name).find(halves).positions.tolist() == []
+
+
+@pytest.mark.parametrize(
+    "texts", [["text d", "text e", "text f"], ["text c", "text b", "text a"], ["text a"]]
+)
+def test_a_shard_that_was_written_again_meanwhile_gives_no_other_texts_vectors(storage, texts):
+    name = a_shard(storage, ABC)
+    found = earlier(storage, name)
+    storage.delete(f"{DATA}/{name}")
+    a_shard(storage, texts)
+    assert found_in(found, ABC).items() <= vectors_of(*ABC).items()
 
 
 @pytest.mark.parametrize(
@@ -166,6 +218,37 @@ def test_a_shard_that_is_gone_is_passed_over_whenever_it_goes(storage, caplog):
     assert f"no vectors are taken from {storage.below(f'{DATA}/{names[0]}')}" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        None,
+        pa.array([text_hash(text).hex() for text in ABC]),
+        pa.array([text_hash(text)[:8] for text in ABC], pa.binary(8)),
+        pa.array([text_hash("text a"), None, None], pa.binary(16)),
+    ],
+)
+def test_a_shard_without_its_hashes_has_no_texts(storage, tmp_path, column, caplog):
+    name = a_shard(storage, ABC)
+    file = tmp_path / "out" / DATA / str(name)
+    table = pq.read_table(file)
+    at = table.schema.names.index("text_hash")
+    table = table.remove_column(at)
+    pq.write_table(table if column is None else table.add_column(at, "text_hash", column), file)
+    assert found_in(earlier(storage, name), ABC) == {}
+    assert "expected a column text_hash of 16 bytes a row" in caplog.text
+
+
+def test_a_shard_of_a_newer_version_has_no_texts(storage, tmp_path, caplog):
+    name = a_shard(storage, ABC)
+    file = tmp_path / "out" / DATA / str(name)
+    table = pq.read_table(file)
+    pq.write_table(
+        table.replace_schema_metadata({**table.schema.metadata, b"twofold.format": b"99"}), file
+    )
+    assert found_in(earlier(storage, name), ABC) == {}
+    assert "was written by a newer version of twofold" in caplog.text
+
+
 @pytest.mark.parametrize("column", ["embedding", "text_hash"])
 def test_a_bit_that_flipped_on_the_disk_gets_into_no_other_shard(storage, tmp_path, column, caplog):
     name = a_shard(storage, ABC)
@@ -184,7 +267,7 @@ def test_what_is_no_number_is_computed_again(storage, monkeypatch, caplog):
         patch.setattr(f"{__name__}.vector_of", lambda text: nan)
         name = a_shard(storage, ABC)
     assert found_in(earlier(storage, name), ABC) == {}
-    assert "holds vectors that are no numbers" in caplog.text
+    assert "holds rows whose vectors are none, or no numbers" in caplog.text
 
 
 def test_a_store_that_does_not_answer_is_no_reason_to_compute(storage, monkeypatch):

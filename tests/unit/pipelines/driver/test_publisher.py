@@ -523,7 +523,7 @@ def test_a_damaged_index_is_rebuilt_from_the_shards(output, caplog):
     output.storage.replace(INDEX_FILE, b"{ not json")
     assert output.publish([A]) is None
     assert output.live() == names(shards)
-    assert "rebuilding it from the shards" in caplog.text
+    assert "it is rebuilt from the shards" in caplog.text
 
 
 def test_an_index_of_a_newer_twofold_is_not_replaced(output):

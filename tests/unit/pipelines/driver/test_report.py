@@ -149,6 +149,7 @@ def test_what_an_actor_encodes_in_a_second_knows_no_start_and_no_other_actor():
         ({"wait": 50, "encode": 20, "write": 60}, "reading and tokenizing (71%)"),
         ({"wait": 3, "encode": 1}, "reading and tokenizing (75%)"),
         ({"wait": 1, "encode": 1, "write": 5, "write_wait": 2}, "writing (50%)"),
+        ({"wait": 1, "encode": 1, "reuse": 2}, "finding vectors of unchanged texts (50%)"),
     ],
 )
 def test_the_stage_that_limits_the_run_is_named_with_its_share(seconds, expected):
