@@ -235,7 +235,7 @@ class Publisher:
             f"{unit.label}: not complete, though nothing failed it"
             for unit in units
             if unit.label not in self.report.failures
-            and now.get(unit.source.uri, unit.source.version) == unit.source.version
+            and now.get(unit.source.uri) == unit.source.version
         ]
         if not found:
             return []

@@ -561,11 +561,17 @@ def test_a_shard_whose_event_was_lost_counts_in_the_report(output):
     assert output.report.rows == shard.footer.rows
 
 
-def test_a_planned_unit_that_is_not_complete_though_nothing_failed_is_an_error(output):
+def test_a_planned_unit_that_is_not_complete_though_nothing_failed_is_an_error(output, monkeypatch):
     write_shards(output.storage, [an_indexed_shard(A)])
+    monkeypatch.setattr(source_versions, "_version_now", {B.source.uri: "v1"}.get)
     error = output.publish([A, B])
     assert isinstance(error, ConservationError)
     assert B.label in str(error)
+
+
+def test_what_another_job_has_pruned_since_the_plan_is_gone_and_not_lost(output):
+    write_shards(output.storage, [an_indexed_shard(A)])
+    assert output.publish([A, B], done=[A, B]) is None
 
 
 def test_shards_of_a_version_newer_than_the_plan_are_another_jobs_and_stay(output, monkeypatch):
