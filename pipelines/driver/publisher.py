@@ -29,6 +29,7 @@ from pipelines.driver.retire import Retirement, plan_retirement, sources_under
 from pipelines.driver.source_versions import versions_now
 from pipelines.errors import ConservationError, CorpusError, TooManyRejectedError
 from pipelines.settings import EmbedCorpusSettings
+from pipelines.source.sources import normalised
 from pipelines.source.units import WorkUnit
 from pipelines.storage import Storage
 
@@ -188,7 +189,8 @@ class Publisher:
 
     @property
     def _roots(self) -> set[str]:
-        return {unit.source.root for unit in self.units.values()}
+        # Not those of the units: of two inputs that hold a file only the first is its root.
+        return {normalised(argument) for argument in self.settings.input}
 
     def _collect(
         self,
@@ -233,7 +235,7 @@ class Publisher:
             f"{unit.label}: not complete, though nothing failed it"
             for unit in units
             if unit.label not in self.report.failures
-            and now.get(unit.source.uri, unit.source.version) == unit.source.version
+            and now.get(unit.source.uri) == unit.source.version
         ]
         if not found:
             return []

@@ -7,10 +7,12 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import pyarrow as pa
+
 from encoder.errors import InvalidInputError
 from pipelines.errors import UnreadableSourceError
 from pipelines.source.corpus_columns import shown_names
-from pipelines.source.readers.files import open_stream
+from pipelines.source.readers.files import open_stream, translated
 from pipelines.source.readers.raw_row import MAX_LINE_BYTES, RawRow
 from pipelines.source.text_rules import has_surrogate
 from pipelines.source.units import Source
@@ -26,9 +28,14 @@ def read_csv_header(source: Source) -> list[str] | None:
 
     Raises:
         InvalidInputError: The first line is no header.
+        UnreadableSourceError: The file breaks before its end.
+        SourceChangedError: The file is gone or was replaced.
     """
-    with _open_rows(source) as rows:
-        return _header(rows, source)
+    try:
+        with _open_rows(source) as rows:
+            return _header(rows, source)
+    except (pa.ArrowException, OSError) as error:
+        raise translated(error, source.uri, rows_before=None) from error
 
 
 def read_csv(source: Source, names: Sequence[str]) -> Iterator[RawRow]:

@@ -43,10 +43,11 @@ class Output:
         units: Sequence[WorkUnit],
         done: Sequence[WorkUnit] = (),
         abandoned: Sequence[WorkUnit] = (),
+        inputs: Sequence[str] = ("/in",),
         **settings: object,
     ) -> CorpusError | None:
         run = publisher.Publisher(
-            EmbedCorpusSettings(input=("/in",), output=self.storage.uri, **settings),
+            EmbedCorpusSettings(input=tuple(inputs), output=self.storage.uri, **settings),
             self.storage,
             a_pin(),
             {unit.key: unit for unit in units},
@@ -404,6 +405,16 @@ def test_a_source_that_goes_when_another_job_has_committed_all_of_it_is_whole(ou
     assert len(output.live()) == 2
 
 
+def test_sources_are_gone_of_an_input_all_of_whose_files_another_input_holds_too(output):
+    below = a_unit(a_source("/in/below/b", root="/in/below"))
+    (_, kept) = write_shards(output.storage, [an_indexed_shard(A), an_indexed_shard(below)])
+    inputs = ["/in/below", "/in/"]
+    assert output.publish([below], inputs=inputs) is None
+    assert output.report.sources_gone == 1
+    assert output.publish([below], done=[below], inputs=inputs, prune=True, prune_max=0.5) is None
+    assert output.live() == names([kept])
+
+
 def test_a_prune_that_was_killed_before_it_deleted_is_not_undone_by_a_run_that_prunes_nothing(
     output, monkeypatch
 ):
@@ -424,7 +435,8 @@ def test_a_source_that_has_another_name_now_is_pruned_under_its_old_one(output, 
     (tmp_path / "in" / "a").symlink_to("b")
     old, own = (a_unit(a_source(f"{tmp_path}/in/{n}", "v1", f"{tmp_path}/in")) for n in "ab")
     (_, kept) = write_shards(output.storage, [an_indexed_shard(old), an_indexed_shard(own)])
-    assert output.publish([own], prune=True, prune_max=1) is None
+    inputs = [f"{tmp_path}/in"]
+    assert output.publish([own], inputs=inputs, prune=True, prune_max=1) is None
     assert output.live() == names([kept])
 
 
@@ -549,11 +561,17 @@ def test_a_shard_whose_event_was_lost_counts_in_the_report(output):
     assert output.report.rows == shard.footer.rows
 
 
-def test_a_planned_unit_that_is_not_complete_though_nothing_failed_is_an_error(output):
+def test_a_planned_unit_that_is_not_complete_though_nothing_failed_is_an_error(output, monkeypatch):
     write_shards(output.storage, [an_indexed_shard(A)])
+    monkeypatch.setattr(source_versions, "_version_now", {B.source.uri: "v1"}.get)
     error = output.publish([A, B])
     assert isinstance(error, ConservationError)
     assert B.label in str(error)
+
+
+def test_what_another_job_has_pruned_since_the_plan_is_gone_and_not_lost(output):
+    write_shards(output.storage, [an_indexed_shard(A)])
+    assert output.publish([A, B], done=[A, B]) is None
 
 
 def test_shards_of_a_version_newer_than_the_plan_are_another_jobs_and_stay(output, monkeypatch):

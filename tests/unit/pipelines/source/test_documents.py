@@ -357,6 +357,7 @@ def test_files_without_rows_decide_nothing(tmp_path):
     (tmp_path / "a.jsonl").write_text("")
     (tmp_path / "b.jsonl").write_text("not json\n")
     (tmp_path / "c.jsonl.gz").write_bytes(b"not gzip")
+    (tmp_path / "c.csv.gz").write_bytes(gzip.compress(b"id,text\n1,t\n")[:15])
     jsonl(tmp_path / "d.jsonl", {"id": 1, "text": "t"})
     assert columns_of(tmp_path).carried.field("id").type == pa.int64()
 
