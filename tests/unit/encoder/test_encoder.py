@@ -147,8 +147,9 @@ def test_a_text_alone_never_shares_a_row() -> None:
     backend = FakeBackend()
     backend.packed = FakePackedTexts()
 
-    make_encoder(backend=backend).encode_queries(["alone"])
+    found = make_encoder(backend=backend).encode(["word " * 20], Role.QUERY)
 
+    assert found.n_tokens.tolist() == [24]  # a whole row, which would cost no more than padding
     assert backend.packed.rows == []
 
 
@@ -158,11 +159,14 @@ def encode_mixed(encoder: Encoder, texts: list[str], roles: list[Role]) -> Encod
 
 def test_the_batches_keep_to_the_backends_token_budget() -> None:
     backend = FakeBackend(max_batch_tokens=64)
+    backend.streams = 3
+    model = make_encoder(backend=backend)
 
-    found = make_encoder(backend=backend).encode(texts(50), Role.DOCUMENT)
+    found = model.encode(texts(50), Role.DOCUMENT)
 
     assert max(backend.calls) <= 64
     assert sum(backend.calls) == found.padded_tokens
+    assert (model.max_batch_tokens, model.max_concurrent_tokens) == (64, 192)
 
 
 @pytest.mark.parametrize("computes_padding", [True, False])
@@ -254,6 +258,12 @@ def test_unusable_vectors_are_named_by_their_rows(bad: float) -> None:
 
     assert caught.value.indices == [1, 4]
     assert pickle.loads(pickle.dumps(caught.value)).indices == [1, 4]
+
+
+def test_a_vector_of_zeros_is_usable_where_vectors_keep_their_lengths() -> None:
+    pooled = np.zeros((2, DIMENSION), dtype=np.float32)
+
+    assert not finish_vectors(pooled, replace(SPACE, normalize=False)).any()
 
 
 def test_large_finite_vectors_are_usable() -> None:
