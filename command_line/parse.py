@@ -85,8 +85,8 @@ class _Parser(argparse.ArgumentParser):
     """Reports a wrong flag as every other wrong setting is reported."""
 
     def error(self, message: str) -> NoReturn:
-        unknown, separator, words = message.partition(": ")
-        if unknown == "unrecognized arguments" and separator:
+        unknown, _, words = message.partition(": ")
+        if unknown == "unrecognized arguments":
             message = f"{unknown}: {' '.join(_without_values(words.split()))}"
         raise InvalidInputError(f"{message}; see {self.prog} --help")
 

@@ -173,7 +173,7 @@ def _check_spelling(variables: Collection[str], model: type[BaseModel]) -> None:
     }
     for variable in sorted(variables):
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
-        if name == variable or name in known or "__" in name:
+        if name == variable or name in known:
             continue
         if near := get_close_matches(name, known, n=1, cutoff=NEARLY):
             raise InvalidInputError(

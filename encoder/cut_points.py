@@ -47,7 +47,7 @@ class CutPoints:
 
     def after(self, text: str, characters: int) -> int:
         """Return the first place at or after so many characters where the text may be cut."""
-        if self._boundary is None or len(text) <= characters:
+        if self._boundary is None:
             return len(text)
         for start in range(characters, len(text), _SLICE):
             # One character more, for a boundary is known by what follows it.

@@ -210,7 +210,7 @@ class Encoder(RoleTokenizer):
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
         """As `_forward`, of texts that share rows."""
         packed = self._backend.packed
-        if packed is None or not packings:
+        if packed is None:
             return
         filled = (
             PackedBatch.pack(

@@ -183,6 +183,18 @@ def test_variables_are_the_names_in_capitals_nested_or_flat(monkeypatch: pytest.
     )
 
 
+def test_a_variable_may_hold_a_mapping_as_json(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TWOFOLD_ACTORS", '{"min": 1, "max": 2}')
+    assert parse(*NEEDED).actors == Actors(min=1, max=2)
+
+
+def test_names_by_commas_may_have_blanks_and_are_text(tmp_path: Path):
+    assert parse(*NEEDED, "--columns", "x, y,", "z").columns == ("x", "y", "z")
+    for value in ("5", "[1, 2]", "[x, 2]", "{x: y}"):
+        found = problems(*NEEDED, *write_yaml(tmp_path, f"columns: {value}"))
+        assert {line.partition(":")[0] for line in found} == {"--columns"}
+
+
 def test_flags_win_over_the_environment_and_that_over_yaml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -247,21 +259,29 @@ def test_an_unknown_variable_is_somebody_elses(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize(
     ("misspelt", "meant"),
-    [("MAX_BATCH_TOKEN", "MAX_BATCH_TOKENS"), ("ROWS_PER_SHRD", "ROWS_PER_SHARD")],
+    [
+        ("MAX_BATCH_TOKEN", "MAX_BATCH_TOKENS"),
+        ("MAX_BATCH__TOKENS", "MAX_BATCH_TOKENS"),
+        ("ROWS_PER_SHRD", "ROWS_PER_SHARD"),
+    ],
 )
 def test_a_variable_that_is_nearly_a_setting_is_refused(
     monkeypatch: pytest.MonkeyPatch, misspelt: str, meant: str
 ):
     monkeypatch.setenv(f"TWOFOLD_{misspelt}", "1")
+    monkeypatch.setenv(misspelt, "1")  # without our prefix it is somebody else's
     (problem,) = problems(*NEEDED)
     assert problem.startswith(f"TWOFOLD_{misspelt}: ")
     assert f"write TWOFOLD_{meant}, or unset it" in problem
+    monkeypatch.delenv(f"TWOFOLD_{misspelt}")
+    assert parse(*NEEDED).output == "out/"
 
 
+@pytest.mark.parametrize("misspelt", ["API_KEY", "API__KEYS"])
 def test_a_key_that_nobody_would_read_does_not_leave_an_endpoint_open(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, misspelt: str
 ):
-    monkeypatch.setenv("TWOFOLD_API_KEY", "secret")
+    monkeypatch.setenv(f"TWOFOLD_{misspelt}", "secret")
     with pytest.raises(InvalidInputError, match="write TWOFOLD_API_KEYS") as caught:
         parse(model=ServingSettings)
     assert "secret" not in str(caught.value)
@@ -291,7 +311,13 @@ def test_no_commands_variable_is_nearly_anothers():
         model: {name for part in (model, *groups(model).values()) for name in part.model_fields}
         for model in SETTINGS
     }
-    every = set().union(*of_model.values())
+    below_groups = {
+        f"{group}__{name}"
+        for model in SETTINGS
+        for group, part in groups(model).items()
+        for name in part.model_fields
+    }
+    every = below_groups.union(*of_model.values())
     nearly = {
         (other, name)
         for names in of_model.values()
@@ -327,6 +353,10 @@ def test_what_a_variable_says_wrong_is_named_with_the_variable(monkeypatch: pyte
     assert problem.startswith("--rows-per-shard (TWOFOLD_ROWS_PER_SHARD): expected a valid integer")
     (problem,) = problems(*NEEDED, "--rows-per-shard", "many")
     assert problem.startswith("--rows-per-shard: expected a valid integer")
+    monkeypatch.setenv("TWOFOLD_ROWS_PER_SHARD", "3")
+    monkeypatch.setenv("TWOFOLD_BACKEND", "abacus")
+    (problem,) = problems(*NEEDED)
+    assert problem.startswith("--backend (TWOFOLD_BACKEND): expected 'auto', 'torch'")
 
 
 def test_a_pattern_in_a_variable_may_begin_with_a_bracket(monkeypatch: pytest.MonkeyPatch):
@@ -440,11 +470,19 @@ def test_a_device_that_is_none_is_refused_before_anything_is_planned():
     assert problem == "--device: expected auto, cpu, cuda or cuda:N, found 'tpu'"
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "just words", "{a: [", "1: 2"])
+@pytest.mark.parametrize("text", ["- a\n- b\n", "just words", "{a: [", "1: 2", "{1: 2, a: 3}"])
 def test_a_config_that_is_no_mapping_of_names_is_refused(tmp_path: Path, text: str):
     (problem,) = problems(*NEEDED, *write_yaml(tmp_path, text))
     assert problem.startswith("--config: ")
     assert "job.yaml" in problem
+
+
+@pytest.mark.parametrize("content", [b"output: \xff", b"output: \x00"])
+def test_a_config_that_is_no_text_is_refused(tmp_path: Path, content: bytes):
+    config = write_yaml(tmp_path, "")
+    (tmp_path / "job.yaml").write_bytes(content)
+    (problem,) = problems(*NEEDED, *config)
+    assert "job.yaml is not YAML: " in problem
 
 
 def test_a_config_that_is_missing_is_refused(tmp_path: Path):

@@ -47,6 +47,10 @@ def library(normalizer: str, chinese: bool) -> FastTokenizer:
     return FastTokenizer.from_str(json.dumps(bert(normalizer, chinese=chinese)))
 
 
+def sequence(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "pretokenizers": [*steps]}
+
+
 def cuts_of(points: CutPoints, text: str) -> list[int]:
     cuts = [0]
     while cuts[-1] < len(text):
@@ -126,10 +130,23 @@ def test_where_nothing_says_that_a_character_is_a_word_a_text_is_cut_at_blanks_a
         {"normalizer": None},
         {"normalizer": {"type": "NFC"}},
         {"normalizer": {"type": "Sequence", "normalizers": [bert()["normalizer"]]}},
+        {"pre_tokenizer": {"type": "Whitespace"}},
         {"pre_tokenizer": {"type": "WhitespaceSplit"}},
+        {"pre_tokenizer": {"type": "ByteLevel"}},
         {"pre_tokenizer": {"type": "ByteLevel", "use_regex": True}},
+        {"pre_tokenizer": {"type": "Metaspace"}},
         {"pre_tokenizer": {"type": "Metaspace", "split": True}},
+        {"pre_tokenizer": sequence({"type": "Punctuation"}, {"type": "Metaspace"})},
+        {"pre_tokenizer": sequence({"type": "WhitespaceSplit"}, {"type": "Punctuation"})},
     ):
         assert cuts(**changed) == [6], changed
-    for unknown in (None, {"type": "Split", "pattern": {"Regex": "a"}}):
-        assert cuts(pre_tokenizer=unknown) == []
+    # One that splits by a pattern of its own (as Qwen's) has tokens that hold blanks.
+    pattern = {"type": "Split", "pattern": {"Regex": "a"}}
+    for unknown in (
+        None,
+        pattern,
+        {"type": "Metaspace", "split": False},
+        {"type": "ByteLevel", "use_regex": False},
+        sequence(pattern, {"type": "ByteLevel", "use_regex": False}),
+    ):
+        assert cuts(pre_tokenizer=unknown) == [], unknown

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from encoder.errors import (
     ModelLoadError,
     NonFiniteVectorsError,
 )
+from encoder.probe_vectors import SHORT_PROBE_TEXTS
 from encoder.settings import EncoderSettings
 from encoder.space import EmbeddingSpace, Pooling, Role, RoleEncoding
 from encoder.tokenizer import Tokenized, Tokenizer
@@ -147,8 +149,9 @@ def test_a_text_alone_never_shares_a_row() -> None:
     backend = FakeBackend()
     backend.packed = FakePackedTexts()
 
-    make_encoder(backend=backend).encode_queries(["alone"])
+    found = make_encoder(backend=backend).encode(["word " * 20], Role.QUERY)
 
+    assert found.n_tokens.tolist() == [24]  # a whole row, which would cost no more than padding
     assert backend.packed.rows == []
 
 
@@ -158,11 +161,14 @@ def encode_mixed(encoder: Encoder, texts: list[str], roles: list[Role]) -> Encod
 
 def test_the_batches_keep_to_the_backends_token_budget() -> None:
     backend = FakeBackend(max_batch_tokens=64)
+    backend.streams = 3
+    model = make_encoder(backend=backend)
 
-    found = make_encoder(backend=backend).encode(texts(50), Role.DOCUMENT)
+    found = model.encode(texts(50), Role.DOCUMENT)
 
     assert max(backend.calls) <= 64
     assert sum(backend.calls) == found.padded_tokens
+    assert (model.max_batch_tokens, model.max_concurrent_tokens) == (64, 192)
 
 
 @pytest.mark.parametrize("computes_padding", [True, False])
@@ -256,6 +262,12 @@ def test_unusable_vectors_are_named_by_their_rows(bad: float) -> None:
     assert pickle.loads(pickle.dumps(caught.value)).indices == [1, 4]
 
 
+def test_a_vector_of_zeros_is_usable_where_vectors_keep_their_lengths() -> None:
+    pooled = np.zeros((2, DIMENSION), dtype=np.float32)
+
+    assert not finish_vectors(pooled, replace(SPACE, normalize=False)).any()
+
+
 def test_large_finite_vectors_are_usable() -> None:
     pooled = np.full((1, DIMENSION), 1e30, dtype=np.float32)
 
@@ -323,6 +335,46 @@ def test_a_loaded_model_says_what_it_is(tiny_model: Path) -> None:
     vectors = model.encode_documents(["a text", "another"])
     assert vectors.shape == (2, 32)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("query", "document", "mixes"),
+    [
+        (Pooling.MEAN, Pooling.CLS, {(False, True), (True,)}),
+        (Pooling.CLS, Pooling.MEAN, {(False, True), (True,)}),
+        (Pooling.MEAN, Pooling.MEAN, {(False,)}),
+        (Pooling.CLS, Pooling.CLS, {(True,)}),
+    ],
+)
+def test_a_backend_proves_itself_on_every_way_in_which_the_space_pools(
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    query: Pooling,
+    document: Pooling,
+    mixes: set[tuple[bool, ...]],
+) -> None:
+    probe: list[TokenBatch] = []
+
+    def open_backend(*_: object, **given: Any) -> FakeBackend:
+        probe.extend(given["probe"])
+        return FakeBackend()
+
+    monkeypatch.setattr(loading, "open_backend", open_backend)
+    load_encoder(
+        EncoderSettings(model=str(tiny_model), query_pooling=query, document_pooling=document)
+    )
+
+    seen: dict[bytes, set[tuple[bool, ...]]] = {}
+    for batch in probe:
+        for ids in np.unique(batch.input_ids, axis=0):
+            is_this = (batch.input_ids == ids).all(axis=1)
+            poolings = batch.is_cls[is_this].tolist()
+            seen.setdefault(ids.tobytes(), set()).add(tuple(sorted(poolings)))
+    assert len(seen) == len(SHORT_PROBE_TEXTS) + 2
+    assert all(found == mixes for found in seen.values())
+    lengths = probe[-1].attention_mask.sum(axis=1)
+    assert lengths.max() == 128  # as long as the model reads, beside a short one
+    assert lengths.min() < 8
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])

@@ -53,4 +53,5 @@ def test_a_file_s_version_is_its_tag_or_its_size_and_time_however_the_store_give
     assert file_version({"etag": "abc", "size": 3}) == "abc"
     assert file_version({"size": 3, "LastModified": changed}) == "3-1700000000.0"
     assert file_version({"size": 3, "mtime": seconds}) == "3-1700000000.0"
+    assert file_version({"size": 3, "created": changed}) == "3-1700000000.0"
     assert file_version({"size": 3}) != file_version({"size": 4})

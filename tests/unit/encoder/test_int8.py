@@ -274,6 +274,7 @@ def test_single_texts_have_the_vectors_that_they_have_among_others(
     encoder = load_encoder(settings(quantized[0], dtype="int8"))
     among_others = encoder.encode_queries(texts(20))
     encoder.expect_short_texts()
+    assert encoder._backend._single, "no graph of one text alone: the test shows nothing"
     alone = np.concatenate([encoder.encode_queries([text]) for text in texts(20)])
     assert (among_others * alone).sum(axis=1).min() > 0.999
     encoder.close()

@@ -55,6 +55,10 @@ def test_a_person_can_check_a_space_in_one_line():
         f"{told.fingerprint} (query cls with prompt 'query: ', document cls without prompt, 512 "
         "tokens, 384 dimensions, lengths as they come)"
     )
+    assert NOINSTRUCT.summary() == (
+        "be3162ff57a676b9 (query mean without prompt, document cls without prompt, 512 tokens, 384 "
+        "dimensions, unit length)"
+    )
 
 
 @given(spaces)

@@ -44,8 +44,12 @@ Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.
 """
 
 
-def says(monkeypatch: pytest.MonkeyPatch, message: str, status: str = "DEPLOY_FAILED") -> None:
-    deployments = {DEPLOYMENT_NAME: SimpleNamespace(message=message)}
+def says(
+    monkeypatch: pytest.MonkeyPatch, message: str | None, status: str = "DEPLOY_FAILED"
+) -> None:
+    """Let Serve say so of the deployment; None is of an application that has none yet."""
+    deployment = SimpleNamespace(message=message)
+    deployments = {} if message is None else {DEPLOYMENT_NAME: deployment}
     application = SimpleNamespace(deployments=deployments, status=SimpleNamespace(value=status))
     overview = SimpleNamespace(applications={"twofold": application})
     monkeypatch.setattr(serve, "status", lambda: overview)
@@ -136,6 +140,24 @@ def test_an_application_that_cannot_be_built_is_told_as_it_is(monkeypatch: pytes
         deploy(ServingSettings(model="org/x"), StatusWatch(), host="", port=1, is_ours=True)
 
 
+@pytest.mark.parametrize(("is_ours", "nodes"), [(True, "HeadOnly"), (False, "EveryNode")])
+def test_it_listens_where_it_was_told_to(
+    monkeypatch: pytest.MonkeyPatch, is_ours: bool, nodes: str
+):
+    told: dict[str, object] = {}
+    monkeypatch.setattr(serve, "start", lambda **options: told.update(options))
+    monkeypatch.setattr(serve, "run", lambda *_, **options: told.update(options))
+    monkeypatch.setattr(module, "build_app", lambda _: None)
+    settings = ServingSettings(model="org/x", num_cpus_per_replica=1)
+    deploy(settings, StatusWatch(), host="10.0.0.1", port=8123, is_ours=is_ours)
+    assert told == {
+        "http_options": {"host": "10.0.0.1", "port": 8123},
+        "proxy_location": nodes,
+        "name": "twofold",
+        "route_prefix": "/",
+    }
+
+
 def test_where_no_node_has_room_that_is_an_error_here_and_a_warning_on_a_cluster(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
@@ -155,6 +177,7 @@ def test_each_change_of_status_is_told_once_with_what_the_deployment_says(
     caplog.set_level(logging.INFO)
     watch = StatusWatch()
     for status, message in [
+        ("DEPLOYING", None),
         ("DEPLOYING", ""),
         ("RUNNING", "Upscaling from 1 to 2 replicas."),
         ("UNHEALTHY", "A replica's health\ncheck failed."),
@@ -173,9 +196,11 @@ def test_each_change_of_status_is_told_once_with_what_the_deployment_says(
     ]
 
 
-@pytest.mark.parametrize("status", ["DEPLOY_FAILED", "DELETING", "NOT_STARTED"])
+@pytest.mark.parametrize("status", ["DEPLOY_FAILED", "DELETING", "NOT_STARTED", "nothing"])
 def test_an_application_that_is_gone_ends_the_command(monkeypatch: pytest.MonkeyPatch, status: str):
     says(monkeypatch, "", status)
+    if status == "nothing":
+        monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={}))
     with pytest.raises(ServeError, match=f"to run, found {status}"):
         StatusWatch().look()
 

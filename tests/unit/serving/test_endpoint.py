@@ -74,6 +74,20 @@ def test_a_replica_that_computes_other_vectors_than_its_corpus_does_not_start(
         replica_of(corpus)
 
 
+@pytest.mark.parametrize("has_probe_vectors", [True, False])
+def test_a_replica_of_another_space_than_its_corpus_does_not_start(
+    endpoint: QueryEndpoint, corpus: Path, has_probe_vectors: bool
+):
+    """On Kubernetes nothing else asks."""
+    other = replace(WIDE, query=replace(WIDE.query, prompt="query: "))
+    pinned = {"format": 1, "fingerprint": other.fingerprint, "space": other.to_dict()}
+    (corpus / CORPUS_SPACE_FILE).write_text(json.dumps(pinned))
+    if not has_probe_vectors:
+        (corpus / PROBE_VECTORS_FILE).unlink()
+    with pytest.raises(SpaceMismatchError, match=r"query: corpus .*query: .*Serve the model"):
+        replica_of(corpus)
+
+
 def test_a_replica_of_a_model_that_the_hub_has_moved_is_told_the_corpus_commit(
     endpoint: QueryEndpoint, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ):

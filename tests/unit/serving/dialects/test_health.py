@@ -53,7 +53,9 @@ def test_an_endpoint_whose_forward_raises_is_live_but_not_ready_until_it_is_mend
     message = refusal(app.post(V1, input="a"), 500, "server_error")
     assert "fails for every text" in message
     refusal(app.get("/health/ready"), 503, "server_error")
-    assert app.get("/health/live").status_code == 200
+    assert app.request("HEAD", "/health/ready").status_code == 503
+    for method in ("GET", "HEAD"):
+        assert app.request(method, "/health/live").status_code == 200
 
     app.encoder.on_forward = lambda: None
     assert app.get("/health/ready").status_code == 200

@@ -10,6 +10,7 @@ def test_a_model_that_is_not_served_is_404_and_told_what_is(app: App):
 
     assert "'text-embedding-3-small'" in message
     assert f"{NAME}, {NAME}-query, {NAME}-document" in message
+    refusal(app.post(V1, input="a", model="text-embedding-3-small-query"), 404)
 
 
 def test_every_served_name_is_answered_by_its_own_name():
