@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import count
+from dataclasses import dataclass, replace
+from itertools import count, cycle
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from encoder.errors import BackendError
 from encoder.isolation import EncodedEach
@@ -18,6 +22,7 @@ from serving.errors import TextFailedError
 from serving.load import LoadMeter
 from support.batchers import (
     BUDGET,
+    MAX_SEQ_LENGTH,
     Forwards,
     batcher_of,
     names_of,
@@ -217,3 +222,119 @@ def test_the_search_for_a_text_that_fails_is_no_measure_of_capacity() -> None:
         await batcher.close()
 
     run(scenario())
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A request, and what becomes of it.
+
+    Attributes:
+        lengths: Tokens of each text.
+        role: Of all of them.
+        after: Milliseconds, about.
+        gives_up_after: So many later; None waits.
+        bad: Which text makes the model raise, if there are so many.
+    """
+
+    lengths: list[int]
+    role: Role
+    after: int
+    gives_up_after: int | None
+    bad: int | None
+
+    @property
+    def is_bad(self) -> bool:
+        return self.bad is not None and self.bad < len(self.lengths)
+
+    def texts(self) -> Tokenized:
+        texts = [texts_of(length) for length in self.lengths]
+        if self.is_bad:
+            texts[self.bad] = poison()
+        return Tokenized.join(texts)
+
+
+arrivals = st.lists(
+    st.builds(
+        Arrival,
+        lengths=st.lists(st.integers(1, MAX_SEQ_LENGTH), min_size=1, max_size=12),
+        role=st.sampled_from(Role),
+        after=st.integers(0, 8),
+        gives_up_after=st.none() | st.none() | st.integers(0, 8),
+        bad=st.none() | st.none() | st.integers(0, 11),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    arrivals=arrivals,
+    budgets=st.lists(st.integers(1, 400), min_size=1, max_size=4),
+    panics=st.sets(st.integers(1, 6), max_size=2),
+    closes_after=st.none() | st.integers(0, 16),
+)
+def test_whoever_fails_gives_up_or_closes_the_others_get_their_own_vectors_and_nothing_stays(
+    arrivals: list[Arrival], budgets: list[int], panics: set[int], closes_after: int | None
+) -> None:
+    async def scenario() -> None:
+        forwards, load, budget = Forwards(), LoadMeter(BUDGET), cycle(budgets)
+
+        def encode(tokenized: Tokenized, roles: Sequence[Role]) -> EncodedEach:
+            time.sleep(0.0005)  # so that some wait
+            encoded = forwards(tokenized, roles)
+            if len(forwards.calls) in panics:
+                raise Panic("of compiled code")
+            return encoded
+
+        batcher = batcher_of(encode, budget=lambda: next(budget), load=load)
+        texts = [arrival.texts() for arrival in arrivals]
+        tasks = [
+            asyncio.create_task(_arrive(batcher, *given))
+            for given in zip(arrivals, texts, strict=True)
+        ]
+        if closes_after is not None:
+            await _milliseconds(closes_after)
+            await batcher.close()
+        await asyncio.wait(tasks)
+        may_fail = bool(panics) and len(forwards.calls) >= min(panics)
+        for arrival, text, task in zip(arrivals, texts, tasks, strict=True):
+            error = _error(task)
+            if error is None:
+                expected = vectors_of(text, arrival.role)
+                np.testing.assert_array_equal(task.result(), expected)
+            else:
+                assert _may_have(error, arrival, closes_after is not None, may_fail), repr(error)
+        assert load.queued_tokens == 0
+        if closes_after is None:
+            panics.clear()
+            await assert_works_again(batcher)
+            await batcher.close()
+
+    run(scenario())
+
+
+async def _arrive(batcher: TokenBatcher, arrival: Arrival, texts: Tokenized) -> np.ndarray:
+    await _milliseconds(arrival.after)
+    task = sent(batcher, texts, arrival.role)
+    if arrival.gives_up_after is not None:
+        await _milliseconds(arrival.gives_up_after)
+        task.cancel()
+    return (await task).vectors
+
+
+def _error(task: asyncio.Task[np.ndarray]) -> BaseException | None:
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
+
+
+def _may_have(error: BaseException, arrival: Arrival, is_closed: bool, may_fail: bool) -> bool:
+    """Whether a request may have come to this."""
+    if isinstance(error, TextFailedError):
+        return arrival.is_bad and f"cannot embed input {arrival.bad};" in str(error)
+    if isinstance(error, asyncio.CancelledError):
+        return is_closed or arrival.gives_up_after is not None
+    return may_fail if isinstance(error, BackendError) else is_closed
+
+
+async def _milliseconds(count: int) -> None:
+    await asyncio.sleep(count / 1e3)
