@@ -37,6 +37,7 @@ from pipelines.driver.publisher import Publisher
 from pipelines.driver.report import REPORT_FILE, RunReport
 from pipelines.errors import CorpusError, UnitFailedError, exit_code
 from pipelines.settings import EmbedCorpusSettings
+from pipelines.source.sources import roots_of
 from pipelines.source.units import Source, WorkUnit
 from pipelines.storage import Storage, store_errors
 
@@ -180,7 +181,7 @@ def _embed_units(
         on_invalid=settings.on_invalid,
         batch_timeout_s=settings.batch_timeout_s,
         run_id=report.run_id,
-        earlier=_earlier_shards(plan, storage) if settings.reuse else EarlierShards(),
+        earlier=_earlier_shards(settings, storage, plan) if settings.reuse else EarlierShards(),
     )
     begun = pool.max_actors * pool.units_in_flight
     units = {key: plan.units[key] for key in order_of_work(plan.todo, report.run_id, begun)}
@@ -205,11 +206,13 @@ def _embed_units(
         )
 
 
-def _earlier_shards(plan: Plan, storage: Storage) -> EarlierShards:
+def _earlier_shards(settings: EmbedCorpusSettings, storage: Storage, plan: Plan) -> EarlierShards:
     published = published_index(storage)
     if published is None:
         return EarlierShards()
-    return earlier_shards(plan.units.values(), plan.todo.values(), published.shards)
+    return earlier_shards(
+        plan.units.values(), plan.todo.values(), published.shards, roots=roots_of(settings.input)
+    )
 
 
 def _failed(failures: Mapping[str, str], units: int) -> str:

@@ -17,7 +17,11 @@ __all__ = ["earlier_shards"]
 
 
 def earlier_shards(
-    units: Collection[WorkUnit], todo: Iterable[WorkUnit], listed: Iterable[IndexedShard]
+    units: Collection[WorkUnit],
+    todo: Iterable[WorkUnit],
+    listed: Iterable[IndexedShard],
+    *,
+    roots: Collection[str],
 ) -> EarlierShards:
     """Sort shards by what may take vectors from them.
 
@@ -25,10 +29,11 @@ def earlier_shards(
         units: All units of the plan.
         todo: Those that are to be done; what none of them can use is left out.
         listed: Shards of the published index.
+        roots: Inputs of the run, as sources name them.
     """
     versions = {unit.source.uri: unit.source.version for unit in units}
     shards = [s for s in listed if versions.get(s.footer.source) != s.footer.version]
-    gone = sources_under(shards, {unit.source.root for unit in units}) - versions.keys()
+    gone = sources_under(shards, roots) - versions.keys()
     asked = {unit.source.uri for unit in todo}
     folders = {folder_of(uri) for uri in asked}
     by_place: defaultdict[str, list[EarlierShard]] = defaultdict(list)

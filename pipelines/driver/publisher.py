@@ -29,7 +29,7 @@ from pipelines.driver.retire import Retirement, plan_retirement, sources_under
 from pipelines.driver.source_versions import versions_now
 from pipelines.errors import ConservationError, CorpusError, TooManyRejectedError
 from pipelines.settings import EmbedCorpusSettings
-from pipelines.source.sources import normalised
+from pipelines.source.sources import roots_of
 from pipelines.source.units import WorkUnit
 from pipelines.storage import Storage
 
@@ -189,8 +189,7 @@ class Publisher:
 
     @property
     def _roots(self) -> set[str]:
-        # Not those of the units: of two inputs that hold a file only the first is its root.
-        return {normalised(argument) for argument in self.settings.input}
+        return roots_of(self.settings.input)
 
     def _collect(
         self,

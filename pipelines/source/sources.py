@@ -8,7 +8,7 @@ no file is left out unnoticed.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from stat import S_ISREG
@@ -21,7 +21,7 @@ from pipelines.source.listing import files_of, is_local, open_filesystem
 from pipelines.source.units import Format, Source
 from pipelines.store_client import client_errors
 
-__all__ = ["current_version", "list_sources", "normalised"]
+__all__ = ["current_version", "list_sources", "normalised", "roots_of"]
 
 _FORMATS = {
     ".parquet": Format.PARQUET,
@@ -118,6 +118,14 @@ def normalised(argument: str) -> str:
     if is_local(uri):
         return os.path.abspath(Path(uri).expanduser())  # noqa: PTH100  (resolve follows links)
     return canonical_uri(uri.rstrip("/"))
+
+
+def roots_of(arguments: Iterable[str]) -> set[str]:
+    """Return a run's inputs as sources name them.
+
+    Not the roots of its sources: of two inputs that hold a file only the first is its root.
+    """
+    return {normalised(argument) for argument in arguments}
 
 
 class _Below:

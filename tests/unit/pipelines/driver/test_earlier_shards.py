@@ -23,7 +23,8 @@ def earlier_of(
     unit: WorkUnit, listed: Sequence[IndexedShard], *others: WorkUnit
 ) -> tuple[ShardName, ...]:
     units = [unit, *others]
-    return earlier_shards(units, units, listed).of(unit)
+    roots = {each.source.root for each in units}
+    return earlier_shards(units, units, listed, roots=roots).of(unit)
 
 
 def names(*shards: IndexedShard) -> tuple[ShardName, ...]:
@@ -33,6 +34,7 @@ def names(*shards: IndexedShard) -> tuple[ShardName, ...]:
 OLD = an_indexed_shard(unit_of("2026/a", "v1"))
 OTHER = an_indexed_shard(unit_of("2026/b", "v1"))
 CHANGED = unit_of("2026/a", "v2")
+ROOTS = {"/in"}
 
 
 def test_a_changed_file_has_the_shards_of_its_version_before_and_no_other_files():
@@ -61,11 +63,11 @@ def test_what_is_not_under_the_inputs_of_a_run_is_not_gone():
 
 
 def test_what_no_unit_that_is_to_be_done_could_use_does_not_travel():
-    assert earlier_shards([CHANGED], [], [OLD, OTHER]) == EarlierShards()
-    found = earlier_shards([CHANGED], [CHANGED], [OLD, OTHER])
+    assert earlier_shards([CHANGED], [], [OLD, OTHER], roots=ROOTS) == EarlierShards()
+    found = earlier_shards([CHANGED], [CHANGED], [OLD, OTHER], roots=ROOTS)
     assert found.by_place.keys() == {"/in/2026/a", "/in/2026/"}
     new = unit_of("2027/c")
-    assert earlier_shards([CHANGED, new], [new], [OLD, OTHER]) == EarlierShards()
+    assert earlier_shards([CHANGED, new], [new], [OLD, OTHER], roots=ROOTS) == EarlierShards()
 
 
 def shards_of(*starts: int, rows: int = 2, row: int = 0) -> list[EarlierShard]:
