@@ -154,8 +154,6 @@ def _help(field: FieldInfo) -> str:
     default = field.default
     if field.is_required():
         text += " (required)"
-    elif isinstance(default, Enum):
-        text += f" (default: {default.value})"
     elif isinstance(default, tuple) and default:
         text += f" (default: {' '.join(default)})"
     elif default is not None and default != ():
@@ -180,7 +178,7 @@ def _problem(model: type[BaseModel], details: ErrorDetails, by_variable: Collect
     if not path:
         return message
     names = list(_walk(model, path))
-    if details["type"] == "extra_forbidden" and len(names) < len(path):
+    if details["type"] == "extra_forbidden":
         return (
             f"{'.'.join(path)}: expected a setting's name, found an unknown one in --config or "
             f"a {ENVIRONMENT_PREFIX}* variable; --help lists the names"

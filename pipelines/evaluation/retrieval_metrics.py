@@ -52,9 +52,6 @@ class QueryMetrics:
             query: A judged query.
             scores: Its best documents, up to `TOP_K`, with their scores; more is better.
         """
-        if not scores:
-            # trec_eval passes over a query for which nothing was found; mteb counts it as 0.
-            return dict.fromkeys(METRICS, 0.0)
         found = self._evaluator.evaluate({query: dict(scores)})[query]
         named = {
             f"{name}_at_{k}": found[f"{measure}_{k}"]

@@ -119,6 +119,9 @@ def test_the_help_shows_defaults_and_choices(capsys: pytest.CaptureFixture[str])
     text = " ".join(capsys.readouterr().out.split())
     assert "(default: 10000)" in text
     assert "--input-format {auto,parquet,jsonl,csv,text}" in text
+    assert "(default: document)" in text
+    assert text.count("(required)") == 2
+    assert not re.search(r"\(default: (None|\(\))?\)", text)
     assert "SUPPRESS" not in text
 
 

@@ -100,6 +100,8 @@ def test_a_replica_of_a_model_that_the_hub_has_moved_is_told_the_corpus_commit(
         check_corpus_space(str(corpus), WIDE, {"model": "org/x"})
     with pytest.raises(SpaceMismatchError, match=f"give --model org/x@{'a' * 40}"):
         check_corpus_space(str(corpus), WIDE, {"model": "org/x@v2", "revision": "b" * 40})
+    with pytest.raises(SpaceMismatchError, match="Serve the model"):
+        check_corpus_space(str(corpus), WIDE, {"model": "org/y", "revision": "b" * 40})
 
 
 def test_a_replica_beside_a_corpus_without_probe_vectors_says_what_is_not_known(

@@ -170,7 +170,7 @@ def test_what_is_given_up_while_it_waits_for_the_client_is_held_no_more():
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
-        assert held.bytes == 0
+        assert (held.bytes, respond.status) == (0, CLIENT_GONE)
 
     run_scenario(scenario())
 

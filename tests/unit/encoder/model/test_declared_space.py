@@ -98,6 +98,11 @@ def test_the_hub_s_noinstruct_is_built_in_whatever_its_files_say(saved: Path) ->
     assert (space.query, space.document) == (MEAN, CLS)
 
 
+def test_another_model_of_the_hub_is_what_its_own_files_say(saved: Path) -> None:
+    space = _space(saved, "org/other")
+    assert (space.query, space.document, space.max_seq_length) == (MEAN, MEAN, 64)
+
+
 @pytest.mark.parametrize(
     "front", [f"base_model: {DEFAULT_MODEL}", f"base_model: [{DEFAULT_MODEL}]"]
 )
@@ -251,7 +256,10 @@ def test_prompts_are_read_for_each_role(
     ("said", "acting"),
     [
         ({"tokenizer_args": {"model_max_length": 20}}, r"tokenizer_args .*\['model_max_length'\]"),
-        ({"config_args": {"num_hidden_layers": 1}}, "config_args"),
+        *(
+            ({name: {"torch_dtype": "float16", "num_hidden_layers": 1}}, rf"{name} .*\['num_h")
+            for name in ("model_args", "model_kwargs", "config_args", "config_kwargs")
+        ),
         ({"processor_kwargs": {"do_lower_case": True}}, "processor_kwargs"),
         (
             {"model_args": {"torch_dtype": "float16"}, "config_kwargs": {}, "config_args": None},
@@ -335,7 +343,10 @@ def test_explicit_settings_win_over_every_file(saved: Path) -> None:
 
 
 def test_a_mirror_s_record_wins_over_sentence_transformers_files(saved: Path) -> None:
-    recorded = _space(saved, normalize=False, max_seq_length=20, **BOTH_CLS)
+    prompts = {"query_prompt": "q: ", "document_prompt": "d: "}
+    recorded = _space(
+        saved, normalize=False, max_seq_length=20, truncate_dim=16, **prompts, **BOTH_CLS
+    )
     assert _space(_mirror(saved, recorded)) == recorded
 
 

@@ -57,6 +57,12 @@ def test_a_corpus_without_titles_and_with_plain_ids_is_read(tmp_path):
     assert (dataset.columns.id_column, dataset.columns.text_columns) == ("id", ("text",))
 
 
+def test_a_query_is_its_text_alone_whatever_else_its_row_holds(tmp_path):
+    queries = [{**row, "title": "a topic"} for row in QUERIES]
+    dataset = read_beir_folder(str(write_beir(tmp_path / "d", queries=queries)), "test")
+    assert dict(dataset.queries) == {"q1": "what purrs", "q2": "what swims"}
+
+
 def test_documents_without_a_text_are_counted_and_may_be_judged(tmp_path):
     corpus = [*CORPUS, {"_id": "d4", "title": "", "text": " "}]
     folder = write_beir(tmp_path / "d", corpus=corpus, qrels=["q1\td4\t1"])

@@ -165,6 +165,16 @@ def test_two_of_three_labels_are_judged_without_what_only_two_labels_have(pair):
     assert set(found.metrics) == {*METRICS, "accuracy_std"}
 
 
+def test_texts_and_labels_are_read_from_the_columns_that_are_named(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("kind,id,said\ngreeting,1,hello\nfarewell,2,bye\n", encoding="utf-8")
+    settings = ClassificationSettings(
+        train=str(file), test=str(file), text_column="said", label_column="kind"
+    )
+    expected = LabelledTexts(["hello", "bye"], ["greeting", "farewell"])
+    assert read_labelled(str(file), settings) == expected
+
+
 @pytest.mark.parametrize("row", ["  ,greeting", "hello,"])
 def test_an_empty_text_or_label_is_refused_with_its_line(tmp_path, row):
     file = tmp_path / "train.csv"
@@ -188,6 +198,7 @@ def test_the_command_prints_writes_and_compares(monkeypatch, tmp_path, capsys):
     assert len(content["details"]) == 2
     assert "accuracy" in capsys.readouterr().out
     assert classification.main([*arguments, "--expect", "accuracy=2"]) == 8
+    monkeypatch.setattr(classification, "load_encoder", None)  # a wrong one is told before
     assert classification.main([*arguments, "--expect", "ap=0.5"]) == 2
     two = tmp_path / "two.csv"
     two.write_text("\n".join(["text,category", *rows[:2]]), encoding="utf-8")

@@ -73,8 +73,11 @@ def test_without_a_header_lines_may_have_more_columns_than_are_read(tmp_path):
     # As the STS Benchmark's have, whose last columns are links.
     file = written(tmp_path, "a,b\nc,d,link,link\n")
     assert [row.values for row in read(file, "2", "1")] == [("b", "a"), ("d", "c")]
-    with pytest.raises(InvalidInputError, match=r"at least 3 columns, found 2 in .*line 1"):
-        read(file, "3")
+    for columns in (["3"], ["1", "3"]):
+        with pytest.raises(InvalidInputError, match=r"at least 3 columns, found 2 in .*line 1"):
+            read(file, *columns)
+    with pytest.raises(InvalidInputError, match="expected one column '0' in the first line"):
+        read(file, "0")  # which is no position
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,13 @@ def expected(tmp_path, content, dataset="scifact", split="test"):
 
 def test_a_metric_and_a_file_may_both_be_given(tmp_path):
     file = tmp_path / "table.json"
-    file.write_text('{"ndcg_at_10": 0.6, "other": 3}')
+    file.write_text('{"ndcg_at_10": 1.0, "precision_at_1000": 0.6, "other": 3}')
     found = read_expectations(["ndcg_at_1=0.5", str(file)], KNOWN, dataset="d", split="test")
-    assert found == (Expectation("ndcg_at_1", 0.5), Expectation("ndcg_at_10", 0.6))
+    assert found == (
+        Expectation("ndcg_at_1", 0.5),
+        Expectation("ndcg_at_10", 1.0),
+        Expectation("precision_at_1000", 0.6),
+    )
 
 
 def test_a_cards_row_is_found_by_the_folders_name_and_is_in_per_cent(tmp_path):

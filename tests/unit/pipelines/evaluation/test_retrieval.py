@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,7 +93,11 @@ def kept_vectors(monkeypatch) -> list[str]:
 def test_documents_of_another_precision_than_the_queries_are_said(tmp_path, capsys, kept_vectors):
     arguments = ["--dataset", str(write_beir(tmp_path / "d")), "--json", str(tmp_path / "out.json")]
     assert retrieval.main(arguments) == 0
-    assert "the documents are vectors of" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "test: 3 documents, 2 queries, 3 judgements\n" in printed
+    assert "model: torch, float32, space space\n" in printed
+    assert printed.count("0.50000") == len(METRICS)
+    assert "the documents are vectors of" not in printed
     kept_vectors.insert(0, "openvino bfloat16")
     assert retrieval.main(arguments) == 0
     printed = capsys.readouterr().out
@@ -118,6 +123,39 @@ def test_documents_tell_what_their_vectors_were_computed_in_whatever_auto_is_now
     found = embed_dataset(dataset, str(tmp_path / "out"), encoder, JobSettings())
     # What support.vectors says of its shards.
     assert found.ran_as == ("float32",)
+
+
+@pytest.mark.parametrize("graph", [None, "ab" * 32])
+def test_what_is_embedded_is_the_datasets_own_columns_into_a_folder_of_its_precision(
+    tmp_path, tiny_model, monkeypatch, graph
+):
+    """Two calibrations of one model in int8 are two graphs, whose vectors must not meet."""
+    asked = []
+
+    class AskedError(Exception):
+        pass
+
+    def embed_corpus(settings):
+        asked.append(settings)
+        raise AskedError
+
+    encoder = EncoderSettings(
+        model=str(tiny_model), query_pooling=Pooling.MEAN, document_pooling=Pooling.CLS
+    )
+    model = describe_model(encoder)
+    if graph is not None:
+        model = replace(model, provenance={**model.provenance, "int8_graph": graph})
+    monkeypatch.setattr(dataset_corpus, "describe_model", lambda _: model)
+    monkeypatch.setattr(dataset_corpus, "embed_corpus", embed_corpus)
+    dataset = read_beir_folder(str(write_beir(tmp_path / "d")), "test")
+    with pytest.raises(AskedError):
+        embed_dataset(dataset, str(tmp_path / "out"), encoder, JobSettings(rows_per_shard=7))
+    [found] = asked
+    assert (found.input, found.id_column) == ((dataset.corpus,), "_id")
+    assert found.text_column == ("title", "text")
+    assert (found.encoder, found.rows_per_shard) == (encoder, 7)
+    ending = "" if graph is None else f"-{graph[:16]}"
+    assert found.output == f"{tmp_path}/out/{model.space.fingerprint}-auto-auto{ending}"
 
 
 @pytest.mark.usefixtures("kept_vectors")

@@ -15,14 +15,14 @@ from pipelines.evaluation.pooling_pairs import DatasetQueries, PoolingPair, Retr
 from pipelines.evaluation.retrieval_metrics import QueryMetrics
 from pipelines.evaluation.retrieval_settings import RetrievalSettings
 from pipelines.evaluation.storage_plot import plot_storage
-from pipelines.evaluation.storage_quality import StorageQuality, compare_storage
+from pipelines.evaluation.storage_quality import StorageQuality, check_dimensions, compare_storage
 from pipelines.storage import Storage
 from support.beir import write_beir
 from support.vectors import VectorRow, make_pin, make_space, publish_index, write_vectors
 
 pytest.importorskip("pytrec_eval", reason="the extra evaluate is not installed")
 
-DIMENSION, DOCUMENTS, QUERIES = 32, 300, 20
+DIMENSION, DOCUMENTS, QUERIES = 32, 300, 40
 RANDOM = np.random.default_rng(11)
 VECTORS = RANDOM.standard_normal((DOCUMENTS, DIMENSION)).astype(np.float32)
 VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
@@ -81,6 +81,10 @@ def test_float32_is_the_exact_ranking_at_all_and_at_fewer_dimensions(compared):
         expected = by_brute_force(NOISY[:, :dimensions], unit)
         assert compared["float32", dimensions].ndcg == pytest.approx(expected, abs=1e-6)
         assert 0 < expected < 1
+    own = np.arange(QUERIES)
+    scores = NOISY[:, :8] @ unit.T
+    ranks = (scores > scores[own, own][:, None]).sum(axis=1)
+    assert {9, 11} <= set(ranks), "no document at the cut: the test shows less"
 
 
 def test_half_and_int8_lose_next_to_nothing_and_signs_lose_more(compared):
@@ -132,6 +136,12 @@ def test_bytes_are_those_of_what_is_stored(compared):
         "binary, float query": 1,
         "binary, Hamming": 1,
     }
+
+
+def test_where_no_dimensions_are_named_all_a_half_and_a_quarter_are_compared():
+    settings = RetrievalSettings(dataset="d", storage=True)
+    assert check_dimensions(settings, 384) == [384, 192, 96]
+    assert check_dimensions(settings, 3) == [3, 1]
 
 
 def test_more_dimensions_than_there_are_is_refused(tmp_path):

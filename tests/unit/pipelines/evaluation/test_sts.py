@@ -68,6 +68,11 @@ def test_pairs_that_cannot_be_rated_are_refused_in_one_line(tmp_path, line, mess
     assert "\n" not in str(caught.value)
 
 
+def test_other_than_three_columns_are_refused(capsys):
+    assert sts.main(["--pairs", "pairs.csv", "--columns", "left,right"]) == 2
+    assert "--columns: expected three columns, found 2: left, right" in capsys.readouterr().err
+
+
 def test_both_sentences_are_documents():
     roles = []
 
