@@ -54,6 +54,10 @@ class Asked:
         return {"inputs": self.texts, "prompt_name": role, "truncation_direction": side}
 
     @property
+    def n_tokens(self) -> int:
+        return int(WideEncoder().tokenize(self.texts, self.role).n_tokens.sum())
+
+    @property
     def vectors(self) -> np.ndarray:
         encoder = WideEncoder()
         tokenized = encoder.tokenize(self.texts, self.role, keep_end=self.keeps_end)
@@ -108,15 +112,25 @@ def _check(request: Asked, response: httpx.Response) -> None:
         assert response.headers["x-embedding-role"] == request.role.value
         long = [i for i, text in enumerate(request.texts) if len(text.split()) > 8]
         assert response.headers["x-truncated-count"] == str(len(long))
+        assert _told_tokens(response.json()) in (request.n_tokens, None)
     elif status == 500:
         assert "poison" in request.texts
         assert_error(response.content, 500, f"input {request.texts.index('poison')};")
     elif status == 413:
-        assert len(request.texts) > 12, "it has more tokens than a request may have"
+        assert request.n_tokens > MAX_TOKENS
     else:
         assert status == 429
     if status != 200:
         assert_error(response.content, status)
+
+
+def _told_tokens(body: Any) -> int | None:
+    """Return how many tokens an answer says, if its dialect says it."""
+    if isinstance(body, list):
+        return None
+    if "usage" in body:
+        return body["usage"]["total_tokens"]
+    return body["meta"]["billed_units"]["input_tokens"]
 
 
 async def _ask(client: httpx.AsyncClient, request: Asked) -> httpx.Response:
