@@ -27,7 +27,6 @@ class MixedClients:
 
     Args:
         url: Of the endpoint.
-        entries: Inputs of requests.
         requests: Makes what draws requests, from a seed.
 
     Attributes:
@@ -47,7 +46,7 @@ class MixedClients:
             AssertionError: An answer is not what its request deserves.
         """
         clients = (self._client(times, seed * 1000 + number) for number in range(connections))
-        async with asyncio.timeout(PATIENCE_S * 5), asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group:
             for client in clients:
                 group.create_task(client)
 

@@ -7,12 +7,13 @@ model, the same is in tests/integration/serving/test_mixed_load.py.
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from encoder.space import Role
@@ -54,6 +55,10 @@ class Asked:
         return {"inputs": self.texts, "prompt_name": role, "truncation_direction": side}
 
     @property
+    def n_tokens(self) -> int:
+        return int(WideEncoder().tokenize(self.texts, self.role).n_tokens.sum())
+
+    @property
     def vectors(self) -> np.ndarray:
         encoder = WideEncoder()
         tokenized = encoder.tokenize(self.texts, self.role, keep_end=self.keeps_end)
@@ -73,7 +78,8 @@ asked = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=40)
+# Not made smaller: what fails depends on when threads run, and the search would take minutes.
+@settings(deadline=None, max_examples=40, phases=[Phase.reuse, Phase.generate])
 @given(st.lists(asked, min_size=2, max_size=24))
 def test_every_answer_is_its_own_requests_and_nothing_is_held_when_all_have_gone(
     requests: list[Asked],
@@ -85,11 +91,16 @@ def test_every_answer_is_its_own_requests_and_nothing_is_held_when_all_have_gone
             max_buffered_bytes=20_000,
         )
         async with app.client() as client:
-            tasks = [asyncio.create_task(_ask(client, request)) for request in requests]
+            tasks = [
+                asyncio.create_task(_ask(client, request, str(number)))
+                for number, request in enumerate(requests)
+            ]
             await asyncio.wait(tasks)
-        for request, task in zip(requests, tasks, strict=True):
+        lines = {line["request_id"]: line for line in map(json.loads, app.access_lines())}
+        for number, (request, task) in enumerate(zip(requests, tasks, strict=True)):
             if task.exception() is None:
                 _check(request, task.result())
+                _check_line(request, task.result(), lines[str(number)])
             else:
                 assert isinstance(task.exception(), TimeoutError)
                 assert request.waits_ms is not None
@@ -108,19 +119,39 @@ def _check(request: Asked, response: httpx.Response) -> None:
         assert response.headers["x-embedding-role"] == request.role.value
         long = [i for i, text in enumerate(request.texts) if len(text.split()) > 8]
         assert response.headers["x-truncated-count"] == str(len(long))
+        assert _told_tokens(response.json()) in (request.n_tokens, None)
     elif status == 500:
         assert "poison" in request.texts
         assert_error(response.content, 500, f"input {request.texts.index('poison')};")
     elif status == 413:
-        assert len(request.texts) > 12, "it has more tokens than a request may have"
+        assert request.n_tokens > MAX_TOKENS
     else:
         assert status == 429
     if status != 200:
         assert_error(response.content, status)
 
 
-async def _ask(client: httpx.AsyncClient, request: Asked) -> httpx.Response:
+def _check_line(request: Asked, response: httpx.Response, line: dict[str, Any]) -> None:
+    """Check what the access log says of a request."""
+    assert (line["path"], line["status"]) == (request.path, response.status_code)
+    if response.status_code == 200:
+        told = (line["role"], line["inputs"], line["tokens"])
+        assert told == (request.role.value, len(request.texts), request.n_tokens)
+
+
+def _told_tokens(body: Any) -> int | None:
+    """Return how many tokens an answer says, if its dialect says it."""
+    if isinstance(body, list):
+        return None
+    if "usage" in body:
+        return body["usage"]["total_tokens"]
+    return body["meta"]["billed_units"]["input_tokens"]
+
+
+async def _ask(client: httpx.AsyncClient, request: Asked, request_id: str) -> httpx.Response:
     await asyncio.sleep(request.after_ms / 1e3)
     waits_s = None if request.waits_ms is None else request.waits_ms / 1e3
     async with asyncio.timeout(waits_s):
-        return await client.post(request.path, json=request.body)
+        return await client.post(
+            request.path, json=request.body, headers={"x-request-id": request_id}
+        )
