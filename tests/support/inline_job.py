@@ -42,6 +42,7 @@ _WRITES = ("create", "replace", "delete")
 _STEPS = ("sizes", "read", "open", "size", "exists", *_WRITES)
 _POOLED = (
     "pipelines.actor.unit_embedder",
+    "pipelines.corpus.earlier_texts",
     "pipelines.corpus.ids",
     "pipelines.corpus.index",
     "pipelines.driver.publisher",
