@@ -82,7 +82,7 @@ def embed_corpus(settings: EmbedCorpusSettings) -> RunReport:
     )
     problems: list[CorpusError] = []
     try:
-        outcome = _embed_units(settings, storage, plan, report, pool) if pool else Outcome({})
+        outcome = _embed_units(settings, plan, report, pool) if pool else Outcome({})
         units = _units_after(plan, outcome)
         report.failures = outcome.failures
         report.sources_replanned = len(outcome.replanned)
@@ -159,7 +159,6 @@ def _start_ray(settings: EmbedCorpusSettings, storage: Storage, plan: Plan) -> P
 
 def _embed_units(
     settings: EmbedCorpusSettings,
-    storage: Storage,
     plan: Plan,
     report: RunReport,
     pool: Pool,
@@ -181,7 +180,7 @@ def _embed_units(
         on_invalid=settings.on_invalid,
         batch_timeout_s=settings.batch_timeout_s,
         run_id=report.run_id,
-        earlier=_earlier_shards(settings, storage, plan) if settings.reuse else EarlierShards(),
+        earlier=_earlier_shards(settings, plan) if settings.reuse else EarlierShards(),
     )
     begun = pool.max_actors * pool.units_in_flight
     units = {key: plan.units[key] for key in order_of_work(plan.todo, report.run_id, begun)}
@@ -206,8 +205,8 @@ def _embed_units(
         )
 
 
-def _earlier_shards(settings: EmbedCorpusSettings, storage: Storage, plan: Plan) -> EarlierShards:
-    published = published_index(storage)
+def _earlier_shards(settings: EmbedCorpusSettings, plan: Plan) -> EarlierShards:
+    published = published_index(Storage(settings.output))
     if published is None:
         return EarlierShards()
     return earlier_shards(
