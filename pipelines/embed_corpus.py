@@ -206,7 +206,8 @@ def _embed_units(
 
 
 def _earlier_shards(settings: EmbedCorpusSettings, plan: Plan) -> EarlierShards:
-    published = published_index(Storage(settings.output))
+    with store_errors("read the index"):
+        published = published_index(Storage(settings.output))
     if published is None:
         return EarlierShards()
     return earlier_shards(
