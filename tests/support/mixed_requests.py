@@ -393,7 +393,7 @@ class MixedRequests:
         assert headers["x-embedding-space"] == space.fingerprint
         assert headers["x-truncated-count"] == str(len(cut))
         assert headers.get("x-truncated-inputs", "") == ",".join(cut[:100])
-        assert float(headers["x-forward-ms"]) > 0
+        assert float(headers["x-forward-ms"]) >= 0  # none where the vectors were kept
 
     # --- everything else --------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from support.endpoints import Endpoint, serving
 from support.mixed_clients import MixedClients
 from support.mixed_requests import Entries, MixedRequests
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 BODY_BYTES = 1_000_000
 ROUNDS = ((1, 20), (8, 16), (64, 6))
@@ -32,9 +32,10 @@ ROUNDS = ((1, 20), (8, 16), (64, 6))
 LIMITS = (
     *("--max-body-bytes", str(BODY_BYTES), "--max-buffered-bytes", str(BODY_BYTES)),
     *("--max-queued-tokens", "30000", "--max-queue-wait-s", "60"),
-    *("--body-timeout-s", "3"),
+    *("--body-timeout-s", "3", "--vector-cache-bytes", "100000"),
 )
-"""Such that some of what the clients do is refused, and most is answered."""
+"""Such that some of what the clients do is refused, and most is answered; some of it with vectors
+that were kept."""
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,7 @@ def test_every_answer_is_right_and_nothing_stays_behind(crowded, entries):
     assert last["threads"] <= first["threads"], held
     assert last["sockets"] <= first["sockets"] + ROUNDS[-1][0], held
     assert queued_tokens_fall_to_zero(crowded)
+    assert "ray_twofold_cached_inputs_total{" in exported_by(crowded)
     # There is room for exactly this one, unless bytes of others are still counted.
     body = b'{"input": "a"}'.ljust(BODY_BYTES)
     alone = httpx.post(f"{crowded.url}/v1/embeddings", content=body, timeout=60)
@@ -95,12 +97,16 @@ def held_by(pid: int) -> dict[str, int]:
     return {"threads": len(list(Path(f"/proc/{pid}/task").iterdir())), "sockets": len(files)}
 
 
+def exported_by(endpoint: Endpoint) -> str:
+    """Return what Ray's exporter says now."""
+    return httpx.get(f"http://127.0.0.1:{endpoint.metrics_port}/metrics", timeout=10).text
+
+
 def queued_tokens_fall_to_zero(endpoint: Endpoint) -> bool:
     """Wait until what Ray exports has been told of the end."""
-    address = f"http://127.0.0.1:{endpoint.metrics_port}/metrics"
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        text = httpx.get(address, timeout=10).text
+        text = exported_by(endpoint)
         if set(re.findall(r"^ray_twofold_queued_tokens{.*} (\S+)$", text, re.MULTILINE)) == {"0.0"}:
             return True
         time.sleep(0.2)
